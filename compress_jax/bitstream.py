@@ -1,0 +1,103 @@
+"""The `.cjx` file: header, payload, checks.
+
+    magic 3 B | version, method, flags 1 B | model id 4 B | width-1, height-1,
+    (varints) | level 1 B | payload length (varint) | payload | CRC-32 4 B
+
+Integers are little-endian, varints LEB128 in their shortest form. Nothing sized
+by the file is allocated before every check has passed.
+"""
+
+import zlib
+from typing import NamedTuple
+
+from compress_jax.codec import CodecError
+
+MAGIC = b'\xcaJX'  # First byte outside ASCII: a .cjx file never looks like text.
+VERSION = 0
+MAX_PIXELS = 2**26
+NO_MODEL = bytes(4)
+
+
+class Header(NamedTuple):
+  """What a file says about itself before its payload."""
+
+  method: int  # 0..7
+  height: int
+  width: int
+  level: int = 0  # 0..255, the operating point.
+  flags: int = 0  # 0..3, meaning up to the method.
+  model_id: bytes = NO_MODEL  # First 4 bytes of the SHA-256 of the decode-side model.
+
+
+def varint(value: int) -> bytes:
+  """LEB128 of a non-negative integer."""
+  out = bytearray()
+  while value >= 0x80:
+    out.append(value & 0x7F | 0x80)
+    value >>= 7
+  return bytes(out + bytes([value]))
+
+
+def read_varint(data: bytes, at: int, *, max_bytes: int = 5) -> tuple[int, int]:
+  """The integer that starts at `at`, and where the next field starts.
+
+  Raises:
+    CodecError: the bytes end early, run on past `max_bytes` or are not the
+      shortest form of their value.
+  """
+  value = 0
+  for i in range(max_bytes):
+    if at + i >= len(data):
+      raise CodecError('file ends inside a length field')
+    byte = data[at + i]
+    value |= (byte & 0x7F) << 7 * i
+    if byte < 0x80:
+      if byte == 0 and i > 0:
+        raise CodecError('length field is not in its shortest form')
+      return value, at + i + 1
+  raise CodecError('length field is too long')
+
+
+def pack(header: Header, payload: bytes) -> bytes:
+  """The bytes of a file."""
+  kind = VERSION << 5 | header.method << 2 | header.flags
+  body = b''.join([
+      MAGIC,
+      bytes([kind]),
+      header.model_id,
+      varint(header.width - 1),
+      varint(header.height - 1),
+      bytes([header.level]),
+      varint(len(payload)),
+      payload,
+  ])
+  return body + zlib.crc32(body).to_bytes(4, 'little')
+
+
+def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
+  """The header and payload of a file.
+
+  Raises:
+    CodecError: the file is not a complete, undamaged `.cjx` file of this
+      version, or claims more than `max_pixels`.
+  """
+  if data[:3] != MAGIC[: len(data[:3])] or not data:
+    raise CodecError('not a .cjx file')
+  if len(data) < 16:
+    raise CodecError(f'truncated: {len(data)} bytes are too few for a .cjx file')
+  version, method, flags = data[3] >> 5, data[3] >> 2 & 7, data[3] & 3
+  if version != VERSION:
+    raise CodecError(f'file format version {version} is newer than this decoder ({VERSION})')
+  width, at = read_varint(data, 8)
+  height, at = read_varint(data, at)
+  header = Header(method, height + 1, width + 1, 0, flags, bytes(data[4:8]))
+  if header.height * header.width > max_pixels:
+    raise CodecError(f'{header.width}x{header.height} pixels exceed the limit of {max_pixels}')
+  if at >= len(data):
+    raise CodecError('file ends inside its header')
+  length, at_payload = read_varint(data, at + 1)
+  if at_payload + length + 4 != len(data):
+    raise CodecError(f'expected {at_payload + length + 4} bytes, found {len(data)}')
+  if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], 'little'):
+    raise CodecError('checksum mismatch: the file is damaged')
+  return header._replace(level=data[at]), bytes(data[at_payload:-4])

@@ -1,0 +1,61 @@
+"""The interface every codec has: a NamedTuple of pure functions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Array = jax.Array
+Key = jax.Array
+Image = np.ndarray  # u8[H, W, 3], sRGB.
+Params = Any  # A pytree of what is trained; () where nothing is learned.
+Released = Any  # What codes files: integers, tables, hashes; () where nothing is learned.
+Level = Array  # i32[B], the operating point of each example.
+Metrics = Mapping[str, Array]
+
+
+class CodecError(ValueError):
+  """Everything that a file, an image or an option can do wrong, in one line."""
+
+
+class Coded(NamedTuple):
+  """A batch after coding, without writing a bitstream."""
+
+  x_hat: Array  # f32[B, H, W, 3] in [0, 1].
+  y_hat: Array  # Quantised latents.
+  bits: Mapping[str, Array]  # f32[B] per stream: {'y': ..., 'z': ...}.
+
+
+def no_params(key: Key) -> Params:
+  """The `init` of a codec that learns nothing."""
+  del key
+  return ()
+
+
+def no_release(params: Params, images: list[Image]) -> Released:
+  """The `export` of a codec that learns nothing."""
+  del params, images
+  return ()
+
+
+def whole_file(released: Released, data: bytes) -> Mapping[str, float]:
+  """The `split` of a codec whose files have one part."""
+  del released
+  return {'file': float(len(data))}
+
+
+class Codec(NamedTuple):
+  """A lossy image codec as pure functions of explicit parameters.
+
+  The first two code real files; a codec that learns nothing needs no more.
+  """
+
+  encode: Callable[[Released, Image], bytes]
+  decode: Callable[[Released, bytes], Image]  # Raises CodecError on any bad file.
+  split: Callable[[Released, bytes], Mapping[str, float]] = whole_file  # Bytes by purpose.
+  init: Callable[[Key], Params] = no_params
+  export: Callable[[Params, list[Image]], Released] = no_release
+  apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None  # key=None rounds.
+  loss: Callable[..., Any] | None = None
+  optimizer: Any | None = None  # optax.GradientTransformation.
