@@ -1,0 +1,1 @@
+"""Learned image compression in JAX: pure functions, real bitstreams, honest numbers."""

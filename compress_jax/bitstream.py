@@ -61,7 +61,8 @@ def read_varint(data: bytes, at: int, *, max_bytes: int = 5) -> tuple[int, int]:
 def pack(header: Header, payload: bytes) -> bytes:
   """The bytes of a file."""
   kind = VERSION << 5 | header.method << 2 | header.flags
-  body = b''.join([
+  body = b''.join(
+    [
       MAGIC,
       bytes([kind]),
       header.model_id,
@@ -70,7 +71,8 @@ def pack(header: Header, payload: bytes) -> bytes:
       bytes([header.level]),
       varint(len(payload)),
       payload,
-  ])
+    ]
+  )
   return body + zlib.crc32(body).to_bytes(4, 'little')
 
 

@@ -1,0 +1,1 @@
+"""Programs that reproduce the project's numbers: python -m experiments.NAME."""

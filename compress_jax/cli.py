@@ -1,0 +1,63 @@
+"""Compress photographs into small files, decode them, measure how good they are.
+
+  python run.py --method=kmeans                      # measure on photographs at hand
+  python run.py --mode=compress --input=a.png --output=a.cjx
+  python run.py --mode=decompress --input=a.cjx --output=b.png
+
+Folders work in place of files, and - in place of a file is a pipe.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from compress_jax.codec import CodecError
+from compress_jax.command import guarded, parse
+from compress_jax.methods import NUMBERS
+
+PROGRAM = 'compress-jax'
+MODES = ('eval', 'compress', 'decompress', 'train')
+
+
+def define_flags() -> flags.FlagValues:
+  """The flags, in a registry of their own: nothing is left behind in the process."""
+  values = flags.FlagValues()
+  here: dict[str, Any] = {'flag_values': values}
+  flags.DEFINE_enum('mode', 'eval', MODES, 'What to do.', **here)
+  flags.DEFINE_enum('method', 'kmeans', list(NUMBERS), 'How; files know theirs.', **here)
+  flags.DEFINE_float('lambda', 0.013, 'Minimise bpp + lambda * MSE: more is better.', **here)
+  flags.DEFINE_multi_string('set', [], 'An option of the method, as key=value.', **here)
+  flags.DEFINE_float('target_bpp', None, 'Best quality within so many bits per pixel.', **here)
+  flags.DEFINE_float('target_psnr', None, 'Smallest file of at least so many dB.', **here)
+  flags.DEFINE_string('input', None, 'A file, a folder, or - for stdin.', **here)
+  flags.DEFINE_string('output', None, 'A file, a folder, or - for stdout.', **here)
+  flags.DEFINE_bool('force', False, 'Overwrite what is there.', **here)
+  flags.DEFINE_string('flatten', None, 'A colour to put behind transparent pixels.', **here)
+  flags.DEFINE_bool('first_frame', False, 'Take the first frame of an animation.', **here)
+  flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', lower_bound=1, **here)
+  flags.DEFINE_string('images', None, 'eval: a folder of images.', **here)
+  flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), 'eval: crop to 256x256?', **here)
+  flags.DEFINE_integer('workers', None, 'eval: processes at a time.', lower_bound=1, **here)
+  flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
+  flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
+  return values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit status."""
+  return guarded(PROGRAM, lambda: run(parse(define_flags(), __doc__, argv)))
+
+
+def run(values: flags.FlagValues) -> int:
+  """Does what the flags say; returns the exit status."""
+  # Imported here: each mode waits only for what it uses.
+  if values.mode == 'train':
+    raise CodecError(f'training {values.method} is not there yet')
+  if values.mode == 'eval':
+    from compress_jax import cli_eval
+
+    return cli_eval.overview(values)
+  from compress_jax import cli_files
+
+  return cli_files.run(values)

@@ -1,0 +1,121 @@
+"""The command line's eval: a method on photographs, beside classical codecs at equal size."""
+
+import functools
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from compress_jax import data, workers
+from compress_jax.command import settings
+from compress_jax.evaluate import Result, evaluate, jobs_of, protocol_images
+from compress_jax.journal import Row
+from compress_jax.measure import Job
+from compress_jax.pretrained import anchor_of_size, make, pretrained, recipe, seeded
+
+ANCHORS = {'jpeg': 'JPEG', 'jpeg2000': 'JP2', 'webp': 'WebP', 'avif': 'AVIF', 'png': 'PNG'}
+# (title, key, format) of a column for the method.
+COLUMNS = (
+  ('bytes', 'bytes', '{:.0f}'),
+  ('bpp', 'bpp', '{:.4f}'),
+  ('PSNR', 'psnr', '{:.2f}'),
+  ('MS-SSIM', 'ms_ssim', '{:.4f}'),
+  ('enc s', 'encode_s', '{:.2f}'),
+  ('dec s', 'decode_s', '{:.2f}'),
+)
+
+
+def overview(values: flags.FlagValues) -> int:
+  """Prints how the method does on each image and on average; 1 if anything failed."""
+  options = seeded(values.method, settings(values.set), values.seed)
+  lmbda = getattr(values, 'lambda')
+  pretrained(values.method, lmbda=lmbda, **options)  # Complains before any work.
+  description, found = data.default_images(values.images)
+  images = protocol_images(found, values.protocol)
+  crops = ', their 256x256 centre crops' if values.protocol == 'crop' else ''
+  print(f'Images: {description}{crops}')
+  processes = values.workers or workers.default_processes()
+  chosen = recipe(values.method, lmbda=lmbda, **options)
+  with tempfile.TemporaryDirectory() as folder:
+    measure = functools.partial(
+      evaluate,
+      make=make,
+      output=Path(values.output or folder),
+      protocol=values.protocol,
+      processes=processes,
+    )
+    ours = measure(jobs_of([chosen], images))
+    theirs = measure(_anchor_jobs(ours, images), timing_repeats=0)
+  print(f'{values.method} at lambda {lmbda:g}, and the PSNR of others at that size')
+  print(table(ours.rows, theirs.rows))
+  if values.output:
+    print(f'Rows and files are in {values.output}')
+  return _status(ours, theirs)
+
+
+def _anchor_jobs(ours: Result, images: Sequence[data.NamedImage]) -> list[Job]:
+  """Every classical codec on every image, at the size of our file; PNG has but one."""
+  load = {image.name: image.load for image in images}
+  return [
+    Job(anchor_of_size(name, row['bytes']), row['image'], load[row['image']])
+    for name in ANCHORS
+    for row in ours.rows
+  ]
+
+
+def table(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
+  """A line per image, then the mean of each column and the anchors' own bits per pixel.
+
+  Args:
+    ours: one row per image.
+    theirs: of every anchor, one row per image, at the nearest size.
+  """
+  titles = [title for title, _, _ in COLUMNS] + list(ANCHORS.values())
+  lines = [['image', *titles]]
+  for row in ours:
+    lines.append([row['image'], *_cells([row], [r for r in theirs if r['image'] == row['image']])])
+  if len(ours) > 1:
+    lines.append(['mean', *_cells(ours, theirs)])
+  sizes = [_mean(_of(theirs, name), 'bpp', '{:.4f}') for name in ANCHORS]
+  lines.append(['bpp of the others', *[''] * len(COLUMNS), *sizes])
+  return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Text in columns: the first to the left, the others to the right."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    )
+    for line in lines
+  )
+
+
+def _cells(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
+  own = [_mean(ours, key, form) for _, key, form in COLUMNS]
+  return own + [_mean(_of(theirs, name), 'psnr', '{:.2f}', 'lossless') for name in ANCHORS]
+
+
+def _of(rows: Sequence[Row], method: str) -> list[Row]:
+  return [row for row in rows if row['method'] == method]
+
+
+def _mean(rows: Sequence[Row], key: str, form: str, without: str = '-') -> str:
+  """The mean of a column; `without` where a row has no number."""
+  values = [row[key] for row in rows]
+  if not values:
+    return '-'
+  return without if None in values else form.format(statistics.fmean(values))
+
+
+def _status(*results: Result) -> int:
+  """Names the failures; 1 if there are any."""
+  failures = [line for result in results for line in result.failures]
+  for line in failures:
+    print(f'error: {line}', file=sys.stderr)
+  return 1 if failures else 0

@@ -1,0 +1,146 @@
+"""Eigen-value based K-means vector quantisation (Somasundaram & Mary Shanthi Rani 2012).
+
+K. Somasundaram, M. Mary Shanthi Rani, "Eigen value based K-means clustering for
+image compression", International Journal of Applied Information Systems 3(7), 2012.
+
+4x4 blocks are split at the mean of their largest covariance eigenvalue into a
+detailed and a plain class; K-means in each class starts from its blocks of
+highest eigenvalue; a last K-means over all blocks starts from both results. Two
+modes: `image` writes the codebook of the image into the file, `universal` uses
+codebooks that this project trained and ships.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from compress_jax import bitstream
+from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.vq import blocks, per_image, universal
+from compress_jax.vq.codebook import MAX_SIZE
+from compress_jax.vq.tables import load
+
+METHOD_ID = 0
+LAMBDA_RANGE = (1e-5, 1.0)
+_LEVELS = (0.0009, 0.1)  # The lambdas of level bytes 0 and 255.
+_IMAGE, _UNIVERSAL = 0, 1  # Header flags.
+_MODES = ('universal', 'image')
+_SPLITS = ('half', 'proportional')
+
+
+def _check(name: str, value: object, allowed: object, fits: bool) -> None:
+  if not fits:
+    raise CodecError(f'{name} is {value!r}; it must be {allowed}')
+
+
+def _one_of(name: str, value: object, names: Iterable[str]) -> None:
+  choices = tuple(names)
+  _check(name, value, f'one of {", ".join(choices)}', value in choices)
+
+
+def _level(lmbda: float) -> int:
+  low, high = (math.log(edge) for edge in _LEVELS)
+  return min(max(round(255 * (math.log(lmbda) - low) / (high - low)), 0), 255)
+
+
+def codec(
+  *,
+  lmbda: float = 0.013,
+  codebook: str = 'universal',
+  eigen: str = 'covariance',
+  split: str = 'half',
+  colour: str = 'rgb',
+  size: int | None = None,
+  refine: int = 2,
+) -> Codec:
+  """Block vector quantisation by eigen-value K-means.
+
+  Args:
+    lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
+    codebook: 'universal' ships with this package and costs no bits; 'image' is made
+      for each image and coded in its file. The options below are for 'image'.
+    eigen: what the eigenvalue of a block is: 'covariance' or 'gram' of its grey rows,
+      'colour' covariance of its pixels, or 'trace', the sum of 'covariance'.
+    split: how many seeds each class gives: 'half' of them, or 'proportional' to its blocks.
+    colour: blocks are compared in 'rgb', 'ycbcr', or as 'gray', which drops colour.
+    size: codewords; None tries several sizes and keeps the cheapest.
+    refine: rounds of entropy-constrained assignment and new codewords after K-means;
+      0 is the published algorithm: every block takes its nearest codeword.
+
+  Raises:
+    CodecError: an option has none of these values.
+  """
+  _one_of('codebook', codebook, _MODES)
+  _one_of('eigen', eigen, blocks.EIGENVALUES)
+  _one_of('split', split, _SPLITS)
+  _one_of('colour', colour, per_image.SPACES)
+  _check('size', size, f'1 to {MAX_SIZE}', size is None or _is_int(size, 1, MAX_SIZE))
+  _check('refine', refine, '0 to 20', _is_int(refine, 0, 20))
+  _check('lambda', lmbda, 'positive', lmbda > 0)
+
+  def encode(released: Released, image: Image) -> bytes:
+    del released
+    height, width = _image_size(image)
+    tables = load()
+    if codebook == 'universal':
+      payload = universal.encode(image, tables.models, tables.lambdas, lmbda)
+      flags, model_id = _UNIVERSAL, tables.universal_id
+    else:
+      payload = per_image.encode(
+        image,
+        per_image.SPACES[colour],
+        lmbda=lmbda,
+        size=size,
+        eigenvalue=blocks.EIGENVALUES[eigen],
+        split=split,
+        refine=refine,
+        prior=tables.prior,
+      )
+      flags, model_id = _IMAGE, tables.image_id
+    header = bitstream.Header(METHOD_ID, height, width, _level(lmbda), flags, model_id)
+    return bitstream.pack(header, payload)
+
+  return Codec(encode=encode, decode=decode, split=parts)
+
+
+def _is_int(value: object, low: int, high: int) -> bool:
+  return isinstance(value, int) and low <= value <= high
+
+
+def _image_size(image: Image) -> tuple[int, int]:
+  if image.ndim != 3 or image.shape[2] != 3 or image.dtype != 'uint8' or not image.size:
+    raise CodecError(f'need an image u8[H, W, 3], got {image.dtype}{list(image.shape)}')
+  return image.shape[0], image.shape[1]
+
+
+def _decode(data: bytes) -> tuple[Image, Mapping[str, float]]:
+  header, payload = bitstream.unpack(data)
+  tables = load()
+  if header.method != METHOD_ID:
+    raise CodecError(f'the file was written by method number {header.method}, not by kmeans')
+  if header.flags not in (_IMAGE, _UNIVERSAL):
+    raise CodecError(f'kmeans has no mode {header.flags}: the file is damaged')
+  wanted = tables.universal_id if header.flags == _UNIVERSAL else tables.image_id
+  if header.model_id != wanted:
+    raise CodecError(
+      f'the file needs kmeans tables {header.model_id.hex()}; this version has {wanted.hex()}'
+    )
+  if header.flags == _UNIVERSAL:
+    return universal.decode(payload, header.height, header.width, tables.models)
+  return per_image.decode(payload, header.height, header.width, tables.prior)
+
+
+def decode(released: Released, data: bytes) -> Image:
+  """u8[H, W, 3] of a file of either mode, bit for bit the same on every machine.
+
+  Raises:
+    CodecError: the file is damaged, or needs other tables than ours.
+  """
+  del released
+  return _decode(data)[0]
+
+
+def parts(released: Released, data: bytes) -> Mapping[str, float]:
+  """Bytes of a file by purpose, with the header, checksum and rounding; they sum to its size."""
+  del released
+  sizes = {name: bits / 8 for name, bits in _decode(data)[1].items()}
+  return {'header': len(data) - sum(sizes.values()), **sizes}

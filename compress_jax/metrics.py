@@ -1,0 +1,158 @@
+"""Rate and distortion of what was decoded: bpp, PSNR, MS-SSIM, BD-rate.
+
+Images are u8[H, W, 3]; distortions are on the 0..255 scale over all three channels.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy  # Its interpolate is loaded on first use: half a second that most runs save.
+
+from compress_jax.codec import Array, CodecError, Image
+
+# Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality
+# assessment", 2003: section 3.2 (exponents), Wang et al. 2004 section III-C (the rest).
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+TAPS, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
+MIN_POINTS, MIN_OVERLAP = 4, 1.0  # Below these a BD-rate says nothing.
+INTERPOLATORS = {'pchip': 'PchipInterpolator', 'akima': 'Akima1DInterpolator'}
+
+
+class BDRate(NamedTuple):
+  """A Bjontegaard delta rate and the interval that it was really taken over."""
+
+  percent: float  # Negative: curve b needs fewer bits than curve a.
+  low: float  # dB.
+  high: float  # dB.
+  points: int  # How many points the sparser curve has inside the interval.
+
+
+def bpp(nbytes: int, height: int, width: int) -> float:
+  """Bits per pixel of a whole file, its header included."""
+  return 8 * nbytes / (height * width)
+
+
+def mse(a: Image, b: Image) -> float:
+  """Mean squared error over pixels and channels, 0..255 scale.
+
+  Raises:
+    CodecError: the images differ in size.
+  """
+  if a.shape != b.shape:
+    raise CodecError(f'cannot compare images of {a.shape} and {b.shape}')
+  return float(np.mean(np.square(a.astype(np.int32) - b.astype(np.int32))))
+
+
+def psnr(a: Image, b: Image) -> float:
+  """Peak signal-to-noise ratio in dB, from the MSE over RGB; inf for equal images."""
+  error = mse(a, b)
+  return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def ms_ssim(a: Image, b: Image) -> float:
+  """Multi-scale structural similarity in [0, 1], the mean over the RGB channels.
+
+  Five scales of 11 taps need both sides to be above 160 pixels; with fewer scales the
+  number would mean something else, so smaller images give NaN.
+
+  Raises:
+    CodecError: the images differ in size.
+  """
+  if a.shape != b.shape:
+    raise CodecError(f'cannot compare images of {a.shape} and {b.shape}')
+  if min(a.shape[:2]) <= (TAPS - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1):
+    return math.nan
+  return float(_ms_ssim(a, b))
+
+
+@jax.jit
+def _ms_ssim(a: Array, b: Array) -> Array:
+  """MS-SSIM of two u8[H, W, C]: product over scales in each channel, then the mean."""
+  a, b = (jnp.moveaxis(x, -1, 0).astype(jnp.float32) for x in (a, b))
+  score = jnp.ones(a.shape[0])
+  last = len(MS_SSIM_WEIGHTS) - 1
+  for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+    luminance, contrast = _ssim_terms(a, b)
+    term = jnp.mean(luminance * contrast if scale == last else contrast, (1, 2))
+    score *= jnp.maximum(term, 0.0) ** weight
+    a, b = _halve(a), _halve(b)
+  return jnp.mean(score)
+
+
+def _ssim_terms(a: Array, b: Array) -> tuple[Array, Array]:
+  """Luminance and contrast-structure maps f32[C, H-10, W-10] of f32[C, H, W]."""
+  moments = _blur(jnp.stack([a, b, a * a, b * b, a * b]))
+  mean_a, mean_b, aa, bb, ab = moments
+  c1, c2 = (K1 * 255) ** 2, (K2 * 255) ** 2
+  luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+  contrast = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
+  return luminance, contrast
+
+
+def _blur(x: Array) -> Array:
+  """Gaussian window over the two last axes, valid positions only."""
+  taps = np.exp(-((np.arange(TAPS) - TAPS // 2) ** 2) / (2 * SIGMA**2))
+  taps = (taps / taps.sum()).astype(np.float32)
+  for axis in (-2, -1):
+    size = x.shape[axis] - TAPS + 1
+    x = sum(t * jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i, t in enumerate(taps))
+  return x
+
+
+def _halve(x: Array) -> Array:
+  """2x2 means of f32[C, H, W]; an odd side gets a zero in front, as in pytorch-msssim."""
+  c, h, w = x.shape
+  x = jnp.pad(x, ((0, 0), (h % 2, 0), (w % 2, 0)))
+  return jnp.mean(x.reshape(c, (h + 1) // 2, 2, (w + 1) // 2, 2), (2, 4))
+
+
+def bd_rate(
+  rate_a: Sequence[float],
+  psnr_a: Sequence[float],
+  rate_b: Sequence[float],
+  psnr_b: Sequence[float],
+  *,
+  interval: tuple[float, float] | None = None,
+  method: str = 'pchip',
+) -> BDRate | None:
+  """How many per cent more bits curve b needs than curve a at equal PSNR.
+
+  Mean difference of log-rate as a function of PSNR (Bjontegaard, VCEG-M33), with
+  piecewise interpolation instead of one cubic. Points that another point of the same curve
+  beats in both rate and PSNR are left out, so the curves may come unsorted and may fold back.
+
+  Args:
+    rate_a, psnr_a: the anchor; bits per pixel (or bytes) and dB.
+    rate_b, psnr_b: the codec that is compared with it.
+    interval: dB, clipped to where both curves are; all of that where None.
+    method: 'pchip' or 'akima'.
+
+  Returns:
+    None for "no overlap": under 4 points in a curve or under 1 dB in common.
+  """
+  curve_a, curve_b = _front(rate_a, psnr_a), _front(rate_b, psnr_b)
+  if min(len(curve_a), len(curve_b)) < MIN_POINTS:
+    return None
+  asked_low, asked_high = interval or (-math.inf, math.inf)
+  low = max(asked_low, curve_a[0, 0], curve_b[0, 0])
+  high = min(asked_high, curve_a[-1, 0], curve_b[-1, 0])
+  if high - low < MIN_OVERLAP:
+    return None
+  fit = getattr(scipy.interpolate, INTERPOLATORS[method])
+  area_a, area_b = (fit(*curve.T).integrate(low, high) for curve in (curve_a, curve_b))
+  points = min(int(np.sum((c[:, 0] >= low) & (c[:, 0] <= high))) for c in (curve_a, curve_b))
+  percent = 100 * math.expm1((area_b - area_a) / (high - low))
+  return BDRate(percent, float(low), float(high), points)
+
+
+def _front(rate: Sequence[float], psnr: Sequence[float]) -> np.ndarray:
+  """(PSNR, ln rate) f64[N, 2] of the undominated points, rising in both columns."""
+  kept: list[tuple[float, float]] = []
+  for r, p in sorted(zip(rate, psnr, strict=True), key=lambda point: (point[0], -point[1])):
+    if math.isfinite(p) and r > 0 and (not kept or p > kept[-1][0]):
+      kept.append((p, math.log(r)))
+  return np.asarray(kept).reshape(-1, 2)

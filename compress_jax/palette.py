@@ -1,0 +1,83 @@
+"""One look per codec, the same in the figures and on the page.
+
+Colours are told apart with any colour vision by hue and lightness, and every
+codec has its own marker besides. Text in them reaches 4.5:1 against its background.
+"""
+
+from typing import NamedTuple
+
+# Light background, dark background.
+_HUES = {
+  'kmeans': ('#c24e00', '#ff9a5c'),
+  'gan': ('#a8397a', '#f391c7'),
+  'cae': ('#0067a5', '#66b5f5'),
+  'gmm': ('#007a5a', '#3fd6a4'),
+  'jpeg': ('#4a4a4a', '#c9c9c9'),
+  'jpeg-default': ('#767676', '#949494'),
+  'jpeg2000': ('#7d6400', '#d3b84a'),
+  'webp': ('#2f7488', '#8cc6d8'),
+  'avif': ('#6a55a3', '#b6a4e6'),
+}
+_OTHER = ('#5c5c66', '#a9a9b5')
+_SYMBOLS = ('circle', 'diamond', 'square', 'triangle-up', 'star')  # Plotly's names.
+_SHADES = (0.0, 0.45, 0.22)  # How far a method's further codecs go towards black or white.
+_CLASSICAL = {
+  'jpeg': 'square-open',
+  'jpeg-default': 'circle-open',
+  'jpeg2000': 'triangle-up-open',
+  'webp': 'diamond-open',
+  'avif': 'triangle-down-open',
+}
+PARTS = ('#5f6b7a', '#c24e00', '#0067a5', '#8a6d00', '#a8397a', '#007a5a')  # Of a file.
+LEARNED = ('kmeans', 'gan', 'cae', 'gmm')  # In the order of the study's figures.
+
+
+_NAMES = {
+  'jpeg': 'JPEG',
+  'jpeg-default': 'JPEG default',
+  'jpeg2000': 'JPEG 2000',
+  'webp': 'WebP',
+  'avif': 'AVIF',
+  'png': 'PNG',
+}
+
+
+class Look(NamedTuple):
+  """How a codec is drawn."""
+
+  light: str  # Colour on a light background.
+  dark: str
+  symbol: str
+
+
+def display(codec: str) -> str:
+  """A codec's label as people write it."""
+  return _NAMES.get(codec, codec)
+
+
+def look(method: str, variant: int = 0) -> Look:
+  """The look of the `variant`-th codec of a method."""
+  light, dark = _HUES.get(method, _OTHER)
+  if method not in LEARNED:
+    return Look(light, dark, _CLASSICAL.get(method, 'circle-open'))
+  shade = _SHADES[variant % len(_SHADES)]
+  return Look(
+    _mix(light, '#000000', shade),
+    _mix(dark, '#ffffff', shade),
+    _SYMBOLS[variant % len(_SYMBOLS)],
+  )
+
+
+def looks(codecs: list[tuple[str, str]]) -> dict[str, Look]:
+  """The look of each codec, from (method, codec) pairs in display order."""
+  seen: dict[str, int] = {}
+  out = {}
+  for method, codec in codecs:
+    out[codec] = look(method, seen.setdefault(method, 0))
+    seen[method] += 1
+  return out
+
+
+def _mix(colour: str, other: str, share: float) -> str:
+  pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(other[1:]), strict=True)
+  return '#' + ''.join(f'{round(a + share * (b - a)):02x}' for a, b in pairs)

@@ -1,0 +1,129 @@
+"""Codecs by name, ready to code files: our methods and the classical anchors."""
+
+import bisect
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from compress_jax import baselines, budget, methods
+from compress_jax.cache import enable_cache
+from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.fingerprint import code_hash
+from compress_jax.measure import Recipe
+
+LAMBDA = 0.013
+LAMBDA_RANGE = (1e-5, 10.0)  # What makes sense of bpp + lambda * MSE with MSE in 0..255^2.
+# What decides a file besides our own sources and tables.
+LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
+SUFFIXES = {'jpeg': '.jpg', 'jpeg-default': '.jpg', 'jpeg2000': '.j2k'}
+QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 where not named.
+  'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
+  'png': (9,),
+}
+CLASSICAL_LIBRARIES = ('pillow',)
+
+
+def pretrained(method: str, *, lmbda: float = LAMBDA, **options: Any) -> tuple[Codec, Released]:
+  """The codec of a method and what it codes with.
+
+  Args:
+    method: a name in METHODS.
+    lmbda: minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
+    **options: keywords of the method's factory.
+
+  Raises:
+    CodecError: unknown method or option, or a value that is out of range.
+  """
+  factory = methods.method(method).codec
+  low, high = lambda_range(method)
+  if not (isinstance(lmbda, int | float) and low <= lmbda <= high):
+    raise CodecError(f'lambda is {lmbda}; it must be between {low:g} and {high:g}')
+  check_options(method, factory, options)
+  codec = factory(lmbda=lmbda, **options)
+  return codec, codec.export((), [])
+
+
+def lambda_range(method: str) -> tuple[float, float]:
+  """The smallest and largest lambda: the method's own LAMBDA_RANGE, or a wide one."""
+  return getattr(methods.method(method), 'LAMBDA_RANGE', LAMBDA_RANGE)
+
+
+def decoder(method: str) -> Callable[[bytes], Image]:
+  """What decodes the files of one of our methods or of a classical codec, of any point."""
+  if method in baselines.CODECS:
+    anchor = baselines.CODECS[method]
+    return functools.partial(anchor.factory(quality=anchor.qualities[0]).decode, ())
+  codec, released = pretrained(method)
+  return functools.partial(codec.decode, released)
+
+
+def check_options(method: str, factory: Callable, options: Mapping[str, Any]) -> None:
+  """Raises CodecError for a keyword that `factory` does not have."""
+  names = [name for name in inspect.signature(factory).parameters if name != 'lmbda']
+  for option in options:
+    if option not in names:
+      raise CodecError(f'{method} has no option {option!r}; it has: {", ".join(names)}')
+
+
+def seeded(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+  """The options with the seed of a program, for methods that have that option."""
+  names = inspect.signature(methods.method(method).codec).parameters
+  return {'seed': seed, **options} if 'seed' in names else dict(options)
+
+
+def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
+  """One of our methods at an operating point, for `evaluate`."""
+  code = code_hash(f'compress_jax.methods.{method}', f'{method}*', LIBRARIES)
+  hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+  return Recipe(
+    method, label or method, 'lambda', lmbda, tuple(sorted(hashable.items())), '.cjx', code
+  )
+
+
+def anchor(name: str, quality: float) -> Recipe:
+  """A classical codec at a quality, for `evaluate`.
+
+  Raises:
+    CodecError: no such codec.
+  """
+  return _classical(name, 'quality', quality)
+
+
+def anchor_of_size(name: str, size: int) -> Recipe:
+  """A classical codec at the quality whose file is nearest to `size` bytes."""
+  return _classical(name, 'size', size)
+
+
+def _classical(name: str, scale: str, point: float) -> Recipe:
+  if name not in baselines.CODECS:
+    raise CodecError(f'no codec {name!r}; there are: {", ".join(baselines.CODECS)}')
+  code = code_hash('compress_jax.baselines', None, CLASSICAL_LIBRARIES)
+  return Recipe(name, name, scale, point, (), SUFFIXES.get(name, f'.{name}'), code)
+
+
+def make(recipe: Recipe) -> tuple[Codec, Released]:
+  """The codec of a recipe; called in worker processes."""
+  enable_cache()  # The metrics compile too.
+  if recipe.scale == 'lambda':
+    return pretrained(recipe.method, lmbda=recipe.point, **dict(recipe.options))
+  factory = baselines.CODECS[recipe.method].factory
+  if recipe.scale == 'quality':
+    return factory(quality=recipe.point), ()
+  return _sized(recipe, factory), ()
+
+
+def _sized(recipe: Recipe, factory: Callable[..., Codec]) -> Codec:
+  points = QUALITIES.get(recipe.method, tuple(range(1, 96)))
+
+  def encode(released: Released, image: Image) -> bytes:
+    def encode_at(quality: float) -> bytes:
+      return factory(quality=quality).encode(released, image)
+
+    start = None
+    if recipe.method == 'jpeg2000':  # Its quality is the rate itself.
+      bpp = 8 * recipe.point / (image.shape[0] * image.shape[1])
+      start = min(bisect.bisect(points, bpp), len(points) - 1)
+    return budget.nearest_size(encode_at, points, int(recipe.point), start=start)
+
+  return factory(quality=points[0])._replace(encode=encode)

@@ -1,0 +1,1 @@
+"""Block vector quantisation: blocks, codebooks, and the probability of each index."""

@@ -1,0 +1,48 @@
+"""The model file of kmeans: universal codebooks, and the counts both modes start from."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import safe_open
+
+from compress_jax.vq import universal
+
+PATH = Path(__file__).parents[1] / 'zoo' / 'kmeans.safetensors'
+PRIOR = 'codebook.prior'
+
+
+class Tables(NamedTuple):
+  """What kmeans ships. An id covers every number that decides how a file decodes."""
+
+  prior: np.ndarray  # f64[codebook.CONTEXTS]
+  lambdas: tuple[float, ...]  # Ascending: what each model was trained for.
+  models: tuple[universal.Model, ...]
+  image_id: bytes  # 4 B, of files that carry their codebook.
+  universal_id: bytes  # 4 B, of files that use ours.
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+  """SHA-256 over names, shapes, types and values, little-endian, in order of name."""
+  sha = hashlib.sha256()
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(arrays[name]).astype(arrays[name].dtype.newbyteorder('<'))
+    sha.update(f'{name} {array.dtype.str} {array.shape}\n'.encode() + array.tobytes())
+  return sha.digest()
+
+
+@functools.cache
+def load(path: Path = PATH) -> Tables:
+  """Reads the model file, once."""
+  with safe_open(path, 'numpy') as file:
+    arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    lambdas = tuple(json.loads(file.metadata()['config'])['lambdas'])
+  prior = {PRIOR: arrays.pop(PRIOR)}
+  models = tuple(universal.from_arrays(arrays, f'point{i}') for i in range(len(lambdas)))
+  return Tables(
+    prior[PRIOR].astype(np.float64), lambdas, models, digest(prior)[:4], digest(arrays)[:4]
+  )

@@ -1,0 +1,35 @@
+"""Benchmarks: python -m experiments.bench COMMAND [--flags], or COMMAND --help.
+
+kmeans   time and memory to equal inertia beside scikit-learn and faiss
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from compress_jax.command import guarded
+from experiments import bench_kmeans
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {'kmeans': bench_kmeans.main}
+
+
+def run(argv: Sequence[str]) -> int:
+  """Hands the flags to the command named first."""
+  name = argv[1] if len(argv) > 1 else '--help'
+  if name in ('--help', '-h'):
+    print(__doc__)
+    return 0
+  if name not in COMMANDS:
+    raise flags.Error(f'no command {name!r}: choose from {", ".join(COMMANDS)}')
+  return COMMANDS[name]([f'{argv[0]} {name}', *argv[2:]])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one benchmark; returns the exit status."""
+  arguments = list(sys.argv if argv is None else argv)
+  return guarded('bench', lambda: run(arguments))
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())

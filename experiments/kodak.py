@@ -1,0 +1,187 @@
+"""The comparison: our methods and classical codecs on the Kodak suite, file by file.
+
+  python -m experiments.kodak --protocol=crop --output=runs/kodak-crop
+
+writes results.json, results.csv, tables, figures, CompressAI's result files and
+index.html. Interrupt it at will: the same command goes on where it was.
+"""
+
+import datetime
+import functools
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from compress_jax import baselines, data, workers
+from compress_jax.codec import CodecError
+from compress_jax.command import guarded, parse, settings
+from compress_jax.evaluate import evaluate, jobs_of, protocol_images
+from compress_jax.journal import Row
+from compress_jax.measure import Recipe
+from compress_jax.methods import METHODS
+from compress_jax.pretrained import anchor, decoder, make, pretrained, recipe, seeded
+
+LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')
+# The codecs of a method that are compared: label -> options.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+  'kmeans': {
+    'kmeans-image': {'codebook': 'image'},
+    'kmeans-universal': {'codebook': 'universal'},
+  },
+}
+PUBLISHED = Path(__file__).parent / 'published'
+LIBRARIES = ('jax', 'jaxlib', 'numpy', 'pillow', 'constriction')
+
+
+def define_flags() -> flags.FlagValues:
+  """The flags of the comparison."""
+  values = flags.FlagValues()
+  here: dict[str, Any] = {'flag_values': values}
+  codecs = [*METHODS, *baselines.CODECS]
+  flags.DEFINE_string('images', None, 'A folder of images in place of the suite.', **here)
+  flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
+  flags.DEFINE_list('methods', codecs, 'Methods, variants and classical codecs.', **here)
+  flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points of the methods.', **here)
+  flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
+  flags.DEFINE_string('output', None, 'A folder; runs/kodak-<protocol> if not given.', **here)
+  flags.DEFINE_integer('workers', None, 'Processes at a time.', lower_bound=1, **here)
+  flags.DEFINE_integer('timing_repeats', 1, 'Calls per timing.', lower_bound=1, **here)
+  flags.DEFINE_integer('preview_budget', 4_800_000, 'Bytes of the pictures in the page.', **here)
+  flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
+  flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
+  flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
+  return values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the comparison; returns the exit status."""
+  return guarded('kodak', lambda: compare(parse(define_flags(), __doc__, argv)))
+
+
+def compare(values: flags.FlagValues) -> int:
+  """Measures, writes the report; 1 if any file failed."""
+  options = settings(values.set)
+  chosen = recipes(values.methods, _numbers(values.lambdas), options, values.seed)
+  description, found = data.default_images(values.images)
+  images = protocol_images(found, values.protocol, values.limit)
+  output = Path(values.output or f'runs/kodak-{values.protocol}')
+  processes = values.workers or workers.default_processes()
+  print(f'{len(images)} images ({description}), {len(chosen)} operating points -> {output}')
+  result = evaluate(
+    jobs_of(chosen, images),
+    make,
+    output=output,
+    protocol=values.protocol,
+    processes=processes,
+    timing_repeats=values.timing_repeats,
+  )
+  print(f'{len(result.rows)} rows, {result.reused} of them from earlier runs')
+  meta = {
+    **describe(values),
+    'images': description,
+    'processes': processes,
+    'failures': result.failures,
+  }
+  if result.rows:
+    measured = [image for image in images if any(r['image'] == image.name for r in result.rows)]
+    report(output, meta, result.rows, measured, values.preview_budget)
+  for line in result.failures:
+    print(f'error: {line}', file=sys.stderr)
+  return 1 if result.failures else 0
+
+
+def recipes(
+  names: Sequence[str], lambdas: Sequence[float], options: dict[str, Any], seed: int
+) -> list[Recipe]:
+  """The operating points of methods, variants of methods and classical codecs.
+
+  Raises:
+    CodecError: there is no such codec or option.
+  """
+  found = []
+  for name in names:
+    if name in baselines.CODECS:
+      found += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
+      continue
+    for label, (method, own) in _variants(name).items():
+      every = seeded(method, {**own, **options}, seed)
+      for lmbda in lambdas:
+        pretrained(method, lmbda=lmbda, **every)  # Complains before any work.
+        found.append(recipe(method, lmbda=lmbda, label=label, **every))
+  return list(dict.fromkeys(found))
+
+
+def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+  """label -> (method, options) of a method or of one of its variants."""
+  every = {
+    label: (method, own) for method, group in VARIANTS.items() for label, own in group.items()
+  }
+  if name in every:
+    return {name: every[name]}
+  if name in VARIANTS:
+    return {label: every[label] for label in VARIANTS[name]}
+  if name in METHODS:
+    return {name: (name, {})}
+  known = ', '.join([*METHODS, *every, *baselines.CODECS])
+  raise CodecError(f'no codec {name!r}; there are: {known}')
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+  try:
+    return [float(text) for text in texts]
+  except ValueError as error:
+    raise flags.Error(f'--lambdas: {error}') from error
+
+
+def describe(values: flags.FlagValues) -> dict[str, Any]:
+  """What a reader needs to know about how the rows came to be; no folders of the machine."""
+  told = [flag for flag in sys.argv[1:] if not flag.startswith(('--images', '--output'))]
+  return {
+    'command': ' '.join(['python -m experiments.kodak', *told]),
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'protocol': values.protocol,
+    'seed': values.seed,
+    'timing_repeats': values.timing_repeats,
+    'machine': f'{platform.machine()}, {workers.cores()} cores, {platform.system()}',
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    },
+  }
+
+
+def report(
+  output: Path,
+  meta: dict[str, Any],
+  rows: Sequence[Row],
+  images: Sequence[data.NamedImage],
+  preview_budget: int,
+) -> None:
+  """Writes the tables, the figures and the page."""
+  # Imported here: worker processes import this file too, and need no plotting.
+  from compress_jax import figures, page
+  from compress_jax import report as reports
+
+  published = reports.read_published(PUBLISHED)
+  reports.write_results(output, meta, rows)
+  figures.write_figures(output / 'figures', rows, published)
+  decoders = functools.cache(decoder)
+  page.write_page(
+    output,
+    meta,
+    rows,
+    originals={image.name: image.load() for image in images},
+    decode=lambda row: decoders(row['method'])((output / row['file']).read_bytes()),
+    preview_budget=preview_budget,
+    published=published,
+  )
+  print(reports.tables(rows))
+
+
+if __name__ == '__main__':
+  sys.exit(main())

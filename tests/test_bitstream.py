@@ -1,0 +1,88 @@
+"""The container: every field comes back, every damage is named."""
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress_jax import bitstream
+from compress_jax.codec import CodecError
+
+HEADER = bitstream.Header(3, 300, 70_000 // 300, 200, 2, b'\x01\x02\x03\x04')
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+  st.integers(0, 7),
+  st.integers(1, 9000),
+  st.integers(1, 7000),
+  st.integers(0, 255),
+  st.integers(0, 3),
+  st.binary(min_size=4, max_size=4),
+  st.binary(max_size=300),
+)
+def test_unpack_gives_back_what_was_packed(method, height, width, level, flags, model, payload):
+  header = bitstream.Header(method, height, width, level, flags, model)
+  assert bitstream.unpack(bitstream.pack(header, payload)) == (header, payload)
+
+
+def test_the_overhead_of_a_photograph_is_19_bytes():
+  header = bitstream.Header(0, 512, 768)
+  assert len(bitstream.pack(header, bytes(10_000))) == 10_000 + 19
+
+
+@given(st.integers(0, 2**35 - 1))
+def test_varints_come_back(value):
+  data = bitstream.varint(value)
+  assert bitstream.read_varint(data, 0) == (value, len(data))
+
+
+@pytest.mark.parametrize('data', [b'\x80\x00', b'\xff' * 6, b'\x80'])
+def test_varints_in_another_form_are_refused(data):
+  with pytest.raises(CodecError):
+    bitstream.read_varint(data, 0)
+
+
+def test_every_prefix_and_every_longer_file_is_refused():
+  data = bitstream.pack(HEADER, b'payload')
+  for i in range(len(data)):
+    with pytest.raises(CodecError):
+      bitstream.unpack(data[:i])
+  for extra in (b'\0', b'junk'):
+    with pytest.raises(CodecError):
+      bitstream.unpack(data + extra)
+
+
+def test_every_flipped_bit_is_noticed():
+  data = bitstream.pack(HEADER, b'payload')
+  for i in range(8 * len(data)):
+    damaged = bytearray(data)
+    damaged[i // 8] ^= 1 << i % 8
+    with pytest.raises(CodecError):
+      bitstream.unpack(bytes(damaged))
+
+
+def with_checksum(body):
+  return body + zlib.crc32(body).to_bytes(4, 'little')
+
+
+def test_a_newer_version_is_named():
+  body = bytearray(bitstream.pack(HEADER, b'')[:-4])
+  body[3] |= 1 << 5
+  with pytest.raises(CodecError, match='version 1'):
+    bitstream.unpack(with_checksum(bytes(body)))
+
+
+def test_more_pixels_than_allowed_are_refused_before_anything_else():
+  data = bitstream.pack(bitstream.Header(0, 1 << 20, 1 << 20), b'')
+  with pytest.raises(CodecError, match='1048576x1048576'):
+    bitstream.unpack(data)
+  assert bitstream.unpack(data, max_pixels=1 << 40)[0].width == 1 << 20
+
+
+def test_other_kinds_of_file_are_not_ours():
+  for data in (b'', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe0', np.zeros(100, np.uint8).tobytes()):
+    with pytest.raises(CodecError, match=r'not a \.cjx file'):
+      bitstream.unpack(data)

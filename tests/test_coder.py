@@ -1,0 +1,90 @@
+"""The range coder: what goes in comes out, at the ideal length; damage is noticed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress_jax import coder
+from compress_jax.codec import CodecError
+
+
+def random_tables(rng, n, k):
+  return np.floor(rng.random((n, k)) ** 4 * 1e6) + (rng.random((n, k)) < 0.3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(2, 70))
+def test_decoding_gives_back_the_symbols(seed, n, k):
+  rng = np.random.default_rng(seed)
+  tables, symbols = random_tables(rng, n, k) + 1, rng.integers(0, k, n)
+  writer = coder.Writer()
+  writer.put(symbols, tables)
+  reader = coder.Reader(writer.finish())
+  np.testing.assert_array_equal(reader.get(tables), symbols)
+  reader.finish()
+
+
+def test_length_is_the_ideal_one():
+  rng = np.random.default_rng(0)
+  tables = random_tables(rng, 20_000, 40) + 1
+  symbols = np.array([rng.choice(40, p=row / row.sum()) for row in tables])
+  writer = coder.Writer()
+  writer.put(symbols, tables)
+  data = writer.finish()
+  bits = coder.ideal_bits(symbols, tables).sum()
+  assert bits / 8 - 1 <= len(data) <= bits / 8 * 1.0005 + 8
+  reader = coder.Reader(data)
+  reader.get(tables)
+  assert reader.bits == pytest.approx(bits)
+
+
+@pytest.mark.parametrize('value', [0, 1, 2, 7, 8, 1000, 2**20])
+def test_escapes_and_bits_come_back(value):
+  writer = coder.Writer()
+  writer.put_escape(value)
+  writer.put_bits(value % 2048, 11)
+  reader = coder.Reader(writer.finish())
+  assert (reader.get_escape(), reader.get_bits(11)) == (value, value % 2048)
+  reader.finish()
+
+
+def test_a_symbol_of_count_zero_can_be_coded():
+  table = np.array([1e6, 0.0, 1e6])
+  writer = coder.Writer()
+  writer.put(np.array([0, 1, 2]), table)
+  np.testing.assert_array_equal(coder.Reader(writer.finish()).get(table, 3), [0, 1, 2])
+
+
+def test_reading_past_the_end_is_an_error():
+  reader = coder.Reader(b'\x12\x34\x56\x78')
+  with pytest.raises(CodecError, match='ends early'):
+    for _ in range(1000):
+      reader.get(np.ones(4), 1)
+
+
+def test_an_endless_escape_is_an_error():
+  with pytest.raises(CodecError):
+    coder.Reader(bytes(64)).get_escape()
+
+
+def test_bytes_left_over_are_an_error():
+  writer = coder.Writer()
+  writer.put(np.zeros(3, np.int64), np.ones(4))
+  reader = coder.Reader(writer.finish() + b'\x01\x02\x03\x04\x05\x06\x07\x08\x09')
+  reader.get(np.ones(4), 3)
+  with pytest.raises(CodecError, match='left over'):
+    reader.finish()
+
+
+def test_no_symbol_is_free_after_the_floor():
+  table = coder.entropy_floor(np.array([[1e9, 0, 0, 0], [5, 5, 5, 5]]))
+  share = table / table.sum(-1, keepdims=True)
+  assert share.max(-1)[0] < 1 - 2.0**-11
+  assert (share > 0).all()
+  np.testing.assert_array_equal(table, np.rint(table))
+
+
+def test_geometric_counts_fall_by_a_constant_factor():
+  counts = coder.geometric(3.0, 20)
+  np.testing.assert_allclose(counts[1:] / counts[:-1], 0.75, rtol=1e-3)

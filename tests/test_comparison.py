@@ -1,0 +1,55 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from experiments import kodak
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  root = tmp_path_factory.mktemp('comparison')
+  (root / 'images').mkdir()
+  for seed in range(2):
+    noise = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+    soft = PILImage.fromarray(noise).resize((400, 300), PILImage.Resampling.BICUBIC)
+    soft.save(root / 'images' / f'{seed}.png')
+  return root / 'images', root / 'out'
+
+
+def compare(folders, *flags):
+  images, output = folders
+  ends = [f'--images={images}', f'--output={output}', '--methods=jpeg,png']
+  return kodak.main(['kodak', *ends, '--workers=1', *flags])
+
+
+def test_a_comparison_writes_its_report_and_goes_on_where_it_was(folders, capsys):
+  output = folders[1]
+  assert compare(folders, '--limit=1') == 0
+  assert '0 of them from earlier runs' in capsys.readouterr().out
+  assert compare(folders) == 0
+  out = capsys.readouterr().out
+  assert '38 rows, 19 of them from earlier runs' in out and 'jpeg' in out
+  found = json.loads((output / 'results.json').read_text())
+  assert {row['image'] for row in found['rows']} == {'0', '1'}
+  assert {(row['width'], row['height']) for row in found['rows']} == {(256, 256)}
+  assert {'seed', 'date', 'machine', 'versions', 'processes'} <= set(found['meta'])
+  for name in ('results.csv', 'index.html', 'compressai/jpeg.json', 'figures/rd-all.png'):
+    assert (output / name).stat().st_size > 0
+  for row in found['rows']:
+    assert (output / row['file']).stat().st_size == row['bytes']
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--methods=jpg', "no codec 'jpg'; there are: kmeans"),
+    ('--lambdas=0.1,high', "'high'"),
+    ('--images=/nowhere', '/nowhere: no such'),
+  ],
+)
+def test_a_wrong_comparison_gets_one_line(folders, flag, message, capsys):
+  assert compare(folders, flag, *(['--methods=kmeans'] if 'lambdas' in flag else [])) > 0
+  out, err = capsys.readouterr()
+  assert out == '' and message in err and err.count('\n') == 1

@@ -1,0 +1,90 @@
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import compress_jax.pretrained as pre
+from compress_jax import baselines, bitstream, fingerprint, methods
+from compress_jax.codec import Codec, CodecError
+
+
+@pytest.fixture
+def fake_method(monkeypatch):
+  def factory(*, lmbda, colour='rgb'):
+    return Codec(
+      lambda released, image: repr((lmbda, colour)).encode(), lambda released, data: data
+    )
+
+  monkeypatch.setitem(sys.modules, 'fake_method', types.SimpleNamespace(codec=factory))
+  monkeypatch.setitem(methods.METHODS, 'kmeans', 'fake_method')
+
+
+def test_the_factory_gets_lambda_and_options(fake_method):
+  codec, released = pre.pretrained('kmeans', lmbda=0.5, colour='gray')
+  assert codec.encode(released, None) == b"(0.5, 'gray')"
+
+
+def test_a_wrong_choice_is_told_the_right_ones(fake_method):
+  with pytest.raises(CodecError, match="no method 'jpg'; there are: kmeans"):
+    pre.pretrained('jpg')
+  with pytest.raises(CodecError, match="'gmm' is not there yet; there are: kmeans"):
+    pre.pretrained('gmm')
+  with pytest.raises(CodecError, match="kmeans has no option 'color'; it has: colour"):
+    pre.pretrained('kmeans', color='rgb')
+  for lmbda in (0, -1, float('nan'), float('inf'), '0.1'):
+    with pytest.raises(CodecError, match=r'lambda is .*; it must be between'):
+      pre.pretrained('kmeans', lmbda=lmbda)
+
+
+@pytest.mark.parametrize('name', methods.NUMBERS)
+def test_a_file_knows_its_method(name):
+  data = bitstream.pack(bitstream.Header(methods.NUMBERS[name], 1, 1), b'')
+  assert methods.of_file(data) == name
+
+
+def test_a_file_of_no_known_method_is_refused():
+  with pytest.raises(CodecError, match='method number 7'):
+    methods.of_file(bitstream.pack(bitstream.Header(7, 1, 1), b''))
+
+
+@pytest.mark.parametrize('name', baselines.CODECS)
+def test_a_recipe_makes_the_codec_that_it_names(name):
+  image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+  quality = baselines.CODECS[name].qualities[-1]
+  codec, released = pre.make(pre.anchor(name, quality))
+  file = codec.encode(released, image)
+  assert file == baselines.CODECS[name].factory(quality=quality).encode((), image)
+  np.testing.assert_array_equal(pre.decoder(name)(file), codec.decode(released, file))
+
+
+@pytest.mark.parametrize('name', ['jpeg', 'jpeg2000', 'webp', 'avif'])
+def test_an_anchor_can_be_asked_for_a_size(name):
+  y, x = np.mgrid[:128, :192]
+  waves = 127 + 60 * np.sin(x / 7) + 60 * np.cos(y * x / 900)
+  image = np.stack([waves, waves.T.reshape(waves.shape), 255 - waves], -1).astype(np.uint8)
+  codec, _ = pre.make(pre.anchor_of_size(name, 4000))
+  file = codec.encode((), image)
+  assert 3400 < len(file) < 4600
+  assert codec.decode((), file).shape == image.shape
+
+
+def test_the_fingerprint_covers_what_a_module_imports_and_nothing_else():
+  def names(module):
+    return {path.name for path in fingerprint.sources(module)}
+
+  assert names('compress_jax.baselines') == {'baselines.py', 'codec.py'}
+  assert {'evaluate.py', 'journal.py', 'measure.py', 'codec.py'} <= names('compress_jax.evaluate')
+  assert 'baselines.py' not in names('compress_jax.evaluate')
+
+
+def test_the_fingerprint_changes_with_a_source(tmp_path, monkeypatch):
+  for file in fingerprint.sources('compress_jax.metrics'):
+    (tmp_path / 'compress_jax').mkdir(exist_ok=True)
+    (tmp_path / 'compress_jax' / file.name).write_bytes(file.read_bytes())
+  before = fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',))
+  monkeypatch.setattr(fingerprint, 'ROOT', tmp_path / 'compress_jax')
+  assert fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',)) == before
+  with open(tmp_path / 'compress_jax' / 'codec.py', 'a') as file:
+    file.write('# More.\n')
+  assert fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',)) != before
