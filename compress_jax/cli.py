@@ -12,7 +12,6 @@ from typing import Any
 
 from absl import flags
 
-from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse
 from compress_jax.methods import NUMBERS
 
@@ -37,8 +36,9 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_bool('first_frame', False, 'Take the first frame of an animation.', **here)
   flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', lower_bound=1, **here)
   flags.DEFINE_string('images', None, 'eval: a folder of images.', **here)
+  flags.DEFINE_multi_string('data', None, 'train: a folder of images; repeatable.', **here)
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), 'eval: crop to 256x256?', **here)
-  flags.DEFINE_integer('workers', None, 'eval: processes at a time.', lower_bound=1, **here)
+  flags.DEFINE_integer('workers', None, 'eval, train: processes at a time.', lower_bound=1, **here)
   flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
@@ -53,7 +53,9 @@ def run(values: flags.FlagValues) -> int:
   """Does what the flags say; returns the exit status."""
   # Imported here: each mode waits only for what it uses.
   if values.mode == 'train':
-    raise CodecError(f'training {values.method} is not there yet')
+    from compress_jax import cli_train
+
+    return cli_train.run(values)
   if values.mode == 'eval':
     from compress_jax import cli_eval
 

@@ -131,7 +131,8 @@ def compressor(values: flags.FlagValues) -> Work:
 
 def decompressor(values: flags.FlagValues) -> Work:
   """What turns a file into an image, by the method that the file names."""
-  decoders = functools.cache(pretrained.decoder)
+  options = settings(values.set)
+  decoders = functools.cache(functools.partial(pretrained.decoder, **options))
 
   def work(source: bytes | Path, task: Task) -> tuple[bytes, str]:
     if isinstance(source, Path) and source.stat().st_size > 4 * values.max_pixels:

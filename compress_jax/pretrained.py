@@ -49,12 +49,12 @@ def lambda_range(method: str) -> tuple[float, float]:
   return getattr(methods.method(method), 'LAMBDA_RANGE', LAMBDA_RANGE)
 
 
-def decoder(method: str) -> Callable[[bytes], Image]:
+def decoder(method: str, **options: Any) -> Callable[[bytes], Image]:
   """What decodes the files of one of our methods or of a classical codec, of any point."""
   if method in baselines.CODECS:
     anchor = baselines.CODECS[method]
     return functools.partial(anchor.factory(quality=anchor.qualities[0]).decode, ())
-  codec, released = pretrained(method)
+  codec, released = pretrained(method, **options)
   return functools.partial(codec.decode, released)
 
 

@@ -13,8 +13,16 @@ PACKAGE = ROOT / 'compress_jax'
 MACHINERY = {'data', 'kodak', 'reading', 'writing', 'metrics', 'cache', 'fingerprint'}
 MACHINERY |= {'journal', 'workers', 'measure', 'evaluate'}
 MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
-MACHINERY |= {'training', 'checkpoints', 'interop', 'refine'}
-PROGRAMS = {'', 'pretrained', 'command', 'cli', 'cli_eval', 'cli_files'}  # '' is the package.
+MACHINERY |= {'training', 'codebook_training', 'checkpoints', 'interop', 'refine'}
+PROGRAMS = {
+  '',
+  'pretrained',
+  'command',
+  'cli',
+  'cli_eval',
+  'cli_files',
+  'cli_train',
+}  # '' is the package.
 ALLOWED = {
   'stage': {'stage'},
   'method': {'stage', 'method'},

@@ -12,12 +12,13 @@ codebooks that this project trained and ships.
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from compress_jax import bitstream
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.vq import blocks, per_image, universal
 from compress_jax.vq.codebook import MAX_SIZE
-from compress_jax.vq.tables import load
+from compress_jax.vq.tables import PATH, Tables, load
 
 METHOD_ID = 0
 LAMBDA_RANGE = (1e-5, 1.0)
@@ -51,6 +52,7 @@ def codec(
   colour: str = 'rgb',
   size: int | None = None,
   refine: int = 2,
+  tables: str | None = None,
 ) -> Codec:
   """Block vector quantisation by eigen-value K-means.
 
@@ -65,9 +67,10 @@ def codec(
     size: codewords; None tries several sizes and keeps the cheapest.
     refine: rounds of entropy-constrained assignment and new codewords after K-means;
       0 is the published algorithm: every block takes its nearest codeword.
+    tables: a model file that `--mode=train` wrote, in place of ours. Decoding needs it too.
 
   Raises:
-    CodecError: an option has none of these values.
+    CodecError: an option has none of these values, or `tables` is no model file.
   """
   _one_of('codebook', codebook, _MODES)
   _one_of('eigen', eigen, blocks.EIGENVALUES)
@@ -76,14 +79,14 @@ def codec(
   _check('size', size, f'1 to {MAX_SIZE}', size is None or _is_int(size, 1, MAX_SIZE))
   _check('refine', refine, '0 to 20', _is_int(refine, 0, 20))
   _check('lambda', lmbda, 'positive', lmbda > 0)
+  model = load(PATH if tables is None else Path(tables))
 
   def encode(released: Released, image: Image) -> bytes:
     del released
     height, width = _image_size(image)
-    tables = load()
     if codebook == 'universal':
-      payload = universal.encode(image, tables.models, tables.lambdas, lmbda)
-      flags, model_id = _UNIVERSAL, tables.universal_id
+      payload = universal.encode(image, model.models, model.lambdas, lmbda)
+      flags, model_id = _UNIVERSAL, model.universal_id
     else:
       payload = per_image.encode(
         image,
@@ -93,13 +96,22 @@ def codec(
         eigenvalue=blocks.EIGENVALUES[eigen],
         split=split,
         refine=refine,
-        prior=tables.prior,
+        prior=model.prior,
       )
-      flags, model_id = _IMAGE, tables.image_id
+      flags, model_id = _IMAGE, model.image_id
     header = bitstream.Header(METHOD_ID, height, width, _level(lmbda), flags, model_id)
     return bitstream.pack(header, payload)
 
-  return Codec(encode=encode, decode=decode, split=parts)
+  def decode(released: Released, data: bytes) -> Image:
+    del released
+    return _decode(data, model)[0]
+
+  def split_bytes(released: Released, data: bytes) -> Mapping[str, float]:
+    del released
+    parts = {name: bits / 8 for name, bits in _decode(data, model)[1].items()}
+    return {'header': len(data) - sum(parts.values()), **parts}  # With CRC and rounding.
+
+  return Codec(encode=encode, decode=decode, split=split_bytes)
 
 
 def _is_int(value: object, low: int, high: int) -> bool:
@@ -112,35 +124,18 @@ def _image_size(image: Image) -> tuple[int, int]:
   return image.shape[0], image.shape[1]
 
 
-def _decode(data: bytes) -> tuple[Image, Mapping[str, float]]:
+def _decode(data: bytes, model: Tables) -> tuple[Image, Mapping[str, float]]:
+  """The image, bit for bit the same on every machine, and the bits of each part."""
   header, payload = bitstream.unpack(data)
-  tables = load()
   if header.method != METHOD_ID:
     raise CodecError(f'the file was written by method number {header.method}, not by kmeans')
   if header.flags not in (_IMAGE, _UNIVERSAL):
     raise CodecError(f'kmeans has no mode {header.flags}: the file is damaged')
-  wanted = tables.universal_id if header.flags == _UNIVERSAL else tables.image_id
-  if header.model_id != wanted:
+  have = model.universal_id if header.flags == _UNIVERSAL else model.image_id
+  if header.model_id != have:
     raise CodecError(
-      f'the file needs kmeans tables {header.model_id.hex()}; this version has {wanted.hex()}'
+      f'the file needs the kmeans tables {header.model_id.hex()}, but these are {have.hex()}'
     )
   if header.flags == _UNIVERSAL:
-    return universal.decode(payload, header.height, header.width, tables.models)
-  return per_image.decode(payload, header.height, header.width, tables.prior)
-
-
-def decode(released: Released, data: bytes) -> Image:
-  """u8[H, W, 3] of a file of either mode, bit for bit the same on every machine.
-
-  Raises:
-    CodecError: the file is damaged, or needs other tables than ours.
-  """
-  del released
-  return _decode(data)[0]
-
-
-def parts(released: Released, data: bytes) -> Mapping[str, float]:
-  """Bytes of a file by purpose, with the header, checksum and rounding; they sum to its size."""
-  del released
-  sizes = {name: bits / 8 for name, bits in _decode(data)[1].items()}
-  return {'header': len(data) - sum(sizes.values()), **sizes}
+    return universal.decode(payload, header.height, header.width, model.models)
+  return per_image.decode(payload, header.height, header.width, model.prior)

@@ -233,6 +233,13 @@ def _read_adaptive(reader: coder.Reader, n: int, counts: np.ndarray) -> Ints:
   return symbols
 
 
+def count(book: Quantised, seen: np.ndarray) -> None:
+  """Adds the symbols of a codebook to f64[CONTEXTS], for training a prior."""
+  for u, v, k in positions(book.levels.shape[-1]):
+    symbols = np.minimum(np.abs(book.levels[:, u, v, k]), _TOP)
+    np.add.at(_rows(seen, u, v, k), (_contexts(book.levels, u, v, k), symbols), 1)
+
+
 def flat_prior() -> np.ndarray:
   """f64 counts to start from where nothing was trained: halving with size."""
   row = np.floor(512 * 0.5 ** np.arange(_TOP + 1)) + 8

@@ -15,7 +15,7 @@ from compress_jax.codec import CodecError, Image
 from compress_jax.vq import blocks, codebook, whole
 from compress_jax.vq.blocks import Plane
 
-_SIZES = sorted({round(2 ** (i / 2)) for i in range(2, 25)} | {1, 3})  # 1, 2, 3, 4, 6, ... 4096
+_SIZES = [1, 2, 3, *(round(2 ** (i / 2)) for i in range(4, 23))]  # 4, 6, 8, 11, ... 2048
 _STEPS = 12  # Lloyd steps: the refinement goes on from there.
 
 
@@ -63,6 +63,7 @@ class Coding(NamedTuple):
   cost: float  # Bits + lambda * MSE * pixels.
   book: codebook.Quantised
   codewords: np.ndarray  # i64[K, 4, 4, C], as decoded.
+  labels: np.ndarray  # i64[N]
 
 
 def _centroids(tiles: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,35 +75,38 @@ def _centroids(tiles: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _code(
-  plane: Plane, labels: np.ndarray, space: Space, lmbda: float, refine: int, prior: np.ndarray
+  plane: Plane,
+  labels: np.ndarray,
+  space: Space,
+  price: np.ndarray,
+  nearest: bool,
+  prior: np.ndarray,
 ) -> Coding:
-  """Quantises the codebook of `labels` i64[N] and assigns again, `refine` times in earnest.
+  """Quantises the codebook of `labels` i64[N], then assigns again with what is left of it.
 
-  0 times is the published algorithm: each block takes the nearest codeword of the
-  quantised codebook. Otherwise it takes the one of least rate-distortion cost, and
-  codewords move to the mean of their blocks in between (Chou, Lookabaugh & Gray,
+  `nearest` is the published algorithm: each block takes the nearest codeword. Else
+  it takes the one of least rate-distortion cost (Chou, Lookabaugh & Gray,
   "Entropy-constrained vector quantization", IEEE Trans. ASSP 37(1), 1989).
   """
   tiles = blocks.to_blocks(plane).reshape(-1, blocks.SIDE, blocks.SIDE, plane.shape[2])
-  price, best = lmbda * space.weight, None
-  for _ in range(max(refine, 1)):
-    means, uses = _centroids(tiles, labels)
-    book = codebook.quantise(means, uses, price, prior, space.axes)
-    codewords = codebook.reconstruct(book, space.axes)
-    grid, bits, decoded = whole.choose(plane, codewords, price if refine else None)
-    writer = coder.Writer()
-    codebook.write(writer, book, prior)
-    error = float((((decoded - plane) ** 2).sum((0, 1)) * price).sum())
-    coding = Coding(8 * len(writer.finish()) + bits + error, book, codewords)
-    best = min(best, coding, key=lambda c: c.cost) if best else coding
-    labels = grid.ravel()
-  assert best is not None
-  return best
+  means, uses = _centroids(tiles, labels)
+  book = codebook.quantise(means, uses, price, prior, space.axes)
+  codewords = codebook.reconstruct(book, space.axes)
+  grid, bits, decoded = whole.choose(plane, codewords, None if nearest else price)
+  writer = coder.Writer()
+  codebook.write(writer, book, prior)
+  error = float((((decoded - plane) ** 2).sum((0, 1)) * price).sum())
+  return Coding(8 * len(writer.finish()) + bits + error, book, codewords, grid.ravel())
 
 
-def _first_guess(lmbda: float, blocks_: int) -> float:
-  """A codebook size near the best one, from experience with photographs."""
-  return 136 * (lmbda / 0.0035) ** 0.9 * math.sqrt(blocks_ / 4096)
+def _first_guess(tiles: np.ndarray, price: np.ndarray) -> float:
+  """A codebook size near the best one: half as many codewords as blocks that need one.
+
+  A block needs one if leaving it flat costs more than 50 bits, about the price of
+  a codeword. Found on training photographs, where it is right within a factor of two.
+  """
+  detail = ((tiles - tiles.mean((1, 2), keepdims=True)) ** 2).sum((1, 2)) @ price
+  return 8 + 0.5 * float((detail > 50).sum())
 
 
 def best_coding(
@@ -116,20 +120,31 @@ def best_coding(
   refine: int,
   prior: np.ndarray,
 ) -> Coding:
-  """The codebook of `size`, or of the size that costs least; sides are multiples of 4."""
+  """The codebook of `size`, or of the size that costs least; sides are multiples of 4.
+
+  `refine` counts the rounds in which blocks are assigned by rate-distortion cost and
+  codewords move to the mean of their blocks before; 0 is the published algorithm.
+  """
   tiles = blocks.to_blocks(plane).reshape(-1, blocks.SIDE, blocks.SIDE, plane.shape[2])
   points = tiles.reshape(len(tiles), -1).astype(np.float32)
   scores = eigenvalue(tiles)
   distinct = len(np.unique(points, axis=0))
+  price = lmbda * space.weight
 
   def coding(k: int) -> Coding:
     found = clustering.eigen_kmeans(points, scores, k, split=split, max_iter=_STEPS)
-    return _code(plane, np.asarray(found.labels), space, lmbda, refine, prior)
+    return _code(plane, np.asarray(found.labels), space, price, refine == 0, prior)
 
   if size is not None:
-    return coding(min(size, distinct, codebook.MAX_SIZE))
-  sizes = [k for k in _SIZES if k < distinct] + [min(distinct, _SIZES[-1])]
-  return _valley(coding, sizes, _first_guess(lmbda, len(points)))
+    best = coding(min(size, distinct))
+  else:
+    sizes = [k for k in _SIZES if k < distinct] + [min(distinct, _SIZES[-1])]
+    best = _valley(coding, sizes, _first_guess(tiles, price))
+  last = best
+  for _ in range(refine - 1):
+    last = _code(plane, last.labels, space, price, False, prior)
+    best = min(best, last, key=lambda c: c.cost)
+  return best
 
 
 def _valley(coding: Callable[[int], Coding], sizes: list[int], guess: float) -> Coding:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from compress_jax.codec import CodecError
 from compress_jax.vq import universal
 
 PATH = Path(__file__).parents[1] / 'zoo' / 'kmeans.safetensors'
@@ -37,12 +38,19 @@ def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 @functools.cache
 def load(path: Path = PATH) -> Tables:
-  """Reads the model file, once."""
-  with safe_open(path, 'numpy') as file:
-    arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    lambdas = tuple(json.loads(file.metadata()['config'])['lambdas'])
-  prior = {PRIOR: arrays.pop(PRIOR)}
-  models = tuple(universal.from_arrays(arrays, f'point{i}') for i in range(len(lambdas)))
+  """Reads a model file, once.
+
+  Raises:
+    CodecError: it is not there, or not a model file of kmeans.
+  """
+  try:
+    with safe_open(path, 'numpy') as file:
+      arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+      lambdas = tuple(json.loads(file.metadata()['config'])['lambdas'])
+    prior = {PRIOR: arrays.pop(PRIOR)}
+    models = tuple(universal.from_arrays(arrays, f'point{i}') for i in range(len(lambdas)))
+  except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    raise CodecError(f'{path} is not a model file of kmeans: {error}') from error
   return Tables(
     prior[PRIOR].astype(np.float64), lambdas, models, digest(prior)[:4], digest(arrays)[:4]
   )

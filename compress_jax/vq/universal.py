@@ -11,7 +11,7 @@ import numpy as np
 
 from compress_jax import coder
 from compress_jax.codec import CodecError, Image
-from compress_jax.vq import blocks, shapes
+from compress_jax.vq import blocks, restore, shapes
 
 POINT_BITS = 3
 _ONCE = ('step', 'alpha', 'tau', 'seen')  # The fields of Shapes that are one number.
@@ -23,6 +23,7 @@ class Model(NamedTuple):
 
   luma: shapes.Shapes  # 3 contexts.
   chroma: shapes.Shapes  # 9 contexts.
+  taps: np.ndarray  # i64[restore.CLASSES, len(restore.OFFSETS)], of the filter after decoding.
 
 
 class Planes(NamedTuple):
@@ -38,9 +39,10 @@ def analysis(image: Image) -> Planes:
   return Planes(ycbcr[..., :1], blocks.halve(ycbcr[..., 1:]))
 
 
-def synthesis(planes: Planes, height: int, width: int) -> Image:
-  """Planes to u8[H, W, 3]."""
-  ycbcr = np.concatenate([planes.luma, blocks.double(planes.chroma)], -1)
+def synthesis(planes: Planes, height: int, width: int, taps: np.ndarray) -> Image:
+  """Decoded planes to u8[H, W, 3], filtered."""
+  luma = restore.restore(planes.luma, taps)
+  ycbcr = np.concatenate([luma, blocks.double(planes.chroma)], -1)
   return blocks.ycbcr_to_rgb(ycbcr[:height, :width])
 
 
@@ -88,7 +90,8 @@ def encode(image: Image, models: Sequence[Model], lambdas: Sequence[float], lmbd
     writer.put_bits(i, POINT_BITS)
     writer.put_bits(grey, 1)
     bits, decoded = choose(planes, models[i], lmbda, writer)
-    error = ((decoded.luma - planes.luma) ** 2).sum() + float(
+    luma = restore.restore(decoded.luma, models[i].taps)
+    error = ((luma - planes.luma) ** 2).sum() + float(
       (((decoded.chroma - planes.chroma) ** 2).sum((0, 1)) * CHROMA_WEIGHT).sum()
     )
     payloads.append((bits + lmbda * error, writer))
@@ -130,13 +133,13 @@ def decode(
     _, chroma = shapes.read(reader, rows // 2, columns // 2, models[point].chroma, extra)
   bits['chroma'] = reader.bits - bits['luma']
   reader.finish()
-  return synthesis(Planes(luma, chroma), height, width), bits
+  return synthesis(Planes(luma, chroma), height, width, models[point].taps), bits
 
 
 def to_arrays(model: Model, prefix: str) -> dict[str, np.ndarray]:
   """Integers by name, for a model file."""
-  out = {}
-  for name, part in zip(Model._fields, model, strict=True):
+  out = {f'{prefix}.taps': model.taps.astype(np.int16)}
+  for name, part in (('luma', model.luma), ('chroma', model.chroma)):
     out[f'{prefix}.{name}.codewords'] = part.codewords.astype(np.int16)
     out[f'{prefix}.{name}.counts'] = part.counts.astype(np.uint16)
     out[f'{prefix}.{name}.means'] = part.means.astype(np.uint16)
@@ -156,4 +159,4 @@ def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Model:
       get('codewords').astype(np.int64), counts, means, step, alpha, tau, float(seen)
     )
 
-  return Model(part('luma'), part('chroma'))
+  return Model(part('luma'), part('chroma'), arrays[f'{prefix}.taps'].astype(np.int64))

@@ -1,0 +1,41 @@
+"""The command line's train: from images to a model file."""
+
+import inspect
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from compress_jax import codebook_training, data, workers
+from compress_jax.codec import CodecError
+from compress_jax.command import settings
+
+
+def run(values: flags.FlagValues) -> int:
+  """Trains the tables of kmeans on --data and writes them to --output.
+
+  Raises:
+    CodecError: the method has no training yet, or something cannot be read or written.
+    flags.Error: a flag is missing.
+  """
+  if values.method != 'kmeans':
+    raise CodecError(f'training {values.method} is not there yet')
+  for name in ('data', 'output'):
+    if not values[name].value:
+      raise flags.Error(f'--mode=train needs --{name}')
+  output = Path(values.output)
+  if output.exists() and not values.force:
+    raise CodecError(f'{output} exists; --force overwrites it')
+  options = settings(values.set)
+  allowed = list(inspect.signature(codebook_training.Plan).parameters)[2:]
+  for name, value in options.items():
+    if name not in allowed or not isinstance(value, int) or value < 1:
+      raise CodecError(f'cannot set {name}={value}; whole numbers can be set: {", ".join(allowed)}')
+  paths = tuple(str(path) for folder in values.data for path in data.find_images(Path(folder)))
+  plan = codebook_training.Plan(paths, values.seed, **options)
+  print(f'{len(paths)} images', file=sys.stderr)
+  processes = values.workers or workers.cores()
+  codebook_training.train(
+    plan, output, workers=processes, log=lambda line: print(line, file=sys.stderr)
+  )
+  return 0
