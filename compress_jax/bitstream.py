@@ -15,6 +15,7 @@ from compress_jax.codec import CodecError
 MAGIC = b'\xcaJX'  # First byte outside ASCII: a .cjx file never looks like text.
 VERSION = 0
 MAX_PIXELS = 2**26
+MAX_SIDE = 2**14
 NO_MODEL = bytes(4)
 
 
@@ -58,6 +59,14 @@ def read_varint(data: bytes, at: int, *, max_bytes: int = 5) -> tuple[int, int]:
   raise CodecError('length field is too long')
 
 
+def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
+  """Raises CodecError for images that no file may hold."""
+  if height * width > max_pixels:
+    raise CodecError(f'{width}x{height} pixels exceed the limit of {max_pixels}')
+  if max(height, width) > MAX_SIDE:
+    raise CodecError(f'{width}x{height}: sides are limited to {MAX_SIDE} pixels')
+
+
 def pack(header: Header, payload: bytes) -> bytes:
   """The bytes of a file."""
   kind = VERSION << 5 | header.method << 2 | header.flags
@@ -93,8 +102,7 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]
   width, at = read_varint(data, 8)
   height, at = read_varint(data, at)
   header = Header(method, height + 1, width + 1, 0, flags, bytes(data[4:8]))
-  if header.height * header.width > max_pixels:
-    raise CodecError(f'{header.width}x{header.height} pixels exceed the limit of {max_pixels}')
+  check_size(header.height, header.width, max_pixels)
   if at >= len(data):
     raise CodecError('file ends inside its header')
   length, at_payload = read_varint(data, at + 1)

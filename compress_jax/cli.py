@@ -34,7 +34,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_bool('force', False, 'Overwrite what is there.', **here)
   flags.DEFINE_string('flatten', None, 'A colour to put behind transparent pixels.', **here)
   flags.DEFINE_bool('first_frame', False, 'Take the first frame of an animation.', **here)
-  flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', lower_bound=1, **here)
+  flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', 1, 2**26, **here)
   flags.DEFINE_string('images', None, 'eval: a folder of images.', **here)
   flags.DEFINE_multi_string('data', None, 'train: a folder of images; repeatable.', **here)
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), 'eval: crop to 256x256?', **here)

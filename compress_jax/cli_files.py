@@ -1,6 +1,7 @@
 """The command line's compress and decompress: files, folders and pipes."""
 
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -100,6 +101,10 @@ def compressor(values: flags.FlagValues) -> Work:
   bpp, psnr = values.target_bpp, values.target_psnr
   if bpp is not None and psnr is not None:
     raise flags.Error('--target_bpp and --target_psnr exclude each other')
+  for name in ('target_bpp', 'target_psnr'):
+    target = values[name].value
+    if target is not None and not 0 < target < math.inf:
+      raise flags.Error(f'--{name} must be a positive number')
   read = functools.partial(
     data.load_image,
     flatten=values.flatten,
@@ -135,7 +140,8 @@ def decompressor(values: flags.FlagValues) -> Work:
   decoders = functools.cache(functools.partial(pretrained.decoder, **options))
 
   def work(source: bytes | Path, task: Task) -> tuple[bytes, str]:
-    if isinstance(source, Path) and source.stat().st_size > 4 * values.max_pixels:
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size > 4 * values.max_pixels + 4096:
       raise CodecError(f'too large for an image of {values.max_pixels} pixels')
     file = source if isinstance(source, bytes) else source.read_bytes()
     name = methods.of_file(file, max_pixels=values.max_pixels)

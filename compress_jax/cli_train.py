@@ -29,7 +29,7 @@ def run(values: flags.FlagValues) -> int:
   options = settings(values.set)
   allowed = list(inspect.signature(codebook_training.Plan).parameters)[2:]
   for name, value in options.items():
-    if name not in allowed or not isinstance(value, int) or value < 1:
+    if name not in allowed or type(value) is not int or value < 1:
       raise CodecError(f'cannot set {name}={value}; whole numbers can be set: {", ".join(allowed)}')
   paths = tuple(str(path) for folder in values.data for path in data.find_images(Path(folder)))
   plan = codebook_training.Plan(paths, values.seed, **options)

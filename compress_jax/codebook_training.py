@@ -37,10 +37,10 @@ class Plan(NamedTuple):
 
   paths: tuple[str, ...]
   seed: int = 0
-  blocks: int = 400_000  # Luma blocks for K-means; half as many of chroma.
-  passes: int = 4
-  pass_images: int = 150  # In each pass.
-  prior_images: int = 60  # For the prior of codebooks in files.
+  blocks: int = 300_000  # Luma blocks for K-means; half as many of chroma.
+  passes: int = 3
+  pass_images: int = 120  # In each pass.
+  prior_images: int = 12  # For the prior of codebooks in files.
 
 
 def train(plan: Plan, output: Path, *, workers: int, log: Callable[[str], None]) -> None:
@@ -104,6 +104,8 @@ def _sample(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
   luma: list[np.ndarray] = []
   chroma: list[np.ndarray] = []
   share = math.ceil(plan.blocks / len(plan.paths))
+  if not any(True for _ in _load(plan.paths)):
+    raise CodecError('no training image has 64 pixels on both sides')
   for image in _load(plan.paths):
     planes = universal.analysis(_crop(image, 1024))
     luma.append(_some_blocks(planes.luma, share, rng))

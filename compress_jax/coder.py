@@ -17,15 +17,19 @@ Tables = np.ndarray  # f64[N, K] or f64[K], integers.
 
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 _BIT = np.ones(2)
-_MAX_ESCAPE_BITS = 24
+_ESCAPE_WIDTHS = np.ones(11)  # Escaped numbers have up to 10 bits after their leading one.
+_PRECISION = 2.0**24  # Of constriction's probabilities.
 _SLACK_BITS = 96.0  # What the coder may look ahead past the last word.
 
 
 def ideal_bits(symbols: Ints, tables: Tables) -> Ints:
-  """f64[N]: the code length of each symbol, -log2 of its share of its table."""
+  """f64[N]: the code length of each symbol, -log2 of its share of its table.
+
+  The coder keeps one of 2^24 parts for every symbol and shares out the rest.
+  """
   chosen = np.take_along_axis(tables, symbols[:, None].astype(np.int64), -1)[:, 0]
-  # The coder leaves no probability under 2^-24.
-  return -np.log2(np.maximum(chosen / tables.sum(-1), 2.0**-24))
+  free = _PRECISION - tables.shape[-1]
+  return 24 - np.log2(chosen / tables.sum(-1) * free + 1)
 
 
 class Writer:
@@ -45,11 +49,13 @@ class Writer:
     """Codes the low `width` bits of a number, most significant first."""
     self.put(np.array([value >> i & 1 for i in reversed(range(width))], np.int64), _BIT)
 
-  def put_escape(self, value: int) -> None:
-    """Codes a non-negative integer by an exponential Golomb code."""
-    width = (value + 1).bit_length()
-    self.put(np.array([0] * (width - 1) + [1], np.int64), _BIT)
-    self.put_bits(value + 1, width - 1)
+  def put_escapes(self, values: Ints) -> None:
+    """Codes i64[N], 0..2046: the number of bits of each, then the bits, high ones first."""
+    values = np.asarray(values, np.int64) + 1
+    widths = np.frexp(values)[1] - 1
+    self.put(widths, _ESCAPE_WIDTHS)
+    for bit in reversed(range(len(_ESCAPE_WIDTHS) - 1)):
+      self.put(values[widths > bit] >> bit & 1, _BIT)
 
   def finish(self) -> bytes:
     """Little-endian words without the zero bytes that end the last one."""
@@ -64,6 +70,7 @@ class Reader:
   def __init__(self, data: bytes) -> None:
     words = np.frombuffer(data + bytes(-len(data) % 4), '<u4').astype(np.uint32)
     self._coder = constriction.stream.queue.RangeDecoder(words)
+    self._padded = data.endswith(b'\0') and len(data) % 4 != 1  # No encoder ends so.
     self._limit = 32 * len(words) + _SLACK_BITS
     self.bits = 0.0
 
@@ -81,7 +88,8 @@ class Reader:
     except AssertionError:  # How constriction says that no symbol has such a code.
       raise CodecError('payload does not decode: the file is damaged') from None
     self.bits += float(ideal_bits(symbols, tables).sum())
-    if self.bits > self._limit:  # The coder itself invents symbols past the end.
+    # The coder itself invents symbols past the end. 1 %: its parts of 2^24 are rounded.
+    if self.bits > 1.01 * self._limit:
       raise CodecError('payload ends early: the file is damaged')
     return symbols
 
@@ -92,22 +100,20 @@ class Reader:
       value = value << 1 | int(bit)
     return value
 
-  def get_escape(self) -> int:
-    """The integer that `put_escape` wrote.
-
-    Raises:
-      CodecError: it is longer than any that an encoder writes.
-    """
-    width = 0
-    while not self.get(_BIT, 1)[0]:
-      width += 1
-      if width > _MAX_ESCAPE_BITS:
-        raise CodecError('escape code without end: the file is damaged')
-    return (1 << width | self.get_bits(width)) - 1
+  def get_escapes(self, n: int) -> Ints:
+    """The i64[n] that `put_escapes` wrote."""
+    widths, values = self.get(_ESCAPE_WIDTHS, n), np.ones(n, np.int64)
+    for bit in reversed(range(len(_ESCAPE_WIDTHS) - 1)):
+      longer = widths > bit
+      values[longer] = values[longer] << 1 | self.get(_BIT, int(longer.sum()))
+    return values - 1
 
   def finish(self) -> None:
-    """Raises CodecError unless the payload has been read to its end."""
-    if not self._coder.maybe_exhausted():
+    """Raises CodecError unless the payload ends where the last symbol does.
+
+    A word that was added by someone who mends the checksum too may go unnoticed.
+    """
+    if self._padded or not self._coder.maybe_exhausted():
       raise CodecError('payload has bytes left over: the file is damaged')
 
 

@@ -52,11 +52,11 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
   found = {}
   for pair in pairs:
     key, equals, value = pair.partition('=')
-    if not equals or not key.isidentifier():
-      raise flags.Error(f'--set={pair} is not of the form key=value')
+    if not equals or not key.isidentifier() or key in ('method', 'lmbda'):
+      raise flags.Error(f'--set={pair} is not of the form key=value, with the name of an option')
     try:
       found[key] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
       found[key] = value
   return found
 

@@ -5,11 +5,15 @@
 The points are 4x4 RGB blocks of photographs (48 numbers), the start is K distinct points of
 them. Every library gets the same threads. scikit-learn's Lloyd and ours make the same steps;
 faiss, which has another rule for empty clusters, gets as many as it needs for an inertia within
-0.01 % of scikit-learn's. Repeats alternate between libraries, so a busy machine hits all alike.
+0.01 % of scikit-learn's. The inertia shown is computed in float64 from the centroids of each:
+what the libraries report are sums in float32, off by as much as 0.005 % for a million points.
+Repeats alternate between libraries, so a busy machine hits all alike.
 
 Each memory figure is measured in a process of its own, as the growth of the peak resident size
 over two baselines: after import (so compilers and thread pools count), and after a run of the
-same K on a few points (what one more clustering costs).
+same K on a few points (what one more clustering costs). The points are mapped from a file, so
+that they start at a multiple of 64 bytes, and so do those that are timed: of other NumPy arrays
+JAX makes a copy of its own (N * D * 4 bytes, 0.2 s for a million points).
 """
 
 import importlib
@@ -37,7 +41,7 @@ WITHIN = 1e-4  # Relative; inertias this close are called equal.
 class Fit(NamedTuple):
   """What a library reached."""
 
-  inertia: float
+  centroids: np.ndarray  # f32[K, D].
   steps: int
 
 
@@ -50,7 +54,7 @@ def ours(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
   from compress_jax import clustering
 
   result = clustering.lloyd(points, start, max_iter=steps, tol=0.0)
-  return Fit(float(result.inertia), int(result.n_iter))
+  return Fit(np.asarray(result.centroids), int(result.n_iter))
 
 
 def scikit_learn(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
@@ -63,11 +67,11 @@ def scikit_learn(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
   model = KMeans(
     len(start), init=start, n_init=1, max_iter=steps, tol=0.0, algorithm='lloyd', copy_x=True
   ).fit(points)
-  return Fit(float(model.inertia_), int(model.n_iter_))
+  return Fit(model.cluster_centers_, int(model.n_iter_))
 
 
-def faiss_objectives(points: np.ndarray, start: np.ndarray, steps: int) -> list[float]:
-  """faiss.Kmeans without its subsampling: the inertia before each of `steps` updates."""
+def faiss_model(points: np.ndarray, start: np.ndarray, steps: int) -> Any:
+  """A trained faiss.Kmeans, without its subsampling."""
   import faiss
 
   n, d = points.shape
@@ -75,12 +79,12 @@ def faiss_objectives(points: np.ndarray, start: np.ndarray, steps: int) -> list[
     d, len(start), niter=steps, max_points_per_centroid=n, min_points_per_centroid=1
   )
   model.train(points, init_centroids=start)
-  return [float(x) for x in np.asarray(model.obj)]
+  return model
 
 
 def faiss(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
-  """faiss.Kmeans; its last objective is the inertia before the last update."""
-  return Fit(faiss_objectives(points, start, steps)[-1], steps)
+  """faiss.Kmeans, which makes as many steps as it is told."""
+  return Fit(faiss_model(points, start, steps).centroids, steps)
 
 
 LIBRARIES: dict[str, Library] = {
@@ -89,6 +93,17 @@ LIBRARIES: dict[str, Library] = {
   'faiss': faiss,
 }
 MODULES = {'compress_jax': 'compress_jax.clustering', 'scikit-learn': 'sklearn.cluster'}
+
+
+def exact_inertia(points: np.ndarray, centroids: np.ndarray) -> float:
+  """Sum of the squared distances to the nearest centroid, in float64."""
+  centroids = centroids.astype(np.float64)
+  total = 0.0
+  for start in range(0, len(points), 4096):
+    x = points[start : start + 4096].astype(np.float64)
+    scores = (centroids**2).sum(1) - 2 * x @ centroids.T
+    total += ((x - centroids[scores.argmin(1)]) ** 2).sum()
+  return float(total)
 
 
 def define_flags() -> flags.FlagValues:
@@ -134,8 +149,17 @@ def image_blocks(images: str | None, n: int) -> tuple[str, np.ndarray]:
       parts.append(part[:missing].astype(np.float32))
       missing -= len(parts[-1])
       if missing == 0:
-        return source, np.concatenate(parts)
+        return source, aligned(parts)
   raise CodecError(f'{source}: only {n - missing} blocks for --n={n}')
+
+
+def aligned(parts: Sequence[np.ndarray]) -> np.ndarray:
+  """f32[N, 48] of all parts, at a multiple of 64 bytes, so that JAX can read it in place."""
+  size = sum(part.size for part in parts)
+  raw = np.empty(size + 16, np.float32)
+  first = -raw.ctypes.data % 64 // raw.itemsize
+  points = raw[first : first + size].reshape(-1, parts[0].shape[1])
+  return np.concatenate(parts, out=points)
 
 
 def distinct_start(points: np.ndarray, k: int) -> np.ndarray:
@@ -173,7 +197,7 @@ def child(library: str, folder: str, steps: int) -> int:
   after_import = peak_kib('VmHWM')
   forget_peak()
   warm = peak_kib('VmRSS')
-  fit(np.load(Path(folder) / 'points.npy'), start, steps)
+  fit(np.load(Path(folder) / 'points.npy', mmap_mode='r'), start, steps)
   peak = peak_kib('VmHWM')
   print(json.dumps({'import': max(peak, after_import) - imported, 'warm': peak - warm}))
   return 0
@@ -190,12 +214,11 @@ def memory(library: str, points: np.ndarray, start: np.ndarray, threads: int) ->
   return {name: kib / 1024 for name, kib in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def enough_faiss(target: float, points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
+def enough_faiss(target: float, points: np.ndarray, start: np.ndarray, steps: int) -> int:
   """Updates until faiss is within 0.01 % of `target`; where it never is, `steps` + 5."""
-  found = faiss_objectives(points, start, steps + 6)
+  found = faiss_model(points, start, steps + 6).obj  # The inertia before each update.
   reached = [i for i, inertia in enumerate(found) if i and inertia <= target * (1 + WITHIN)]
-  enough = reached[0] if reached else steps + 5
-  return Fit(found[enough], enough)
+  return reached[0] if reached else steps + 5
 
 
 def compare(points: np.ndarray, k: int, values: flags.FlagValues) -> list[dict[str, Any]]:
@@ -208,19 +231,20 @@ def compare(points: np.ndarray, k: int, values: flags.FlagValues) -> list[dict[s
     begin = time.perf_counter()
     fits[name] = LIBRARIES[name](points, start, steps[name])
     first[name] = time.perf_counter() - begin
-  fits['faiss'] = enough_faiss(fits['scikit-learn'].inertia, points, start, values.max_iter)
-  steps['faiss'] = fits['faiss'].steps
+  target = exact_inertia(points, fits['scikit-learn'].centroids)
+  steps['faiss'] = enough_faiss(target, points, start, values.max_iter)
   seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
   for _ in range(values.repeats):
     for name, fit in LIBRARIES.items():
       begin = time.perf_counter()
-      fit(points, start, steps[name])
+      fits[name] = fit(points, start, steps[name])
       seconds[name].append(time.perf_counter() - begin)
   rows = []
   for name in LIBRARIES:
     median = float(np.median(seconds[name]))
     row = {'library': name, 'n': len(points), 'd': points.shape[1], 'k': k}
-    row |= {'steps': fits[name].steps, 'inertia': fits[name].inertia, 'seconds': median}
+    inertia = exact_inertia(points, fits[name].centroids)
+    row |= {'steps': fits[name].steps, 'inertia': inertia, 'seconds': median}
     row |= {'fastest': min(seconds[name]), 'once': max(first[name] - median, 0.0)}
     if values.memory:
       row['memory'] = memory(name, points, start, values.threads)
@@ -255,9 +279,9 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   import jax.numpy as jnp
   from jax import lax
 
-  from compress_jax import clustering
+  from compress_jax import lloyd
 
-  chunk = clustering._chunk(len(points), k, None)
+  chunk = lloyd.chunk_rows(len(points), k, None)
   weights, centroids = jnp.ones(len(points)), jnp.asarray(distinct_start(points, k))
 
   def dots(x: jax.Array, c: jax.Array) -> jax.Array:
@@ -269,23 +293,23 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   parts: dict[str, Callable] = {
     'matrix product': lambda x, c: dots(x, c)[0],
     'and minimum': lambda x, c: jnp.min(scores(x, c), 0),
-    'and tournament (used)': lambda x, c: clustering._nearest(x, c, 'highest'),
+    'and index, by groups (used)': lambda x, c: lloyd.nearest(x, c, 'highest'),
     'and jnp.argmin instead': lambda x, c: jnp.argmin(scores(x, c), 0),
   }
 
   def over_chunks(part: Callable) -> Callable:
     def run(points: jax.Array, weights: jax.Array, c: jax.Array) -> jax.Array:
-      found = clustering.Data(points, weights, jnp.mean(c, 0), chunk, 'highest', None)
-      return clustering._fold(found, lambda sums, _, x, w: sums + part(x, c)[0], 0.0)
+      found = lloyd.Data(points, weights, jnp.mean(c, 0), chunk, 'highest', None)
+      return lloyd.fold(found, lambda sums, _, x, w: sums + part(x, c)[0], 0.0)
 
     return run
 
   def update(points: jax.Array, weights: jax.Array, c: jax.Array) -> Any:
-    found = clustering.Data(points, weights, jnp.mean(c, 0), chunk, 'highest', None)
-    return clustering._update(found, c)
+    found = lloyd.Data(points, weights, jnp.mean(c, 0), chunk, 'highest', None)
+    return lloyd.update(found, c)
 
   runs = {name: jax.jit(over_chunks(part)) for name, part in parts.items()}
-  runs['whole step: tournament, sums, counts, labels'] = jax.jit(update)
+  runs['whole step: index, sums, counts, labels'] = jax.jit(update)
   device = jax.device_put(points)
   lines = []
   flops = 2 * points.size * k
@@ -303,12 +327,21 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   return lines
 
 
+def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
+  """The numbers of a list flag."""
+  for text in texts:
+    if not text.strip().isdecimal() or int(text) < 1:
+      raise CodecError(f'--{flag} takes whole numbers from 1, got {text!r}')
+  return [int(text) for text in texts]
+
+
 def benchmark(values: flags.FlagValues) -> int:
   """Measures, prints, writes."""
   limit_threads(values.threads)
   if values.child:
     library, _, folder = values.child.partition('=')
     return child(library, folder, values.max_iter)
+  sizes, clusters = whole_numbers('n', values.n), whole_numbers('k', values.k)
   try:
     import faiss
     import sklearn  # noqa: F401
@@ -317,12 +350,12 @@ def benchmark(values: flags.FlagValues) -> int:
   faiss.omp_set_num_threads(values.threads)
   rows: list[dict[str, Any]] = []
   spent = ['| N | K | part | fastest ms | GFlop/s of the product |', '|---|---|---|---|---|']
-  for n in map(int, values.n):
+  for n in sizes:
     source, points = image_blocks(values.images, n)
     print(
       f'{n:,} blocks of {source}; {values.threads} threads; {values.max_iter} steps', flush=True
     )
-    for k in map(int, values.k):
+    for k in clusters:
       if values.profile:
         spent += profile(points, k, values.repeats)
         continue

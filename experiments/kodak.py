@@ -30,6 +30,7 @@ LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')
 # The codecs of a method that are compared: label -> options.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
   'kmeans': {
+    'kmeans-paper': {'codebook': 'image', 'refine': 0},
     'kmeans-image': {'codebook': 'image'},
     'kmeans-universal': {'codebook': 'universal'},
   },

@@ -76,10 +76,15 @@ def test_a_newer_version_is_named():
 
 
 def test_more_pixels_than_allowed_are_refused_before_anything_else():
-  data = bitstream.pack(bitstream.Header(0, 1 << 20, 1 << 20), b'')
-  with pytest.raises(CodecError, match='1048576x1048576'):
+  data = bitstream.pack(bitstream.Header(0, 1 << 14, 1 << 14), b'')
+  with pytest.raises(CodecError, match='16384x16384'):
     bitstream.unpack(data)
-  assert bitstream.unpack(data, max_pixels=1 << 40)[0].width == 1 << 20
+  assert bitstream.unpack(data, max_pixels=1 << 28)[0].width == 1 << 14
+
+
+def test_sides_are_limited():
+  with pytest.raises(CodecError, match='16385x1: sides'):
+    bitstream.unpack(bitstream.pack(bitstream.Header(0, 1, 16_385), b''))
 
 
 def test_other_kinds_of_file_are_not_ours():

@@ -40,6 +40,15 @@ def test_a_case_solved_by_hand():
   assert (float(result.inertia), int(result.n_iter), bool(result.converged)) == (10.0, 3, True)
 
 
+@pytest.mark.parametrize('k', [5, 8, 40, 67])
+def test_the_lowest_index_wins_ties_in_and_across_groups(k):
+  points = np.arange(30.0)[::2, None]
+  centroids = np.random.default_rng(k).integers(0, 8, (k, 1)) * 4.0 + 0.5  # Equal ones only tie.
+  squares = (points - centroids[:, 0]) ** 2
+  labels, _ = assign(points, centroids)
+  np.testing.assert_array_equal(labels, squares.argmin(1))
+
+
 def test_the_lowest_index_wins_ties():
   labels, squares = assign([[0.0], [5.0]], [[9.0], [1.0], [-1.0], [1.0], [5.0], [5.0]])
   np.testing.assert_array_equal(labels, [1, 4])
@@ -61,6 +70,15 @@ def test_inertia_never_rises_from_step_to_step():
   inertia = [float(lloyd(points, points[:12], max_iter=i, tol=0.0).inertia) for i in range(9)]
   assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(inertia))
   assert inertia[-1] < inertia[1]
+
+
+def test_inertia_never_rises_where_empty_clusters_move():
+  points = clouds()
+  start = np.concatenate([points[:6], np.full((6, 5), -1e3, np.float32)])
+  inertia = [float(lloyd(points, start, max_iter=i, tol=0.0).inertia) for i in range(9)]
+  assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(inertia))
+  kept = lloyd(points, start, max_iter=8, tol=0.0, empty='keep')
+  assert inertia[-1] < float(kept.inertia)
 
 
 @pytest.mark.parametrize('weighted', [False, True])
@@ -156,6 +174,26 @@ def test_chunks_change_nothing():
     np.testing.assert_array_equal(parts.labels, whole.labels)
     np.testing.assert_allclose(parts.centroids, whole.centroids, rtol=1e-5)
     np.testing.assert_allclose(parts.counts, whole.counts)
+
+
+@pytest.mark.parametrize('offset', [0, 4])
+def test_an_array_that_changes_after_the_call_changes_no_result(offset):
+  raw = np.zeros(600 * 5 + 32, np.float32)
+  first = -raw.ctypes.data % 64 // 4 + offset  # Offset 0 is aligned, and read in place.
+  points = raw[first : first + 3000].reshape(600, 5)
+  points[:] = clouds()
+  expected = kmeans(points.copy(), 9)
+  calls = [lambda: kmeans(points, 9), lambda: lloyd(points, expected.centroids)]
+  for call in [*calls, lambda: kmeans(points, 9, init=np.array(expected.centroids))]:
+    points[:] = clouds()
+    result = call()
+    points[:] = 0
+    np.testing.assert_allclose(result.inertia, expected.inertia, rtol=1e-3)
+    assert len(np.unique(result.labels)) == 9
+  points[:] = clouds()
+  labels, _ = assign(points, expected.centroids)
+  points[:] = 0
+  np.testing.assert_array_equal(labels, expected.labels)
 
 
 @pytest.mark.parametrize('init', ['k-means++', 'array'])

@@ -48,6 +48,21 @@ def test_decoding_gives_the_shape_of_long_and_odd_images(coded, size):
   assert codec.decode(released, codec.encode(released, image)).shape == image.shape
 
 
+@pytest.mark.parametrize('name', CODECS)
+@pytest.mark.parametrize('lmbda', [0.001, 1.0])
+def test_pictures_that_defy_every_expectation_come_back(name, lmbda):
+  method, options = CODECS[name]
+  codec, released = pretrained(method, **{**options, 'lmbda': lmbda, 'size': 512})
+  rng = np.random.default_rng(0)
+  checkers = np.kron(np.indices((32, 32)).sum(0) % 2, np.ones((4, 4)))[..., None]
+  noisy = 16 + 223 * checkers + rng.normal(0, 25, (128, 128, 3))
+  for image in (noisy, rng.integers(0, 256, (128, 128, 3)), 255 * checkers.repeat(3, 2)):
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    data = codec.encode(released, image)
+    assert codec.decode(released, data).shape == image.shape
+    assert min(codec.split(released, data).values()) >= 0
+
+
 def test_encoding_is_deterministic(coded):
   codec, released = coded
   image = picture(40, 56)

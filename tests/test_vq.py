@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress_jax import coder
-from compress_jax.vq import blocks, codebook, shapes, sidematch, universal, whole
+from compress_jax.vq import blocks, codebook, restore, shapes, sidematch, universal, whole
 
 RNG = np.random.default_rng(0)
 
@@ -124,7 +124,9 @@ def test_a_codebook_comes_back(size, channels):
   writer = coder.Writer()
   codebook.write(writer, book, codebook.flat_prior())
   reader = coder.Reader(writer.finish())
-  for sent, got in zip(book, codebook.read(reader, channels, codebook.flat_prior()), strict=True):
+  for sent, got in zip(
+    book, codebook.read(reader, channels, size, codebook.flat_prior()), strict=True
+  ):
     np.testing.assert_array_equal(sent, got)
   reader.finish()
   order = np.argsort(words.mean((1, 2, 3)))
@@ -141,7 +143,7 @@ def test_extreme_codewords_are_escaped_and_come_back():
   assert np.abs(book.levels).max() > 15
   writer = coder.Writer()
   codebook.write(writer, book, codebook.flat_prior())
-  got = codebook.read(coder.Reader(writer.finish()), 3, codebook.flat_prior())
+  got = codebook.read(coder.Reader(writer.finish()), 3, 3, codebook.flat_prior())
   decoded = codebook.reconstruct(got, codebook.RGB_AXES)
   np.testing.assert_allclose(decoded, words[[0, 2, 1]], atol=3)
 
@@ -219,8 +221,10 @@ def test_the_predicted_mean_continues_the_neighbours():
 
 
 def test_models_survive_their_arrays():
-  model = universal.Model(shape_model(1, 3), shape_model(2, 9))
+  taps = RNG.integers(-99, 99, (restore.CLASSES, len(restore.OFFSETS)))
+  model = universal.Model(shape_model(1, 3), shape_model(2, 9), taps)
   back = universal.from_arrays(universal.to_arrays(model, 'x'), 'x')
-  for part, other in zip(model, back, strict=True):
+  np.testing.assert_array_equal(back.taps, taps)
+  for part, other in zip(model[:2], back[:2], strict=True):
     for a, b in zip(part, other, strict=True):
       np.testing.assert_array_equal(a, b)

@@ -12,6 +12,7 @@ codebooks that this project trained and ships.
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 
 from compress_jax import bitstream
@@ -78,7 +79,9 @@ def codec(
   _one_of('colour', colour, per_image.SPACES)
   _check('size', size, f'1 to {MAX_SIZE}', size is None or _is_int(size, 1, MAX_SIZE))
   _check('refine', refine, '0 to 20', _is_int(refine, 0, 20))
-  _check('lambda', lmbda, 'positive', lmbda > 0)
+  low, high = LAMBDA_RANGE
+  _check('lambda', lmbda, f'{low:g} to {high:g}', _is_number(lmbda) and low <= lmbda <= high)
+  _check('tables', tables, 'the name of a file', tables is None or isinstance(tables, str))
   model = load(PATH if tables is None else Path(tables))
 
   def encode(released: Released, image: Image) -> bytes:
@@ -115,12 +118,17 @@ def codec(
 
 
 def _is_int(value: object, low: int, high: int) -> bool:
-  return isinstance(value, int) and low <= value <= high
+  return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: object) -> bool:
+  return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _image_size(image: Image) -> tuple[int, int]:
   if image.ndim != 3 or image.shape[2] != 3 or image.dtype != 'uint8' or not image.size:
     raise CodecError(f'need an image u8[H, W, 3], got {image.dtype}{list(image.shape)}')
+  bitstream.check_size(*image.shape[:2])
   return image.shape[0], image.shape[1]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from compress_jax.codec import Image
 
 SIDE = 4
-Plane = np.ndarray  # i64[H, W, C], 0..255.
+Plane = np.ndarray  # i32[H, W, C], 0..255.
 
 
 def pad_to(plane: Plane, multiple: int) -> Plane:
@@ -30,34 +30,36 @@ def from_blocks(tiles: np.ndarray) -> Plane:
 
 
 # BT.601 full range as in JFIF, 16 fractional bits; rows sum to 65536, 0 and 0.
-_TO_YCBCR = np.array([[19595, 38470, 7471], [-11058, -21710, 32768], [32768, -27440, -5328]])
-_TO_RGB = np.array([[65536, 0, 91881], [65536, -22554, -46802], [65536, 116130, 0]])
+_TO_YCBCR = np.array(
+  [[19595, 38470, 7471], [-11058, -21710, 32768], [32768, -27440, -5328]], np.int32
+)
+_TO_RGB = np.array([[65536, 0, 91881], [65536, -22554, -46802], [65536, 116130, 0]], np.int32)
 _HALF = 1 << 15
 # Squared error of a sample of Y, Cb or Cr in the MSE of RGB: means of squared columns.
-YCBCR_WEIGHT = (_TO_RGB**2).sum(0) / 3 / 2.0**32
+YCBCR_WEIGHT = (_TO_RGB.astype(np.float64) ** 2).sum(0) / 3 / 2.0**32
 
 
 def rgb_to_ycbcr(image: Image) -> Plane:
-  """u8[H, W, 3] to i64[H, W, 3], 0..255, chroma centred on 128."""
-  ycbcr = (image.astype(np.int64) @ _TO_YCBCR.T + _HALF) >> 16
+  """u8[H, W, 3] to i32[H, W, 3], 0..255, chroma centred on 128."""
+  ycbcr = (image.astype(np.int32) @ _TO_YCBCR.T + _HALF) >> 16
   ycbcr[..., 1:] += 128
   return np.clip(ycbcr, 0, 255)
 
 
 def ycbcr_to_rgb(ycbcr: Plane) -> Image:
   """The inverse of `rgb_to_ycbcr`, rounded and clipped."""
-  centred = ycbcr - np.array([0, 128, 128])
+  centred = ycbcr.astype(np.int32) - np.array([0, 128, 128], np.int32)
   return np.clip((centred @ _TO_RGB.T + _HALF) >> 16, 0, 255).astype(np.uint8)
 
 
 def halve(plane: Plane) -> Plane:
-  """i64[2H, 2W, C] to i64[H, W, C]: rounded means of 2x2 pixels."""
+  """i32[2H, 2W, C] to i32[H, W, C]: rounded means of 2x2 pixels."""
   pairs = plane[0::2] + plane[1::2]
   return (pairs[:, 0::2] + pairs[:, 1::2] + 2) >> 2
 
 
 def double(plane: Plane) -> Plane:
-  """i64[H, W, C] to i64[2H, 2W, C]: linear interpolation, weights 3/4 and 1/4."""
+  """i32[H, W, C] to i32[2H, 2W, C]: linear interpolation, weights 3/4 and 1/4."""
   height, width, channels = plane.shape
   near = np.pad(plane, ((1, 1), (1, 1), (0, 0)), mode='edge')
   rows = np.empty((2 * height, width + 2, channels), plane.dtype)

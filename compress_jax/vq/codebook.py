@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax import coder
+from compress_jax.codec import CodecError
 
 Ints = np.ndarray
-MAX_SIZE = 1 << 14
+_SIZE_BITS = 12
+MAX_SIZE = 1 << _SIZE_BITS
 
 # Orthonormal DCT-II of length 4, and luma / chroma axes of RGB, times 2^14.
 _DCT = np.array(
@@ -173,12 +175,11 @@ def _step_counts(common: int) -> np.ndarray:
 def write(writer: coder.Writer, book: Quantised, prior: np.ndarray) -> None:
   """Codes size, means, steps and levels."""
   size = len(book.means)
-  writer.put_bits(size - 1, 14)
+  writer.put_bits(size - 1, _SIZE_BITS)
   writer.put_bits(book.mean_step, 4)
   jumps = np.diff(book.means, prepend=0)
   _write_adaptive(writer, np.minimum(jumps, _MEAN_TOP), _mean_counts(size))
-  for jump in jumps[jumps >= _MEAN_TOP]:
-    writer.put_escape(int(jump) - _MEAN_TOP)
+  writer.put_escapes(jumps[jumps >= _MEAN_TOP] - _MEAN_TOP)
   _write_adaptive(writer, book.steps, _step_counts(book.mean_step))
   counts = prior.astype(np.float64)
   for u, v, k in positions(book.levels.shape[-1]):
@@ -186,23 +187,25 @@ def write(writer: coder.Writer, book: Quantised, prior: np.ndarray) -> None:
     context, table = _contexts(book.levels, u, v, k), _rows(counts, u, v, k)
     symbols = np.minimum(np.abs(level), _TOP)
     writer.put(symbols, table[context])
-    for value in np.abs(level[symbols == _TOP]):
-      writer.put_escape(int(value) - _TOP)
+    writer.put_escapes(np.abs(level[symbols == _TOP]) - _TOP)
     writer.put((level[level != 0] < 0).astype(np.int64), np.ones(2))
     _adapt(table, context, symbols)
 
 
-def read(reader: coder.Reader, channels: int, prior: np.ndarray) -> Quantised:
+def read(reader: coder.Reader, channels: int, most: int, prior: np.ndarray) -> Quantised:
   """Decodes what `write` wrote.
 
   Raises:
-    CodecError: the data is damaged.
+    CodecError: the data is damaged, or has more than `most` codewords.
   """
-  size = reader.get_bits(14) + 1
-  mean_step = min(reader.get_bits(4), len(_STEPS) - 1)
+  size = reader.get_bits(_SIZE_BITS) + 1
+  if size > most:
+    raise CodecError(f'{size} codewords for {most} blocks: the file is damaged')
+  mean_step = reader.get_bits(4)
+  if mean_step >= len(_STEPS):
+    raise CodecError(f'no step has the number {mean_step}: the file is damaged')
   jumps = _read_adaptive(reader, size, _mean_counts(size))
-  for i in np.flatnonzero(jumps == _MEAN_TOP):
-    jumps[i] += reader.get_escape()
+  jumps[jumps == _MEAN_TOP] += reader.get_escapes(int((jumps == _MEAN_TOP).sum()))
   steps = _read_adaptive(reader, size, _step_counts(mean_step))
   levels = np.zeros((size, 4, 4, channels), np.int64)
   counts = prior.astype(np.float64)
@@ -210,8 +213,7 @@ def read(reader: coder.Reader, channels: int, prior: np.ndarray) -> Quantised:
     context, table = _contexts(levels, u, v, k), _rows(counts, u, v, k)
     symbols = reader.get(table[context])
     values = symbols.copy()
-    for i in np.flatnonzero(symbols == _TOP):
-      values[i] += reader.get_escape()
+    values[symbols == _TOP] += reader.get_escapes(int((symbols == _TOP).sum()))
     used = values != 0
     values[used] *= 1 - 2 * reader.get(np.ones(2), int(used.sum()))
     levels[:, u, v, k] = values

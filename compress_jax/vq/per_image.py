@@ -31,7 +31,7 @@ class Space(NamedTuple):
   """Colours in which blocks are compared and codewords kept."""
 
   number: int  # In the file.
-  analysis: Callable[[Image], Plane]  # u8[H, W, 3] -> i64[H, W, C], 0..255.
+  analysis: Callable[[Image], Plane]  # u8[H, W, 3] -> i32[H, W, C], 0..255.
   synthesis: Callable[[Plane], Image]
   axes: np.ndarray  # i64[C, C]: orthonormal axes for coding codewords, times 2^14.
   weight: np.ndarray  # f64[C]: share of a sample's squared error in the MSE of RGB.
@@ -41,7 +41,7 @@ _UNIT = 1 << 14
 SPACES = {
   'rgb': Space(
     0,
-    lambda image: image.astype(np.int64),
+    lambda image: image.astype(np.int32),
     lambda plane: plane.astype(np.uint8),
     codebook.RGB_AXES,
     np.ones(3) / 3,
@@ -203,10 +203,11 @@ def decode(
   space = next((s for s in SPACES.values() if s.number == number), None)
   if space is None:
     raise CodecError(f'no colour space has the number {number}: the file is damaged')
-  book = codebook.read(reader, len(space.axes), prior)
+  rows, columns = (side + -side % blocks.SIDE for side in (height, width))
+  most = rows * columns // blocks.SIDE**2
+  book = codebook.read(reader, len(space.axes), most, prior)
   bits = {'codebook': reader.bits}
   codewords = codebook.reconstruct(book, space.axes)
-  rows, columns = (side + -side % blocks.SIDE for side in (height, width))
   plane = whole.read(reader, rows, columns, codewords)
   reader.finish()
   bits['indices'] = reader.bits - bits['codebook']

@@ -38,7 +38,7 @@ def _activity(padded: Ints) -> Ints:
 
 
 def classes(plane: Plane) -> Ints:
-  """i64[H, W]: which filter each pixel of i64[H, W, 1] gets."""
+  """i64[H, W]: which filter each pixel of i32[H, W, 1] gets."""
   height, width = plane.shape[:2]
   place = (np.arange(height) % SIDE)[:, None] * SIDE + np.arange(width) % SIDE
   busy = np.searchsorted(_BUSY, _activity(_padded(plane)), side='right')
@@ -46,10 +46,11 @@ def classes(plane: Plane) -> Ints:
 
 
 def restore(plane: Plane, taps: Ints) -> Plane:
-  """Filters i64[H, W, 1] by weights i64[CLASSES, len(OFFSETS)], in units of 1/256."""
+  """Filters i32[H, W, 1] by weights i64[CLASSES, len(OFFSETS)], in units of 1/256."""
   padded, kind = _padded(plane), classes(plane)
   height, width, _ = plane.shape
-  centre, total = plane[..., 0], np.zeros((height, width), np.int64)
+  taps = taps.astype(np.int32)
+  centre, total = plane[..., 0], np.zeros((height, width), np.int32)
   for (y, x), column in zip(OFFSETS, taps.T, strict=True):
     near = padded[RADIUS + y : RADIUS + y + height, RADIUS + x : RADIUS + x + width]
     total += column[kind] * (near - centre)
@@ -64,7 +65,7 @@ class Fit:
     self.products, self.targets = np.zeros((CLASSES, n, n)), np.zeros((CLASSES, n))
 
   def add(self, decoded: Plane, original: Plane) -> None:
-    """Adds one image, i64[H, W, 1] before the filter and as it should be."""
+    """Adds one image, i32[H, W, 1] before the filter and as it should be."""
     padded, kind = _padded(decoded), classes(decoded)
     height, width, _ = decoded.shape
     columns = [

@@ -48,6 +48,21 @@ class Choice(NamedTuple):
   plane: blocks.Plane  # Decoded.
 
 
+def is_sound(model: Shapes, channels: int, contexts: int) -> bool:
+  """Whether the shapes of all arrays fit together and every count is positive."""
+  size = len(model.codewords)
+  return (
+    size > 1
+    and model.step > 0
+    and model.tau > 0
+    and model.alpha > 0
+    and model.codewords.shape == (size, blocks.SIDE, blocks.SIDE, channels)
+    and model.counts.shape == (contexts, size)
+    and model.means.shape == (channels, MISFITS, 2 * reach(model.step) + 1)
+    and bool((model.counts > 0).all() and (model.means > 0).all())
+  )
+
+
 def reach(step: int) -> int:
   """R: differences of means lie in -R..R steps."""
   return 255 // step + 1
@@ -135,7 +150,7 @@ def choose(
   writer: coder.Writer | None = None,
   statistics: Statistics | None = None,
 ) -> Choice:
-  """Codes i64[H, W, C], each block by the shape and mean of least cost.
+  """Codes i32[H, W, C], each block by the shape and mean of least cost.
 
   Args:
     plane: sides multiples of 4.
@@ -213,13 +228,13 @@ def _learn(
 def read(
   reader: coder.Reader, height: int, width: int, model: Shapes, extra: Ints
 ) -> tuple[Ints, blocks.Plane]:
-  """Labels and plane i64[H, W, C] that `choose` wrote; sides are multiples of 4.
+  """Labels and plane i32[H, W, C] that `choose` wrote; sides are multiples of 4.
 
   Raises:
     CodecError: the data is damaged.
   """
   channels = model.codewords.shape[-1]
-  out = np.zeros((height, width, channels), np.int64)
+  out = np.zeros((height, width, channels), np.int32)
   labels = np.zeros((height // blocks.SIDE, width // blocks.SIDE), np.int64)
   match, counts = _match(model), model.counts.copy()
   for sides in sidematch.scan(out):

@@ -131,7 +131,7 @@ def weights(penalty: Ints, counts: Floats) -> Floats:
 
 
 def scan(plane: Plane) -> Iterator[Sides]:
-  """Visits the blocks of i64[H, W, C] diagonal by diagonal; the caller fills it."""
+  """Visits the blocks of i32[H, W, C] diagonal by diagonal; the caller fills it."""
   rows, columns = plane.shape[0] // SIDE, plane.shape[1] // SIDE
   ramp = np.arange(SIDE)
   for t in range(rows + columns - 1):

@@ -18,7 +18,7 @@ PRIOR = 'codebook.prior'
 
 
 class Tables(NamedTuple):
-  """What kmeans ships. An id covers every number that decides how a file decodes."""
+  """What kmeans ships. An id covers all of its numbers that decide how a file decodes."""
 
   prior: np.ndarray  # f64[codebook.CONTEXTS]
   lambdas: tuple[float, ...]  # Ascending: what each model was trained for.
@@ -49,6 +49,8 @@ def load(path: Path = PATH) -> Tables:
       lambdas = tuple(json.loads(file.metadata()['config'])['lambdas'])
     prior = {PRIOR: arrays.pop(PRIOR)}
     models = tuple(universal.from_arrays(arrays, f'point{i}') for i in range(len(lambdas)))
+    if len(models) > 1 << universal.POINT_BITS or not all(m.is_sound() for m in models):
+      raise ValueError('its tables do not fit together')
   except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
     raise CodecError(f'{path} is not a model file of kmeans: {error}') from error
   return Tables(

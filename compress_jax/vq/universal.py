@@ -25,12 +25,19 @@ class Model(NamedTuple):
   chroma: shapes.Shapes  # 9 contexts.
   taps: np.ndarray  # i64[restore.CLASSES, len(restore.OFFSETS)], of the filter after decoding.
 
+  def is_sound(self) -> bool:
+    """Whether shapes of all arrays fit together and every count is positive."""
+    parts = ((self.luma, 1, 3), (self.chroma, 2, 9))
+    return self.taps.shape == (restore.CLASSES, len(restore.OFFSETS)) and all(
+      shapes.is_sound(part, channels, contexts) for part, channels, contexts in parts
+    )
+
 
 class Planes(NamedTuple):
   """A photograph ready for coding."""
 
-  luma: blocks.Plane  # i64[H, W, 1], sides multiples of 8.
-  chroma: blocks.Plane  # i64[H/2, W/2, 2]
+  luma: blocks.Plane  # i32[H, W, 1], sides multiples of 8.
+  chroma: blocks.Plane  # i32[H/2, W/2, 2]
 
 
 def analysis(image: Image) -> Planes:
@@ -127,7 +134,7 @@ def decode(
   flat = np.zeros((rows // blocks.SIDE, columns // blocks.SIDE), np.int64)
   labels, luma = shapes.read(reader, rows, columns, models[point].luma, flat)
   bits = {'luma': reader.bits}
-  chroma = np.full((rows // 2, columns // 2, 2), 128)
+  chroma = np.full((rows // 2, columns // 2, 2), 128, np.int32)
   if not grey:
     extra = luma_class(labels)
     _, chroma = shapes.read(reader, rows // 2, columns // 2, models[point].chroma, extra)

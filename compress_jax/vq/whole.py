@@ -28,7 +28,7 @@ def choose(
   """Codes blocks one diagonal at a time, each by the codeword of least cost.
 
   Args:
-    plane: i64[H, W, C], sides multiples of 4.
+    plane: i32[H, W, C], sides multiples of 4.
     codewords: i64[K, 4, 4, C].
     weight: f64[C], bits per unit of squared error; None: the nearest codeword.
     writer: where the indices go; None only counts their bits.
@@ -61,15 +61,15 @@ def choose(
 
 
 def read(reader: coder.Reader, height: int, width: int, codewords: Ints) -> blocks.Plane:
-  """i64[H, W, C] from the indices that `choose` wrote; sides are multiples of 4.
+  """i32[H, W, C] from the indices that `choose` wrote; sides are multiples of 4.
 
   Raises:
     CodecError: the data is damaged.
   """
-  out = np.zeros((height, width, codewords.shape[-1]), np.int64)
+  out = np.zeros((height, width, codewords.shape[-1]), np.int32)
   if len(codewords) == 1:
-    labels = np.zeros((height // blocks.SIDE, width // blocks.SIDE), np.int64)
-    return blocks.from_blocks(codewords[labels])
+    tile = codewords[0].astype(np.int32)
+    return np.tile(tile, (height // blocks.SIDE, width // blocks.SIDE, 1))
   model, counts = _model(codewords), np.full(len(codewords), _FIRST)
   for sides in sidematch.scan(out):
     label = reader.get(sidematch.weights(_penalties(model, sides), counts))
