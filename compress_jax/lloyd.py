@@ -76,8 +76,8 @@ def nearest(x: Array, centroids: Array, precision: str) -> Array:
   """i32[chunk], index of the nearest centroid: argmin of |c|^2 - 2 x.c, lowest index first.
 
   XLA's argmin on CPU is scalar code, four times slower than the matrix product. Minima of
-  whole rows are vector code: the least of each group of rows, the first group that holds the
-  least of all, and then its first row (`python -m experiments.bench kmeans --profile`).
+  whole rows are vector code: the least of each group of rows, then the winning group, and the
+  winner in it (`python -m experiments.bench kmeans --profile`).
   """
   extra = -centroids.shape[0] % GROUP
   norms = jnp.pad(jnp.sum(centroids**2, axis=1), (0, extra), constant_values=jnp.inf)
@@ -86,17 +86,37 @@ def nearest(x: Array, centroids: Array, precision: str) -> Array:
   scores = (norms[:, None] - 2 * dots).reshape(-1, GROUP, x.shape[0])
   # A chain: jnp.min over the middle axis is scalar code again.
   least = functools.reduce(jnp.minimum, [scores[:, i] for i in range(GROUP)])
-  best = jnp.min(least, axis=0)
-  group = _first(least == best)
+  group = _tournament(least)
   own = jnp.take_along_axis(scores, group[None, None], axis=0, mode='promise_in_bounds')[0]
-  # Scores that overflow to NaN equal nothing: any index will do, but one of a centroid.
-  return jnp.minimum(group * GROUP + _first(own == best), centroids.shape[0] - 1)
+  # Scores that overflow may win from a padded row.
+  return jnp.minimum(group * GROUP + _tournament(own), centroids.shape[0] - 1)
 
 
-def _first(hits: Array) -> Array:
-  """i32[M], the first true row of each column of bool[R, M]."""
-  row = lax.broadcasted_iota(jnp.int32, hits.shape, 0)
-  return jnp.min(jnp.where(hits, row, hits.shape[0] - 1), axis=0)
+def _tournament(scores: Array) -> Array:
+  """i32[M], the row of the least score in each column of f32[R, M], the first of equals.
+
+  Comparing scores with their minimum would be shorter, but XLA may compute a score once for
+  each reader, rounded differently: then nothing equals the minimum.
+  """
+  index = lax.broadcasted_iota(jnp.int32, scores.shape, 0)
+  while scores.shape[0] > 1:
+    extra = -scores.shape[0] % 4
+    if extra:
+      scores = jnp.pad(scores, ((0, extra), (0, 0)), constant_values=jnp.inf)
+      index = jnp.pad(index, ((0, extra), (0, 0)))
+    scores, index = _winners(scores, index)
+  return index[0]
+
+
+def _winners(scores: Array, index: Array) -> tuple[Array, Array]:
+  """The least of each four neighbouring rows; the first of equals."""
+  scores = scores.reshape(-1, 4, scores.shape[1])
+  index = index.reshape(scores.shape)
+  best, arg = scores[:, 0], index[:, 0]
+  for i in range(1, 4):
+    better = scores[:, i] < best
+    best, arg = jnp.where(better, scores[:, i], best), jnp.where(better, index[:, i], arg)
+  return best, arg
 
 
 def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
@@ -123,8 +143,9 @@ def update(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
     own = nearest(x, centroids, data.precision)
     labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
     # Each chunk sums from zero: adding point after point to one large sum loses digits.
+    # (Without the barrier XLA adds to the large one all the same.)
     part = jnp.zeros_like(sums).at[own].add(w[:, None] * x)
-    return labels, sums + part, counts + jnp.zeros_like(counts).at[own].add(w)
+    return labels, sums + lax.optimization_barrier(part), counts.at[own].add(w)
 
   k, _ = centroids.shape
   n = data.points.shape[0]

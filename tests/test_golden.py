@@ -15,7 +15,8 @@ from compress_jax import data, methods
 from compress_jax.pretrained import decoder, pretrained
 
 FOLDER = Path(__file__).parent / 'golden'
-HASHES = json.loads((FOLDER / 'sha256.json').read_text()) if FOLDER.exists() else {}
+LIST = FOLDER / 'sha256.json'
+HASHES = json.loads(LIST.read_text()) if LIST.exists() else {}
 
 
 def pixels(file):
@@ -55,7 +56,7 @@ def write():
         data.write_atomically(path, file, overwrite=True)
         hashes[path.name] = digest(pixels(file))
   text = json.dumps(hashes, indent=1) + '\n'
-  data.write_atomically(FOLDER / 'sha256.json', text.encode(), overwrite=True)
+  data.write_atomically(LIST, text.encode(), overwrite=True)
 
 
 if __name__ == '__main__':
