@@ -161,7 +161,7 @@ def _split_panel(
     left, whole = 0.0, sum(parts.values())
     for part, size in parts.items():
       ax.barh(y, size, left=left, color=colours[part], height=0.72, ec='white', lw=0.8)
-      if size > 0.066 * widest:
+      if size > 0.08 * widest:
         text = f'{size / whole:.0%}'.replace('%', ' %')
         ax.text(left + size / 2, y, text, ha='center', va='center', color='white', size=8)
       left += size

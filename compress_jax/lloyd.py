@@ -72,59 +72,49 @@ def fold(data: Data, body: Callable, carry: Any) -> Any:
 GROUP = 8  # Rows of scores that one minimum is taken of; 4 and 16 are no faster.
 
 
-def nearest(x: Array, centroids: Array, precision: str) -> Array:
-  """i32[chunk], index of the nearest centroid: argmin of |c|^2 - 2 x.c, lowest index first.
-
-  XLA's argmin on CPU is scalar code, four times slower than the matrix product. Minima of
-  whole rows are vector code: the least of each group of rows, then the winning group, and the
-  winner in it (`python -m experiments.bench kmeans --profile`).
-  """
+def grouped(centroids: Array) -> tuple[Array, Array]:
+  """Centroids and their |c|^2, filled up to whole groups with rows that are nearest to nothing."""
   extra = -centroids.shape[0] % GROUP
   norms = jnp.pad(jnp.sum(centroids**2, axis=1), (0, extra), constant_values=jnp.inf)
-  rows = jnp.pad(centroids, ((0, extra), (0, 0)))
+  return jnp.pad(centroids, ((0, extra), (0, 0))), norms
+
+
+def nearest(x: Array, rows: Array, norms: Array, precision: str) -> Array:
+  """i32[chunk], index of the nearest row of `grouped`: argmin of |c|^2 - 2 x.c, lowest first.
+
+  XLA's argmin on CPU is scalar code, four times slower than the matrix product. Minima of
+  whole rows are vector code: the least of each group of rows, the first group that holds the
+  least of all, and its first row (`python -m experiments.bench kmeans --profile`).
+  """
   dots = lax.dot_general(rows, x, (((1,), (1,)), ((), ())), precision=precision)
-  scores = (norms[:, None] - 2 * dots).reshape(-1, GROUP, x.shape[0])
+  scores = norms[:, None] - 2 * dots
+  if 1 in x.shape:
+    # XLA makes multiply-adds of such products, and may round them differently for each reader
+    # of the scores. A matrix product, and `norms` from outside the loop, are the same for all.
+    return jnp.argmin(scores, axis=0)
+  scores = scores.reshape(-1, GROUP, x.shape[0])
   # A chain: jnp.min over the middle axis is scalar code again.
   least = functools.reduce(jnp.minimum, [scores[:, i] for i in range(GROUP)])
-  group = _tournament(least)
+  best = jnp.min(least, axis=0)
+  group = _first(least == best)
   own = jnp.take_along_axis(scores, group[None, None], axis=0, mode='promise_in_bounds')[0]
-  # Scores that overflow may win from a padded row.
-  return jnp.minimum(group * GROUP + _tournament(own), centroids.shape[0] - 1)
+  return group * GROUP + _first(own == best)
 
 
-def _tournament(scores: Array) -> Array:
-  """i32[M], the row of the least score in each column of f32[R, M], the first of equals.
-
-  Comparing scores with their minimum would be shorter, but XLA may compute a score once for
-  each reader, rounded differently: then nothing equals the minimum.
-  """
-  index = lax.broadcasted_iota(jnp.int32, scores.shape, 0)
-  while scores.shape[0] > 1:
-    extra = -scores.shape[0] % 4
-    if extra:
-      scores = jnp.pad(scores, ((0, extra), (0, 0)), constant_values=jnp.inf)
-      index = jnp.pad(index, ((0, extra), (0, 0)))
-    scores, index = _winners(scores, index)
-  return index[0]
-
-
-def _winners(scores: Array, index: Array) -> tuple[Array, Array]:
-  """The least of each four neighbouring rows; the first of equals."""
-  scores = scores.reshape(-1, 4, scores.shape[1])
-  index = index.reshape(scores.shape)
-  best, arg = scores[:, 0], index[:, 0]
-  for i in range(1, 4):
-    better = scores[:, i] < best
-    best, arg = jnp.where(better, scores[:, i], best), jnp.where(better, index[:, i], arg)
-  return best, arg
+def _first(hits: Array) -> Array:
+  """i32[M], the first true row of each column of bool[R, M]; 0 without one (NaN scores)."""
+  rows = hits.shape[0]
+  row = jnp.where(hits, lax.broadcasted_iota(jnp.int32, hits.shape, 0), rows)
+  return jnp.min(row, axis=0) % rows
 
 
 def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
   """Labels i32[N], squared distances f32[N] and cluster weights f32[K] of this device."""
+  rows, norms = grouped(centroids)
 
   def body(carry: Any, start: Array, x: Array, w: Array) -> Any:
     labels, squares, counts = carry
-    own = nearest(x, centroids, data.precision)
+    own = nearest(x, rows, norms, data.precision)
     square = jnp.sum((x - centroids[own]) ** 2, axis=1)
     labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
     squares = lax.dynamic_update_slice_in_dim(squares, square, start, 0)
@@ -137,10 +127,11 @@ def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
 
 def update(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
   """Labels i32[N], sums f32[K, D] and weights f32[K] of the clusters, over all devices."""
+  rows, norms = grouped(centroids)
 
   def body(carry: Any, start: Array, x: Array, w: Array) -> Any:
     labels, sums, counts = carry
-    own = nearest(x, centroids, data.precision)
+    own = nearest(x, rows, norms, data.precision)
     labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
     # Each chunk sums from zero: adding point after point to one large sum loses digits.
     # (Without the barrier XLA adds to the large one all the same.)

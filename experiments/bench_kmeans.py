@@ -293,7 +293,7 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   parts: dict[str, Callable] = {
     'matrix product': lambda x, c: dots(x, c)[0],
     'and minimum': lambda x, c: jnp.min(scores(x, c), 0),
-    'and index, by groups (used)': lambda x, c: lloyd.nearest(x, c, 'highest'),
+    'and index, by groups (used)': lambda x, c: lloyd.nearest(x, *lloyd.grouped(c), 'highest'),
     'and jnp.argmin instead': lambda x, c: jnp.argmin(scores(x, c), 0),
   }
 

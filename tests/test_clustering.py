@@ -55,10 +55,13 @@ def test_the_lowest_index_wins_ties():
   np.testing.assert_array_equal(squares, [1, 0])
 
 
-@pytest.mark.parametrize('k', [1, 4, 5, 67])
-def test_assignment_equals_an_argmin_over_all_distances(k):
-  points = clouds(300, 7)
-  centroids = clouds(k, 7, seed=1)
+@pytest.mark.parametrize(
+  ('n', 'd', 'k'),
+  [(300, 7, 1), (300, 7, 4), (300, 7, 5), (300, 7, 67), (300, 2, 9), (65, 1, 20), (1, 3, 20)],
+)
+def test_assignment_equals_an_argmin_over_all_distances(n, d, k):
+  points = clouds(n, d)
+  centroids = clouds(k, d, seed=1)
   labels, squares = assign(points, centroids, chunk_size=64)
   all_squares = ((points[:, None].astype(np.float64) - centroids) ** 2).sum(-1)
   np.testing.assert_array_equal(labels, all_squares.argmin(1))
