@@ -158,6 +158,7 @@ def kmeans(
   *,
   key: Key | None = None,
   init: Any = 'k-means++',
+  scores: Any = None,
   n_init: int = 1,
   weights: Any = None,
   max_iter: int = 100,
@@ -173,8 +174,9 @@ def kmeans(
     points: [N, D], cast to f32; with `axis_name` the rows of this device, equally many on each.
     k: number of clusters, 1 <= k <= N.
     key: randomness of the seeding; None means key(0).
-    init: 'k-means++' (greedy), 'random', centroids f32[K, D], or a function of
-      (key, points, weights, k, axis_name) that returns them. For 'eigen' see `eigen_kmeans`.
+    init: 'k-means++' (greedy), 'random', 'eigen' (`eigen_kmeans`, on the host), centroids
+      f32[K, D], or a function of (key, points, weights, k, axis_name) that returns them.
+    scores: f32[N], for 'eigen': the largest eigenvalue of each block.
     n_init: seedings tried one after another; the lowest inertia is kept.
     weights: f32[N]; a point of weight 0 influences nothing.
     max_iter: most Lloyd steps.
@@ -195,6 +197,12 @@ def kmeans(
     raise CodecError(f'k must be between 1 and the number of points {total}, got {k}')
   if n_init < 1 or max_iter < 0 or tol < 0:
     raise CodecError(f'need n_init >= 1, max_iter >= 0, tol >= 0, got {n_init}, {max_iter}, {tol}')
+  if isinstance(init, str) and init == 'eigen':
+    if scores is None or axis_name is not None or n_init > 1:
+      raise CodecError("init='eigen' needs scores, and takes neither axis_name nor n_init")
+    lloyd_rules: dict[str, Any] = {'max_iter': max_iter, 'tol': tol, 'chunk_size': chunk_size}
+    lloyd_rules |= {'empty': empty, 'precision': precision}
+    return eigen_kmeans(points, scores, k, weights=weights, **lloyd_rules)
   rules = {
     'weights': weights,
     'max_iter': max_iter,

@@ -297,6 +297,14 @@ def test_eigen_seeds_ignore_points_of_weight_zero():
   np.testing.assert_array_equal(seeds.low, expected.low)
 
 
+def test_init_eigen_is_eigen_kmeans():
+  points = np.random.default_rng(3).normal(size=(60, 4)).astype(np.float32)
+  scores = (points**2).sum(1)
+  one = kmeans(points, 6, init='eigen', scores=scores, tol=0.0)
+  other = eigen_kmeans(points, scores, 6, tol=0.0)
+  np.testing.assert_array_equal(one.centroids, other.centroids)
+
+
 def test_eigen_kmeans_clusters_each_class_and_then_all():
   points, scores = clouds(300), np.random.default_rng(0).uniform(size=300)
   seeds = eigen_seeds(points, scores, 10)
