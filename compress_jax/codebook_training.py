@@ -10,10 +10,10 @@ with them; last the filter after decoding.
 import json
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -267,6 +267,5 @@ def _prior(plan: Plan) -> tuple[dict[str, np.ndarray], str]:
 
 def _coded_codebook(image: Image, lmbda: float, prior: np.ndarray) -> codebook.Quantised:
   space = per_image.SPACES['rgb']
-  rules: Mapping[str, Any] = {'eigenvalue': blocks.covariance, 'split': 'half', 'refine': 1}
-  plane = space.analysis(image)
-  return per_image.best_coding(plane, space, lmbda=lmbda, size=None, prior=prior, **rules).book
+  options = per_image.Options(lmbda, prior, refine=1)
+  return per_image.best_coding(space.analysis(image), space, options).book

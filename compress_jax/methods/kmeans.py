@@ -84,6 +84,9 @@ def codec(
   _check('tables', tables, 'the name of a file', tables is None or isinstance(tables, str))
   model = load(PATH if tables is None else Path(tables))
 
+  eigenvalue = blocks.EIGENVALUES[eigen]
+  options = per_image.Options(lmbda, model.prior, size, eigenvalue, split, refine)
+
   def encode(released: Released, image: Image) -> bytes:
     del released
     height, width = _image_size(image)
@@ -91,16 +94,7 @@ def codec(
       payload = universal.encode(image, model.models, model.lambdas, lmbda)
       flags, model_id = _UNIVERSAL, model.universal_id
     else:
-      payload = per_image.encode(
-        image,
-        per_image.SPACES[colour],
-        lmbda=lmbda,
-        size=size,
-        eigenvalue=blocks.EIGENVALUES[eigen],
-        split=split,
-        refine=refine,
-        prior=model.prior,
-      )
+      payload = per_image.encode(image, per_image.SPACES[colour], options)
       flags, model_id = _IMAGE, model.image_id
     header = bitstream.Header(METHOD_ID, height, width, _level(lmbda), flags, model_id)
     return bitstream.pack(header, payload)

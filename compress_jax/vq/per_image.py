@@ -6,7 +6,7 @@ each coded for real, the cheapest kept.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,19 @@ SPACES = {
   ),
   'gray': Space(2, _grey, _from_grey, _UNIT * np.eye(1, dtype=np.int64), np.ones(1)),
 }
+
+
+class Options(NamedTuple):
+  """How the encoder looks for a codebook."""
+
+  lmbda: float  # Minimise bits + lmbda * MSE * pixels.
+  prior: np.ndarray  # f64[codebook.CONTEXTS]
+  size: int | None = None  # Codewords; None tries several.
+  eigenvalue: Callable[[np.ndarray], np.ndarray] = blocks.covariance
+  split: str = 'half'  # Of seeds between the classes.
+  # Rounds in which blocks are assigned by rate-distortion cost and codewords move to
+  # the mean of their blocks before; 0 is the published algorithm.
+  refine: int = 2
 
 
 class Coding(NamedTuple):
@@ -109,39 +122,25 @@ def _first_guess(tiles: np.ndarray, price: np.ndarray) -> float:
   return 8 + 0.5 * float((detail > 50).sum())
 
 
-def best_coding(
-  plane: Plane,
-  space: Space,
-  *,
-  lmbda: float,
-  size: int | None,
-  eigenvalue: Callable[[np.ndarray], np.ndarray],
-  split: str,
-  refine: int,
-  prior: np.ndarray,
-) -> Coding:
-  """The codebook of `size`, or of the size that costs least; sides are multiples of 4.
-
-  `refine` counts the rounds in which blocks are assigned by rate-distortion cost and
-  codewords move to the mean of their blocks before; 0 is the published algorithm.
-  """
+def best_coding(plane: Plane, space: Space, options: Options) -> Coding:
+  """The codebook of the size asked for, or that costs least; sides are multiples of 4."""
   tiles = blocks.to_blocks(plane).reshape(-1, blocks.SIDE, blocks.SIDE, plane.shape[2])
   points = tiles.reshape(len(tiles), -1).astype(np.float32)
-  scores = eigenvalue(tiles)
+  scores = options.eigenvalue(tiles)
   distinct = len(np.unique(points, axis=0))
-  price = lmbda * space.weight
+  price, prior = options.lmbda * space.weight, options.prior
 
   def coding(k: int) -> Coding:
-    found = clustering.eigen_kmeans(points, scores, k, split=split, max_iter=_STEPS)
-    return _code(plane, np.asarray(found.labels), space, price, refine == 0, prior)
+    found = clustering.eigen_kmeans(points, scores, k, split=options.split, max_iter=_STEPS)
+    return _code(plane, np.asarray(found.labels), space, price, options.refine == 0, prior)
 
-  if size is not None:
-    best = coding(min(size, distinct))
+  if options.size is not None:
+    best = coding(min(options.size, distinct))
   else:
     sizes = [k for k in _SIZES if k < distinct] + [min(distinct, _SIZES[-1])]
     best = _valley(coding, sizes, _first_guess(tiles, price))
   last = best
-  for _ in range(refine - 1):
+  for _ in range(options.refine - 1):
     last = _code(plane, last.labels, space, price, False, prior)
     best = min(best, last, key=lambda c: c.cost)
   return best
@@ -163,30 +162,15 @@ def _valley(coding: Callable[[int], Coding], sizes: list[int], guess: float) -> 
   return min(found.values(), key=lambda c: c.cost)
 
 
-def encode(
-  image: Image,
-  space: Space,
-  *,
-  lmbda: float,
-  size: int | None,
-  eigenvalue: Callable[[np.ndarray], np.ndarray],
-  split: str,
-  refine: int,
-  prior: np.ndarray,
-) -> bytes:
+def encode(image: Image, space: Space, options: Options) -> bytes:
   """The payload of u8[H, W, 3]: colour space, codebook, indices."""
   plane = blocks.pad_to(space.analysis(image), blocks.SIDE)
-  rules: dict[str, Any] = {
-    'eigenvalue': eigenvalue,
-    'split': split,
-    'refine': refine,
-    'prior': prior,
-  }
-  coding = best_coding(plane, space, lmbda=lmbda, size=size, **rules)
+  coding = best_coding(plane, space, options)
   writer = coder.Writer()
   writer.put_bits(space.number, 2)
-  codebook.write(writer, coding.book, prior)
-  whole.choose(plane, coding.codewords, lmbda * space.weight if refine else None, writer)
+  codebook.write(writer, coding.book, options.prior)
+  price = options.lmbda * space.weight
+  whole.choose(plane, coding.codewords, price if options.refine else None, writer)
   return writer.finish()
 
 
