@@ -240,5 +240,5 @@ REPAIRS = {'farthest': refill_farthest, 'keep': keep_empty}
 
 
 def chunk_rows(n: int, k: int, chunk_size: int | None) -> int:
-  """Rows at a time: a chunk of scores, chunk x K floats, should stay in the cache."""
-  return min(n, chunk_size or max(256, min(512, 2**20 // k)))
+  """Rows at a time: chunk x K scores of 4 MiB keep XLA's threads busy; larger leave the cache."""
+  return min(n, chunk_size or max(512, min(8192, 2**20 // k)))
