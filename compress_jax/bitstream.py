@@ -10,7 +10,7 @@ by the file is allocated before every check has passed.
 import zlib
 from typing import NamedTuple
 
-from compress_jax.codec import CodecError
+from compress_jax.codec import CodecError, Image
 
 MAGIC = b'\xcaJX'  # First byte outside ASCII: a .cjx file never looks like text.
 VERSION = 0
@@ -65,6 +65,18 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
     raise CodecError(f'{width}x{height} pixels exceed the limit of {max_pixels}')
   if max(height, width) > MAX_SIDE:
     raise CodecError(f'{width}x{height}: sides are limited to {MAX_SIDE} pixels')
+
+
+def check_image(image: Image) -> tuple[int, int]:
+  """Height and width of an image that a file may hold.
+
+  Raises:
+    CodecError: it is not u8[H, W, 3], empty or too large.
+  """
+  if image.ndim != 3 or image.shape[2] != 3 or image.dtype != 'uint8' or not image.size:
+    raise CodecError(f'need an image u8[H, W, 3], got {image.dtype}{list(image.shape)}')
+  check_size(*image.shape[:2])
+  return image.shape[0], image.shape[1]
 
 
 def pack(header: Header, payload: bytes) -> bytes:

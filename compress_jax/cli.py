@@ -16,7 +16,7 @@ from compress_jax.command import guarded, parse
 from compress_jax.methods import NUMBERS
 
 PROGRAM = 'compress-jax'
-MODES = ('eval', 'compress', 'decompress', 'train')
+MODES = ('eval', 'compress', 'decompress', 'train', 'export')
 
 
 def define_flags() -> flags.FlagValues:
@@ -27,6 +27,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum('method', 'kmeans', list(NUMBERS), 'How; files know theirs.', **here)
   flags.DEFINE_float('lambda', 0.013, 'Minimise bpp + lambda * MSE: more is better.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the method, as key=value.', **here)
+  flags.DEFINE_string('model', None, "A model file in place of the method's own.", **here)
   flags.DEFINE_float('target_bpp', None, 'Best quality within so many bits per pixel.', **here)
   flags.DEFINE_float('target_psnr', None, 'Smallest file of at least so many dB.', **here)
   flags.DEFINE_string('input', None, 'A file, a folder, or - for stdin.', **here)
@@ -36,7 +37,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_bool('first_frame', False, 'Take the first frame of an animation.', **here)
   flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', 1, 2**26, **here)
   flags.DEFINE_string('images', None, 'eval: a folder of images.', **here)
-  flags.DEFINE_multi_string('data', None, 'train: a folder of images; repeatable.', **here)
+  flags.DEFINE_multi_string('data', None, 'train, export: a folder of images; repeatable.', **here)
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), 'eval: crop to 256x256?', **here)
   flags.DEFINE_integer('workers', None, 'eval, train: processes at a time.', lower_bound=1, **here)
   flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
@@ -60,6 +61,10 @@ def run(values: flags.FlagValues) -> int:
     from compress_jax import cli_eval
 
     return cli_eval.overview(values)
+  if values.mode == 'export':
+    from compress_jax import cli_export
+
+    return cli_export.run(values)
   from compress_jax import cli_files
 
   return cli_files.run(values)

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from compress_jax import data, workers
-from compress_jax.command import settings
+from compress_jax.command import options as method_options
 from compress_jax.evaluate import Result, evaluate, jobs_of, protocol_images
 from compress_jax.journal import Row
 from compress_jax.measure import Job
@@ -30,7 +30,7 @@ COLUMNS = (
 
 def overview(values: flags.FlagValues) -> int:
   """Prints how the method does on each image and on average; 1 if anything failed."""
-  options = seeded(values.method, settings(values.set), values.seed)
+  options = seeded(values.method, method_options(values), values.seed)
   lmbda = getattr(values, 'lambda')
   pretrained(values.method, lmbda=lmbda, **options)  # Complains before any work.
   description, found = data.default_images(values.images)

@@ -13,7 +13,7 @@ from absl import flags
 from compress_jax import budget, data, methods, metrics, pretrained
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
-from compress_jax.command import settings
+from compress_jax.command import options as method_options
 
 PIPE = '-'
 SUFFIX = '.cjx'
@@ -111,7 +111,7 @@ def compressor(values: flags.FlagValues) -> Work:
     first_frame=values.first_frame,
     max_pixels=values.max_pixels,
   )
-  options = pretrained.seeded(values.method, settings(values.set), values.seed)
+  options = pretrained.seeded(values.method, method_options(values), values.seed)
 
   @functools.cache
   def codec_at(lmbda: float) -> tuple[Codec, Released]:
@@ -136,7 +136,7 @@ def compressor(values: flags.FlagValues) -> Work:
 
 def decompressor(values: flags.FlagValues) -> Work:
   """What turns a file into an image, by the method that the file names."""
-  options = settings(values.set)
+  options = method_options(values)
   decoders = functools.cache(functools.partial(pretrained.decoder, **options))
 
   def work(source: bytes | Path, task: Task) -> tuple[bytes, str]:

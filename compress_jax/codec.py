@@ -57,5 +57,7 @@ class Codec(NamedTuple):
   init: Callable[[Key], Params] = no_params
   export: Callable[[Params, list[Image]], Released] = no_release
   apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None  # key=None rounds.
+  quantise: Callable[[Released, Image], Any] | None = None  # The integers that a file would hold,
+  latents: Callable[[Released, bytes], Any] | None = None  # and those that a file holds.
   loss: Callable[..., Any] | None = None
   optimizer: Any | None = None  # optax.GradientTransformation.

@@ -6,6 +6,7 @@ must stay below 2**53; a symbol with count 0 costs about 24 bits.
 """
 
 import math
+from typing import Any
 
 import constriction
 import numpy as np
@@ -17,7 +18,7 @@ Tables = np.ndarray  # f64[N, K] or f64[K], integers.
 
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 _BIT = np.ones(2)
-_ESCAPE_WIDTHS = np.ones(11)  # Escaped numbers have up to 10 bits after their leading one.
+_ESCAPE_WIDTHS = 11  # Escaped numbers have up to 10 bits after their leading one.
 _PRECISION = 2.0**24  # Of constriction's probabilities.
 _SLACK_BITS = 96.0  # What the coder may look ahead past the last word.
 
@@ -27,9 +28,17 @@ def ideal_bits(symbols: Ints, tables: Tables) -> Ints:
 
   The coder keeps one of 2^24 parts for every symbol and shares out the rest.
   """
-  chosen = np.take_along_axis(tables, symbols[:, None].astype(np.int64), -1)[:, 0]
+  chosen = tables[symbols] if tables.ndim == 1 else tables[np.arange(len(symbols)), symbols]
   free = _PRECISION - tables.shape[-1]
   return 24 - np.log2(chosen / tables.sum(-1) * free + 1)
+
+
+def _model(tables: Tables) -> tuple[Any, ...]:
+  """What constriction wants beside the symbols; f64[K] is not copied N times."""
+  tables = np.ascontiguousarray(tables)
+  if tables.ndim == 1:
+    return (constriction.stream.model.Categorical(tables, perfect=False),)
+  return (_FAMILY, tables)
 
 
 class Writer:
@@ -40,22 +49,20 @@ class Writer:
 
   def put(self, symbols: Ints, tables: Tables) -> None:
     """Codes i64[N] by f64[N, K], or all by one f64[K]."""
-    symbols = np.asarray(symbols, np.int32)
-    tables = np.broadcast_to(tables, (len(symbols), tables.shape[-1]))
-    assert (tables.sum(-1) > 0).all() and (tables >= 0).all()
-    self._coder.encode(symbols, _FAMILY, np.ascontiguousarray(tables))
+    assert tables.min(initial=0) >= 0  # Rows without a positive sum are constriction's own error.
+    self._coder.encode(np.asarray(symbols, np.int32), *_model(tables))
 
   def put_bits(self, value: int, width: int) -> None:
     """Codes the low `width` bits of a number, most significant first."""
     self.put(np.array([value >> i & 1 for i in reversed(range(width))], np.int64), _BIT)
 
-  def put_escapes(self, values: Ints) -> None:
-    """Codes i64[N], 0..2046: the number of bits of each, then the bits, high ones first."""
+  def put_escapes(self, values: Ints, *, widths: int = _ESCAPE_WIDTHS) -> None:
+    """Codes i64[N], 0..2^widths - 2: the number of bits of each, then the bits, high ones first."""
     values = np.asarray(values, np.int64) + 1
-    widths = np.frexp(values)[1] - 1
-    self.put(widths, _ESCAPE_WIDTHS)
-    for bit in reversed(range(len(_ESCAPE_WIDTHS) - 1)):
-      self.put(values[widths > bit] >> bit & 1, _BIT)
+    width = np.frexp(values)[1] - 1
+    self.put(width, np.ones(widths))
+    for bit in reversed(range(width.max(initial=0))):
+      self.put(values[width > bit] >> bit & 1, _BIT)
 
   def finish(self) -> bytes:
     """Little-endian words without the zero bytes that end the last one."""
@@ -80,11 +87,12 @@ class Reader:
     Raises:
       CodecError: the data holds fewer symbols than that.
     """
-    tables = np.broadcast_to(tables, (len(tables) if n is None else n, tables.shape[-1]))
-    if not len(tables):
+    if not (len(tables) if n is None else n):
       return np.zeros(0, np.int64)
+    model = _model(tables)
+    amount = (n,) if tables.ndim == 1 else ()
     try:
-      symbols = self._coder.decode(_FAMILY, np.ascontiguousarray(tables)).astype(np.int64)
+      symbols = self._coder.decode(*model, *amount).astype(np.int64)
     except AssertionError:  # How constriction says that no symbol has such a code.
       raise CodecError('payload does not decode: the file is damaged') from None
     self.bits += float(ideal_bits(symbols, tables).sum())
@@ -100,11 +108,11 @@ class Reader:
       value = value << 1 | int(bit)
     return value
 
-  def get_escapes(self, n: int) -> Ints:
+  def get_escapes(self, n: int, *, widths: int = _ESCAPE_WIDTHS) -> Ints:
     """The i64[n] that `put_escapes` wrote."""
-    widths, values = self.get(_ESCAPE_WIDTHS, n), np.ones(n, np.int64)
-    for bit in reversed(range(len(_ESCAPE_WIDTHS) - 1)):
-      longer = widths > bit
+    width, values = self.get(np.ones(widths), n), np.ones(n, np.int64)
+    for bit in reversed(range(width.max(initial=0))):
+      longer = width > bit
       values[longer] = values[longer] << 1 | self.get(_BIT, int(longer.sum()))
     return values - 1
 

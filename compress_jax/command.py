@@ -61,6 +61,12 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
   return found
 
 
+def options(values: flags.FlagValues) -> dict[str, Any]:
+  """The options of a method: those of --set, and --model."""
+  chosen = settings(values.set)
+  return {**chosen, 'model': values.model} if values.model else chosen
+
+
 def _fail(program: str, message: str, status: int) -> int:
   print(f'{program}: error: {" ".join(message.split())}', file=sys.stderr)
   return status

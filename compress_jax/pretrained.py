@@ -2,16 +2,20 @@
 
 import bisect
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from compress_jax import baselines, budget, methods
+from compress_jax import baselines, budget, methods, model_files
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.fingerprint import code_hash
 from compress_jax.measure import Recipe
+from compress_jax.released import from_arrays
 
+ZOO = Path(__file__).parent / 'zoo'
 LAMBDA = 0.013
 LAMBDA_RANGE = (1e-5, 10.0)  # What makes sense of bpp + lambda * MSE with MSE in 0..255^2.
 # What decides a file besides our own sources and tables.
@@ -24,24 +28,60 @@ QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 whe
 CLASSICAL_LIBRARIES = ('pillow',)
 
 
-def pretrained(method: str, *, lmbda: float = LAMBDA, **options: Any) -> tuple[Codec, Released]:
+def pretrained(
+  method: str, *, lmbda: float = LAMBDA, model: str | None = None, **options: Any
+) -> tuple[Codec, Released]:
   """The codec of a method and what it codes with.
 
   Args:
     method: a name in METHODS.
     lmbda: minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
-    **options: keywords of the method's factory.
+    model: a model file in place of the one that is shipped.
+    **options: keywords of the method's factory; those of a learned method are in its model.
 
   Raises:
-    CodecError: unknown method or option, or a value that is out of range.
+    CodecError: unknown method or option, a value that is out of range, or no such model.
   """
-  factory = methods.method(method).codec
+  module = methods.method(method)
+  factory = module.codec
   low, high = lambda_range(method)
   if not (isinstance(lmbda, int | float) and low <= lmbda <= high):
     raise CodecError(f'lambda is {lmbda}; it must be between {low:g} and {high:g}')
+  if hasattr(module, 'Coding'):
+    if options:
+      raise CodecError(f'{method} has no option {next(iter(options))!r}: its model has them all')
+    settings, released = load_model(method, model)
+    return factory(lmbda=lmbda, **settings), released
+  if model is not None:
+    options = {**options, 'tables': model}
   check_options(method, factory, options)
   codec = factory(lmbda=lmbda, **options)
   return codec, codec.export((), [])
+
+
+def load_model(method: str, path: str | None = None) -> tuple[dict[str, Any], Released]:
+  """The factory's options and the weights of a learned method: ours, or of a model file.
+
+  Raises:
+    CodecError: not a model of this method.
+  """
+  chosen = Path(path) if path else ZOO / f'{method}.safetensors'
+  stamp = chosen.stat().st_mtime_ns if chosen.exists() else 0
+  return _load_model(method, chosen, stamp)
+
+
+@functools.lru_cache(4)
+def _load_model(method: str, path: Path, stamp: int) -> tuple[dict[str, Any], Released]:
+  del stamp  # A file that changed is read anew.
+  arrays, config = model_files.read(path)
+  if config.get('method') != method:
+    raise CodecError(f'{path} is a model of {config.get("method")}, not of {method}')
+  if not any(name.startswith('coding.') for name in arrays):
+    raise CodecError(f'{path} holds float weights only: --mode=export makes a model of them')
+  module = methods.method(method)
+  options = config.get('options', {})
+  check_options(method, module.codec, options)
+  return options, from_arrays(arrays, module.Coding)
 
 
 def lambda_range(method: str) -> tuple[float, float]:
@@ -75,6 +115,8 @@ def seeded(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]
 def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
   """One of our methods at an operating point, for `evaluate`."""
   code = code_hash(f'compress_jax.methods.{method}', f'{method}*', LIBRARIES)
+  if 'model' in options:
+    code += hashlib.sha256(Path(options['model']).read_bytes()).hexdigest()
   hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
   return Recipe(
     method, label or method, 'lambda', lmbda, tuple(sorted(hashable.items())), '.cjx', code

@@ -50,6 +50,48 @@ def test_escapes_and_bits_come_back():
   reader.finish()
 
 
+def test_wider_escapes_come_back():
+  values = np.array([0, 1, 2, 2**16, 2**17 - 2, 5])
+  writer = coder.Writer()
+  writer.put_escapes(values, widths=17)
+  writer.put_escapes(values[:0], widths=17)
+  reader = coder.Reader(writer.finish())
+  np.testing.assert_array_equal(reader.get_escapes(6, widths=17), values)
+  assert len(reader.get_escapes(0, widths=17)) == 0
+  reader.finish()
+
+
+def test_escapes_are_their_widths_and_then_their_bits():
+  writer, by_hand = coder.Writer(), coder.Writer()
+  writer.put_escapes(np.array([0, 5, 2]))  # One more than each: 1, 110, 11 in binary.
+  by_hand.put(np.array([0, 2, 1]), np.ones(11))
+  by_hand.put(np.array([1]), np.ones(2))
+  by_hand.put(np.array([0, 1]), np.ones(2))
+  assert writer.finish() == by_hand.finish()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(2, 3000))
+def test_one_table_for_all_is_a_table_for_each(seed, n, k):
+  rng = np.random.default_rng(seed)
+  table, symbols = random_tables(rng, 1, k)[0] + np.eye(k)[0], rng.integers(0, k, n)
+  one, each = coder.Writer(), coder.Writer()
+  one.put(symbols, table)
+  each.put(symbols, np.broadcast_to(table, (n, k)))
+  data = one.finish()
+  assert data == each.finish()
+  np.testing.assert_array_equal(coder.Reader(data).get(table, n), symbols)
+  many = np.broadcast_to(table, (n, k))
+  np.testing.assert_array_equal(coder.ideal_bits(symbols, table), coder.ideal_bits(symbols, many))
+
+
+@pytest.mark.parametrize('row', [[1, -1, 1], [0, 0, 0], [np.nan, 1, 1]])
+def test_impossible_counts_are_refused(row):
+  table = np.array([[1.0, 1.0, 1.0], row])
+  with pytest.raises((AssertionError, ValueError)):
+    coder.Writer().put(np.array([0, 0]), table)
+
+
 def test_a_symbol_of_count_zero_can_be_coded():
   table = np.array([1e6, 0.0, 1e6])
   writer = coder.Writer()

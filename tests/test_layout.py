@@ -13,13 +13,14 @@ PACKAGE = ROOT / 'compress_jax'
 MACHINERY = {'data', 'kodak', 'reading', 'writing', 'metrics', 'cache', 'fingerprint'}
 MACHINERY |= {'journal', 'workers', 'measure', 'evaluate'}
 MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
-MACHINERY |= {'training', 'codebook_training', 'checkpoints', 'interop', 'refine'}
+MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop', 'refine'}
 PROGRAMS = {
   '',
   'pretrained',
   'command',
   'cli',
   'cli_eval',
+  'cli_export',
   'cli_files',
   'cli_train',
 }  # '' is the package.

@@ -8,6 +8,9 @@ from compress_jax.codec import CodecError
 
 METHODS = {  # Imported when asked for: each pulls in its own libraries.
   'kmeans': 'compress_jax.methods.kmeans',
+  'gan': 'compress_jax.methods.gan',
+  'cae': 'compress_jax.methods.cae',
+  'gmm': 'compress_jax.methods.gmm',
 }
 NUMBERS = {'kmeans': 0, 'gan': 1, 'cae': 2, 'gmm': 3}  # In the file header, forever.
 

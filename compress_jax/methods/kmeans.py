@@ -10,20 +10,19 @@ modes: `image` writes the codebook of the image into the file, `universal` uses
 codebooks that this project trained and ships.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 
 from compress_jax import bitstream
 from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.levels import level_of
 from compress_jax.vq import blocks, per_image, universal
 from compress_jax.vq.codebook import MAX_SIZE
 from compress_jax.vq.tables import PATH, Tables, load
 
 METHOD_ID = 0
 LAMBDA_RANGE = (1e-5, 1.0)
-_LEVELS = (0.0009, 0.1)  # The lambdas of level bytes 0 and 255.
 _IMAGE, _UNIVERSAL = 0, 1  # Header flags.
 _MODES = ('universal', 'image')
 _SPLITS = ('half', 'proportional')
@@ -37,11 +36,6 @@ def _check(name: str, value: object, allowed: object, fits: bool) -> None:
 def _one_of(name: str, value: object, names: Iterable[str]) -> None:
   choices = tuple(names)
   _check(name, value, f'one of {", ".join(choices)}', value in choices)
-
-
-def _level(lmbda: float) -> int:
-  low, high = (math.log(edge) for edge in _LEVELS)
-  return min(max(round(255 * (math.log(lmbda) - low) / (high - low)), 0), 255)
 
 
 def codec(
@@ -89,14 +83,14 @@ def codec(
 
   def encode(released: Released, image: Image) -> bytes:
     del released
-    height, width = _image_size(image)
+    height, width = bitstream.check_image(image)
     if codebook == 'universal':
       payload = universal.encode(image, model.models, model.lambdas, lmbda)
       flags, model_id = _UNIVERSAL, model.universal_id
     else:
       payload = per_image.encode(image, per_image.SPACES[colour], options)
       flags, model_id = _IMAGE, model.image_id
-    header = bitstream.Header(METHOD_ID, height, width, _level(lmbda), flags, model_id)
+    header = bitstream.Header(METHOD_ID, height, width, level_of(lmbda), flags, model_id)
     return bitstream.pack(header, payload)
 
   def decode(released: Released, data: bytes) -> Image:
@@ -117,13 +111,6 @@ def _is_int(value: object, low: int, high: int) -> bool:
 
 def _is_number(value: object) -> bool:
   return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _image_size(image: Image) -> tuple[int, int]:
-  if image.ndim != 3 or image.shape[2] != 3 or image.dtype != 'uint8' or not image.size:
-    raise CodecError(f'need an image u8[H, W, 3], got {image.dtype}{list(image.shape)}')
-  bitstream.check_size(*image.shape[:2])
-  return image.shape[0], image.shape[1]
 
 
 def _decode(data: bytes, model: Tables) -> tuple[Image, Mapping[str, float]]:

@@ -1,9 +1,7 @@
 """The model file of kmeans: universal codebooks, and the counts both modes start from."""
 
 import functools
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from compress_jax.codec import CodecError
+from compress_jax.hashing import digest
 from compress_jax.vq import universal
 
 PATH = Path(__file__).parents[1] / 'zoo' / 'kmeans.safetensors'
@@ -25,15 +24,6 @@ class Tables(NamedTuple):
   models: tuple[universal.Model, ...]
   image_id: bytes  # 4 B, of files that carry their codebook.
   universal_id: bytes  # 4 B, of files that use ours.
-
-
-def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """SHA-256 over names, shapes, types and values, little-endian, in order of name."""
-  sha = hashlib.sha256()
-  for name in sorted(arrays):
-    array = np.ascontiguousarray(arrays[name]).astype(arrays[name].dtype.newbyteorder('<'))
-    sha.update(f'{name} {array.dtype.str} {array.shape}\n'.encode() + array.tobytes())
-  return sha.digest()
 
 
 @functools.cache

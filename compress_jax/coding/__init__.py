@@ -1,0 +1,1 @@
+"""What the files of the learned methods hold: integers, and how they are predicted."""

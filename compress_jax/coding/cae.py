@@ -1,0 +1,59 @@
+"""cae's files: every channel of the latents by one static table."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from compress_jax import coder
+from compress_jax.exact import mixture, rates, static, tables
+from compress_jax.latents import Latents
+
+
+class Coding(NamedTuple):
+  """All that decides a probability: scale mixtures with zero means, in latent units."""
+
+  rates: rates.Rates
+  scale: np.ndarray  # i64[C, K], indices of scales, relative to 0.11.
+  weight: np.ndarray  # i64[C, K], 0..2^15.
+
+
+def prior(coding: Coding, level: int) -> static.Static:
+  """The tables of a level: its gains shift the scales."""
+  shifted = coding.scale + coding.rates.offset[level][:, None]
+  index = np.clip(shifted, 0, tables.N_SCALES - 1)
+  weight = coding.weight.astype(np.float64)
+  return static.static_of_mixture(mixture.Mixture(np.zeros_like(weight), index, weight))
+
+
+def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) -> None:
+  """Codes latents channel by channel."""
+  symbols = latents.q.reshape(-1, latents.q.shape[-1])
+  static.write_static(writer, prior(coding, level), symbols)
+
+
+def read(
+  coding: Coding, reader: coder.Reader, height: int, width: int, level: int
+) -> tuple[Latents, Mapping[str, float]]:
+  """The latents of an h x w grid, and the bits of each stream.
+
+  Raises:
+    CodecError: the data does not hold them.
+  """
+  symbols = static.read_static(reader, prior(coding, level), height * width)
+  q = symbols.reshape(height, width, -1)
+  return Latents(q, np.zeros((0, 0, 0), np.int64)), {'y': reader.bits}
+
+
+def make(table: rates.Rates, logits: np.ndarray, log_scales: np.ndarray) -> Coding:
+  """Integers of a trained prior.
+
+  Args:
+    table: gains.
+    logits: f32[K, C], of the weights.
+    log_scales: f32[K, C], natural logarithms.
+  """
+  octaves = log_scales.astype(np.float64) / np.log(2) - np.log2(tables.SCALES[0])
+  index = np.clip(np.rint(16 * octaves), -tables.BELOW, tables.N_SCALES - 1 + tables.ABOVE)
+  weight = np.rint(2**15 * np.exp(logits.astype(np.float64) - logits.max(0)))
+  return Coding(table, index.T.astype(np.int64), weight.T.astype(np.int64))

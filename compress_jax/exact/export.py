@@ -1,0 +1,161 @@
+"""Float layers to integer ones, and the proof that these are exact."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from compress_jax.codec import CodecError
+from compress_jax.exact import layers
+from compress_jax.exact.layers import LINEAR, Layer, Network
+
+EXACT = 2**53  # float64 holds all integers below.
+_WEIGHT = 2**15 - 1
+# 20 bits: float64 has room for such sums, and the error is a tenth of that of 16 bits.
+ACTIVATION = 2**19 - 1
+_MARGIN = 8  # How much larger than those of calibration activations may be.
+_MAX_FRACTION = 24  # Of activations that calibration finds to be tiny.
+_MAX_SHIFT = 48
+_TINY = 2.0**-30  # Stands for a channel without weights.
+
+
+class FloatLayer(NamedTuple):
+  """A convolution as it was trained."""
+
+  kernel: np.ndarray  # f32[k, k, Cin, Cout]
+  bias: np.ndarray  # f32[Cout]
+  slope: float = 1.0  # Of negative values: 1.0 linear, 0.0 ReLU, 0.01 leaky.
+  shuffle: bool = False
+
+
+def float_run(network: Sequence[FloatLayer], x: np.ndarray) -> list[np.ndarray]:
+  """The outputs of every layer, f64[H, W, C], for f32 or f64[H, W, Cin]."""
+  outputs = []
+  for layer in network:
+    size, channels = layer.kernel.shape[0], layer.kernel.shape[-1]
+    weight = layer.kernel.reshape(-1, channels).astype(np.float64)
+    columns = layers.neighbourhoods(x.astype(np.float64), size)
+    values = np.concatenate([band @ weight for band in columns]) + layer.bias
+    values = np.where(values < 0, values * layer.slope, values).reshape(*x.shape[:2], channels)
+    x = layers.pixel_shuffle(values) if layer.shuffle else values
+    outputs.append(x)
+  return outputs
+
+
+def quantise(
+  network: Sequence[FloatLayer],
+  inputs: Sequence[np.ndarray],
+  *,
+  in_bits: int,
+  in_limit: int,
+  out_bits: int | None = None,
+  out_limit: int = 2**23,
+) -> tuple[Network, int]:
+  """Integer layers that do what the float ones do, proven exact.
+
+  Weights get 16 bits at a power-of-two scale per output channel; activations 20 bits
+  at one per layer, so that 8 times the largest of calibration fits. What is larger
+  saturates.
+
+  Args:
+    network: the float layers.
+    inputs: calibration, f64[H, W, C] each, in float units.
+    in_bits: integers that come in are round(2^in_bits * float).
+    in_limit: their largest magnitude.
+    out_bits: fraction bits that go out, if they are given.
+    out_limit: where outputs saturate if so.
+
+  Returns:
+    The network and the fraction bits of its output.
+
+  Raises:
+    CodecError: weights are not finite, or a sum could reach 2^53.
+  """
+  _check_finite(network)
+  made: list[Layer] = []
+  bits, limit = in_bits, in_limit
+  for i, (layer, peak) in enumerate(zip(network, _peaks(network, inputs), strict=True)):
+    source = bits, limit
+    bits, limit = _fraction(peak), ACTIVATION
+    if out_bits is not None and i == len(network) - 1:
+      bits, limit = out_bits, out_limit
+    made.append(_quantise_layer(layer, source, (bits, limit)))
+  prove(made, in_limit)
+  return tuple(made), bits
+
+
+def prove(network: Sequence[Layer], in_limit: int) -> None:
+  """Shows that no sum and no product reaches 2^53 for inputs of magnitude up to `in_limit`.
+
+  Raises:
+    CodecError: one could, or something is not an integer; it names layer and channel.
+  """
+  for i, layer in enumerate(network):
+    weight, bias = np.asarray(layer.weight), np.asarray(layer.bias)
+    whole = np.isfinite(weight).all(0) & (weight == np.rint(weight)).all(0)
+    whole &= np.isfinite(bias) & (bias == np.rint(bias))
+    for channel in range(len(bias)):
+      where = f'layer {i}, channel {channel}'
+      if not whole[channel]:
+        raise CodecError(f'{where}: a weight is not an integer')
+      largest = int(np.abs(weight[:, channel]).sum()) * in_limit + abs(int(bias[channel]))
+      shifted = ((largest >> int(layer.shift[channel])) + 1) * layer.slope + LINEAR // 2
+      if largest >= EXACT or (layer.slope != LINEAR and shifted >= EXACT):
+        raise CodecError(f'{where}: sums can exceed 2^53')
+    in_limit = layer.limit
+
+
+def _check_finite(network: Sequence[FloatLayer]) -> None:
+  for i, layer in enumerate(network):
+    bad = ~(np.isfinite(layer.kernel).all((0, 1, 2)) & np.isfinite(layer.bias))
+    if bad.any():
+      raise CodecError(f'layer {i}, channel {bad.argmax()}: a weight is not finite')
+
+
+def _peaks(network: Sequence[FloatLayer], inputs: Sequence[np.ndarray]) -> list[float]:
+  """The largest magnitude that each layer puts out."""
+  peaks = [0.0] * len(network)
+  for x in inputs:
+    for i, output in enumerate(float_run(network, x)):
+      peaks[i] = max(peaks[i], float(np.abs(output).max(initial=0)))
+  return peaks
+
+
+def fraction(arrays: Sequence[np.ndarray]) -> int:
+  """Fraction bits at which numbers like these fit 20 bits, with a margin."""
+  return _fraction(max(float(np.abs(array).max(initial=0)) for array in arrays))
+
+
+def _fraction(peak: float) -> int:
+  return min(_MAX_FRACTION, math.floor(math.log2(ACTIVATION / (_MARGIN * max(peak, 1e-9)))))
+
+
+def _quantise_layer(layer: FloatLayer, source: tuple[int, int], target: tuple[int, int]) -> Layer:
+  """`source` and `target`: fraction bits and limit of what goes in and comes out."""
+  (in_bits, in_limit), (out_bits, limit) = source, target
+  channels = layer.kernel.shape[-1]
+  weight = layer.kernel.reshape(-1, channels).astype(np.float64)
+  bias = layer.bias.astype(np.float64) * 2.0**in_bits
+  bits = _weight_bits(weight, bias, in_limit)
+  # Weights of more than 16 bits where the output asks for more than they would give.
+  shift = np.clip(in_bits + bits - out_bits, 0, _MAX_SHIFT)
+  scale = np.ldexp(1.0, shift + out_bits - in_bits)
+  half = np.where(shift > 0, np.ldexp(0.5, shift), 0)
+  return Layer(
+    np.rint(weight * scale),
+    np.rint(bias * scale) + half,
+    shift,
+    round(layer.slope * LINEAR),
+    limit,
+    layer.kernel.shape[0],
+    layer.shuffle,
+  )
+
+
+def _weight_bits(weight: np.ndarray, bias: np.ndarray, in_limit: int) -> np.ndarray:
+  """i64[Cout]: the most fraction bits with which weights fit 16 bits and sums 2^51."""
+  peaks = np.maximum(np.abs(weight).max(0), _TINY)
+  sums = np.maximum(np.abs(weight).sum(0) * in_limit + np.abs(bias), _TINY)
+  room = np.minimum(_WEIGHT / peaks, EXACT / 4 / sums)
+  return np.floor(np.log2(room)).astype(np.int64)

@@ -1,0 +1,84 @@
+"""Hyper-latents: their symbols, their tables, and the features that decode from them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from compress_jax import coder
+from compress_jax.exact import escapes, layers, selftest, static
+from compress_jax.exact.mixture import SIZES
+
+Ints = np.ndarray  # i64
+
+BITS = 6  # Fraction bits of hyper-latents on the way into their network.
+LIMIT = 2**21  # Of those integers, with any symbol and median.
+_RANGE = 1000  # Symbols around the median that a table may hold.
+_TAIL = 2.0**-15  # Mass that a table may leave to either side.
+_FLOOR = 2.0**-14  # Of its total that a table shares evenly, so that no symbol is free.
+
+
+class Prior(NamedTuple):
+  """Of C channels."""
+
+  median: Ints  # i64[C], what is rounded around, with BITS fraction bits.
+  low: Ints  # i64[C], and
+  counts: Ints  # i64[C, L]: see static.Static.
+
+
+def grid(height: int, width: int, cell: int) -> tuple[int, int]:
+  """How many hyper-latents h x w latents have."""
+  return -(-height // cell), -(-width // cell)
+
+
+def quantise(z: np.ndarray, prior: Prior) -> Ints:
+  """Symbols i64[h, w, C] of hyper-latents f32[h, w, C], rounded around the medians."""
+  centred = z.astype(np.float64) - prior.median * 2.0**-BITS
+  return np.clip(np.rint(centred), -escapes.LIMIT, escapes.LIMIT).astype(np.int64)
+
+
+def dequantise(symbols: Ints, prior: Prior) -> np.ndarray:
+  """Hyper-latents f64[h, w, C] of symbols."""
+  return symbols + prior.median * 2.0**-BITS
+
+
+def features(network: layers.Network, z: Ints, prior: Prior, shape: tuple[int, int]) -> np.ndarray:
+  """What a hyper-synthesis makes of symbols i64[h', w', C], cropped: f64[h, w, C']."""
+  z_hat = np.ldexp(dequantise(z, prior), BITS)
+  return selftest.run(network, z_hat)[: shape[0], : shape[1]]
+
+
+def write(writer: coder.Writer, prior: Prior, z: Ints) -> None:
+  """Codes symbols i64[h, w, C]."""
+  static.write_static(
+    writer, static.Static(prior.low, prior.counts.astype(np.float64)), z.reshape(-1, z.shape[-1])
+  )
+
+
+def read(reader: coder.Reader, prior: Prior, shape: tuple[int, int]) -> Ints:
+  """The symbols i64[h, w, C] that `write` coded."""
+  tables = static.Static(prior.low, prior.counts.astype(np.float64))
+  return static.read_static(reader, tables, shape[0] * shape[1]).reshape(*shape, -1)
+
+
+def symbols_of_prior() -> np.ndarray:
+  """i64[n]: where `tables_of_mass` wants to know the prior."""
+  return np.arange(-_RANGE, _RANGE + 1)
+
+
+def prior_of(mass: np.ndarray, median: np.ndarray) -> Prior:
+  """Integer tables from the probabilities f64[C, n] of `symbols_of_prior` around f64[C].
+
+  All channels get the size that the widest needs; the rest of each goes to its escape.
+  """
+  mass = np.clip(np.nan_to_num(mass.astype(np.float64)), 0, 1)
+  below, above = np.cumsum(mass, 1), np.cumsum(mass[:, ::-1], 1)
+  first = (below < _TAIL).sum(1)
+  last = mass.shape[1] - 1 - (above < _TAIL).sum(1)
+  widest = int((last - first).max()) + 2
+  size = next(size for size in SIZES if size >= min(widest, SIZES[-1]))
+  low = np.clip((first + last + 2 - size) // 2, 0, mass.shape[1] - size)
+  chosen = np.take_along_axis(mass, low[:, None] + np.arange(size - 1), 1)
+  escape = np.maximum(1 - chosen.sum(1, keepdims=True), 0)
+  counts = np.rint(np.concatenate([chosen, escape], 1) * 2.0**24)
+  counts += np.floor(2.0**24 * _FLOOR / size) + 1
+  return Prior(np.rint(median * 2**BITS).astype(np.int64), low - _RANGE, counts.astype(np.int64))

@@ -1,0 +1,146 @@
+"""Integer networks: the same activations on every machine, in any order of sums.
+
+Integers are held as float64, which represents them exactly below 2^53; BLAS may then
+add in any order, on any number of threads, fused or not. `export.prove` refuses
+networks that could leave that range. With `xp=jax.numpy`, inside
+`jax.enable_x64(True)`, the same code runs on a device.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compress_jax.codec import CodecError
+
+Array = Any  # np.ndarray, or jax.Array where xp is jax.numpy.
+LINEAR = 65536  # The slope of a layer without activation.
+_BAND = 4096  # Positions whose neighbourhoods are laid out at a time.
+
+
+class Layer(NamedTuple):
+  """A convolution: clip(leaky((x * weight + bias) >> shift)), then a pixel shuffle."""
+
+  weight: Array  # f64[k * k * Cin, Cout], integers; rows in order of (ky, kx, channel).
+  bias: Array  # f64[Cout], integers at the scale of the sums, rounding half included.
+  shift: Any  # i64[Cout] of NumPy, 0 or more.
+  slope: int  # Of negative values, in 1 / 65536: 0 is ReLU, 655 leaky, 65536 linear.
+  limit: int  # Outputs are clipped to -limit..limit.
+  kernel: int = 1  # 1, 3 or 5.
+  shuffle: bool = False  # [H, W, 4C] -> [2H, 2W, C], as layers.pixel_shuffle.
+
+
+Network = tuple[Layer, ...]
+
+
+def dense(x: Array, layer: Layer, xp: Any = np) -> Array:
+  """f64[N, K] -> f64[N, Cout]: a layer at N positions, without its shuffle."""
+  values = xp.floor((x @ layer.weight + layer.bias) * np.ldexp(1.0, -layer.shift))
+  assert values.dtype == np.float64, 'jax.numpy needs jax.enable_x64(True)'
+  if layer.slope != LINEAR:  # Of the two branches, the right one is the larger.
+    values = xp.maximum(values, xp.floor(values * (layer.slope / LINEAR) + 0.5))
+  return xp.clip(values, -layer.limit, layer.limit)
+
+
+def conv(x: Array, layer: Layer, xp: Any = np) -> Array:
+  """f64[H, W, C] -> f64[H, W, Cout], or [2H, 2W, Cout / 4]: zero padding, stride 1."""
+  bands = [dense(columns, layer, xp) for columns in neighbourhoods(x, layer.kernel, xp)]
+  values = xp.concatenate(bands).reshape(*x.shape[:2], -1)
+  return pixel_shuffle(values) if layer.shuffle else values
+
+
+def run(network: Network, x: Array, xp: Any = np) -> Array:
+  """f64[H, W, C] through all layers."""
+  for layer in network:
+    x = conv(x, layer, xp)
+  return x
+
+
+def neighbourhoods(x: Array, kernel: int, xp: Any = np) -> Iterator[Array]:
+  """[n, kernel^2 * C] at all positions of [H, W, C], zero beyond it, a band of rows at a time."""
+  height, width, channels = x.shape
+  rows = max(1, _BAND // width)
+  if kernel == 1:
+    for top in range(0, height, rows):
+      yield x[top : top + rows].reshape(-1, channels)
+    return
+  x = xp.pad(x, [(kernel // 2, kernel // 2)] * 2 + [(0, 0)])
+  for top in range(0, height, rows):
+    bottom = min(top + rows, height)
+    taps = [
+      x[top + dy : bottom + dy, dx : dx + width] for dy in range(kernel) for dx in range(kernel)
+    ]
+    yield xp.concatenate(taps, -1).reshape(-1, kernel * kernel * channels)
+
+
+def pixel_shuffle(x: Array) -> Array:
+  """[H, W, 4C] -> [2H, 2W, C]; channels are ordered (row, column, channel)."""
+  height, width, channels = x.shape
+  x = x.reshape(height, width, 2, 2, channels // 4).transpose(0, 2, 1, 3, 4)
+  return x.reshape(2 * height, 2 * width, channels // 4)
+
+
+def to_arrays(network: Network, prefix: str) -> dict[str, np.ndarray]:
+  """A network as integer arrays named `prefix.i.field`, weights of 16 bits where they fit."""
+  arrays = {}
+  for i, layer in enumerate(network):
+    kind = np.int16 if np.abs(layer.weight).max(initial=0) < 2**15 else np.int32
+    settings = [layer.slope, layer.limit, layer.kernel, int(layer.shuffle)]
+    arrays[f'{prefix}.{i}.weight'] = layer.weight.astype(kind)
+    arrays[f'{prefix}.{i}.bias'] = layer.bias.astype(np.int64)
+    arrays[f'{prefix}.{i}.shift'] = layer.shift.astype(np.int16)
+    arrays[f'{prefix}.{i}.settings'] = np.array(settings, np.int64)
+  return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Network:
+  """The network that `to_arrays` laid out.
+
+  Raises:
+    CodecError: an array is missing, or they do not make a network.
+  """
+  network: list[Layer] = []
+  while f'{prefix}.{len(network)}.weight' in arrays:
+    network.append(_layer(arrays, f'{prefix}.{len(network)}'))
+  if not network:
+    raise CodecError(f'no layers named {prefix}')
+  for i, (layer, after) in enumerate(itertools.pairwise(network)):
+    if layer.bias.size != after.weight.shape[0] // after.kernel**2 * (4 if layer.shuffle else 1):
+      raise CodecError(f'layers {i} and {i + 1} of {prefix} do not fit together')
+  return tuple(network)
+
+
+def _layer(arrays: Mapping[str, np.ndarray], name: str) -> Layer:
+  try:
+    weight, bias, shift, settings = (
+      arrays[f'{name}.{field}'] for field in ('weight', 'bias', 'shift', 'settings')
+    )
+  except KeyError as error:
+    raise CodecError(f'layer {name} lacks {error}') from None
+  if settings.shape != (4,) or any(a.dtype.kind != 'i' for a in (weight, bias, shift, settings)):
+    raise CodecError(f'layer {name} is not made of integers')
+  slope, limit, kernel, shuffle = map(int, settings)
+  rows, channels = weight.shape if weight.ndim == 2 else (0, 0)
+  sound = (
+    rows > 0
+    and bias.shape == shift.shape == (channels,)
+    and ((shift >= 0) & (shift < 64)).all()
+    and 0 <= slope <= LINEAR
+    and limit > 0
+    and kernel in (1, 3, 5)
+    and rows % kernel**2 == 0
+    and shuffle in (0, 1)
+    and not (shuffle and channels % 4)
+  )
+  if not sound:
+    raise CodecError(f'layer {name} has wrong shapes or settings')
+  return Layer(
+    weight.astype(np.float64),
+    bias.astype(np.float64),
+    shift.astype(np.int64),
+    slope,
+    limit,
+    kernel,
+    bool(shuffle),
+  )

@@ -1,0 +1,92 @@
+"""One model at every rate, in integers: gains by level, and what they do to the parameters.
+
+Networks predict in units of the latents; the stream holds gain * latent. At run time
+nothing is interpolated: a level byte is a row of these tables.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from compress_jax.exact import escapes, export, tables
+from compress_jax.exact.mixture import Mixture
+
+Ints = np.ndarray  # i64
+
+GAIN_BITS = 16
+MEAN_BITS = 12  # Fraction bits in which networks put out means,
+LOGIT_BITS = 6  # and logits; scales come in tables.SIGMA_BITS.
+_MEAN_LIMIT = 2.0**23
+
+
+class Rates(NamedTuple):
+  """Of each level and channel."""
+
+  gain: Ints  # i64[256, C], times 2^16.
+  inverse: Ints  # i64[256, C], 2^16 / gain.
+  offset: Ints  # i64[256, C], what the gain adds to a scale index.
+
+
+def rates_of(gains: np.ndarray) -> Rates:
+  """Integer tables of positive gains f64[256, C]."""
+  gain = np.maximum(np.rint(gains.astype(np.float64) * 2**GAIN_BITS), 1)
+  inverse = np.maximum(np.rint(2.0 ** (2 * GAIN_BITS) / gain), 1)
+  offset = np.rint(16 * np.log2(gain * 2.0**-GAIN_BITS))
+  return Rates(gain.astype(np.int64), inverse.astype(np.int64), offset.astype(np.int64))
+
+
+def quantise(y: np.ndarray, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> Ints:
+  """Symbols i64[..., C] of latents f32[..., C], after subtracting `mean` in 2^-8 symbols."""
+  scaled = (
+    y.astype(np.float64) * (rates.gain[level] * 2.0**-GAIN_BITS) - mean * 2.0**-tables.FRACTION
+  )
+  return np.clip(np.rint(scaled), -escapes.LIMIT, escapes.LIMIT).astype(np.int64)
+
+
+def dequantise(q: Ints, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> np.ndarray:
+  """Latents f32[..., C] of symbols i64[..., C], after adding `mean` in 2^-8 symbols."""
+  shifted = q + mean * 2.0**-tables.FRACTION
+  return (shifted * (rates.inverse[level] * 2.0**-GAIN_BITS)).astype(np.float32)
+
+
+def fixed_point(q: Ints, rates: Rates, level: int, bits: int) -> np.ndarray:
+  """Latents of symbols i64[..., C] as integers f64[..., C] with `bits` fraction bits, clipped."""
+  wide = q.astype(np.float64) * rates.inverse[level]
+  values = np.floor(wide * 2.0 ** (bits - GAIN_BITS) + 0.5)
+  return np.clip(values, -export.ACTIVATION, export.ACTIVATION)
+
+
+def scales_at(sigma: np.ndarray, rates: Rates, level: int) -> np.ndarray:
+  """Scale indices i64[..., C] of integers f64[..., C] that a network put out."""
+  index = tables.scale_index(sigma) + rates.offset[level]
+  return np.clip(index, 0, tables.N_SCALES - 1)
+
+
+def means_at(mean: np.ndarray, rates: Rates, level: int) -> np.ndarray:
+  """Means f64[..., C] in 2^-8 symbols of integers f64[..., C] that a network put out."""
+  shift = MEAN_BITS + GAIN_BITS - tables.FRACTION
+  scaled = np.floor(mean * rates.gain[level] * 2.0**-shift + 0.5)
+  return np.clip(scaled, -_MEAN_LIMIT, _MEAN_LIMIT)
+
+
+def mixture_at(outputs: np.ndarray, mixtures: int, rates: Rates, level: int) -> Mixture:
+  """The mixtures of n positions, C symbols each, at a level.
+
+  Args:
+    outputs: f64[n, P * K * C]: K scales, K means and, if K > 1, K logits per channel.
+    mixtures: K.
+    rates: of the model.
+    level: 0..255.
+  """
+  channels = rates.gain.shape[1]
+  parts = outputs.reshape(len(outputs), -1, mixtures, channels)
+  index = scales_at(parts[:, 0], rates, level)
+  mean = means_at(parts[:, 1], rates, level)
+  if mixtures == 1:
+    weight = np.full_like(mean, tables.EXP[0])
+  else:
+    below = parts[:, 2].max(1, keepdims=True) - parts[:, 2]
+    weight = np.take(tables.EXP, below.astype(np.int32), mode='clip')
+  return Mixture(
+    *(np.moveaxis(field, 1, 2).reshape(-1, mixtures) for field in (mean, index, weight))
+  )

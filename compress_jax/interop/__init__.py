@@ -1,0 +1,1 @@
+"""Weights from elsewhere: other projects' checkpoints as parameters of ours."""

@@ -1,0 +1,12 @@
+"""What the file of a learned method holds."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Latents(NamedTuple):
+  """Integers, the same on every machine."""
+
+  q: np.ndarray  # i64[h, w, C], symbols of the latents.
+  z: np.ndarray  # i64[h', w', C'], of the hyper-latents; empty where there are none.

@@ -1,0 +1,88 @@
+"""Compressive autoencoder with a Gaussian scale mixture prior (Theis et al. 2017).
+
+The way of an image: `models.cae` analyses and synthesises it in floats, `coding.cae`
+writes and reads its latents in integers.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from compress_jax import floats, learned, tiles
+from compress_jax.codec import Codec, Image, Params
+from compress_jax.coding import cae as coding
+from compress_jax.exact import rates
+from compress_jax.latents import Latents
+from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
+from compress_jax.models import cae as networks
+from compress_jax.released import Released, release
+
+METHOD_ID = 2
+PRESETS: dict[str, dict[str, Any]] = {
+  'tiny': {'widths': (32, 64, 48)},
+  'small': {'widths': (48, 96, 64)},
+  'paper': {'widths': (64, 128, 96)},
+}
+Coding = coding.Coding
+_CELL = networks.CELL
+_SYNTHESIS_HALO = 5  # Cells that an output may depend on: kernel radii summed, rounded up.
+_LARGEST = 96  # Cells of a tile's side.
+
+
+def codec(
+  *,
+  lmbda: float = 0.013,
+  widths: Sequence[int] = (64, 128, 96),
+  components: int = 6,
+  levels: int = 6,
+) -> Codec:
+  """Theis et al. (2017).
+
+  Args:
+    lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
+    widths: channels after the first and second convolution, and of the latents.
+    components: Gaussians per channel of the prior.
+    levels: rates whose gains are learned; 1 makes a model of one rate.
+  """
+  first, second, last = widths
+  model = networks.Model((first, second, last), components, levels)
+  return learned.codec(_scheme(model), model, lmbda)
+
+
+@functools.cache  # One compiled program per model, however many codecs are made of it.
+def _scheme(model: networks.Model) -> learned.Scheme:
+  run = functools.partial(tiles.run, largest=_LARGEST)
+  nets = networks.transforms(model)
+  mirrored = functools.partial(learned.unframed, nets['analysis'], 'analysis')
+  analysis = tiles.Transform(mirrored, _CELL, 1, 0, networks.MARGIN, 'mirror')
+  synthesis = learned.transform(nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO)
+
+  def quantise(released: Released, image: Image, level: int) -> Latents:
+    y = run(analysis, released.encoder, image)
+    nothing = np.zeros((0, 0, 0), np.int64)
+    return Latents(rates.quantise(y, released.coding.rates, level), nothing)
+
+  def synthesise(released: Released, latents: Latents, level: int) -> np.ndarray:
+    y_hat = rates.dequantise(latents.q, released.coding.rates, level)
+    return run(synthesis, released.decoder, y_hat)
+
+  def export(params: Params, images: list[Image]) -> Released:
+    del images  # Static tables need no calibration.
+    prior = params['prior']
+    table = floats.rates_of(params['log_gains'])
+    made = coding.make(table, np.asarray(prior['logits']), np.asarray(prior['log_scales']))
+    return release({'analysis': params['analysis']}, {'synthesis': params['synthesis']}, made)
+
+  return learned.Scheme(
+    name='cae',
+    method_id=METHOD_ID,
+    cell=_CELL,
+    symbols=lambda height, width: height * width * model.widths[-1],
+    quantise=quantise,
+    write=coding.write,
+    read=coding.read,
+    synthesise=synthesise,
+    export=export,
+  )

@@ -1,0 +1,108 @@
+"""HiFiC: a conditional GAN over a mean-scale hyperprior (Mentzer et al. 2020).
+
+The way of an image: `models.gan` analyses and synthesises it in floats, `coding.gan`
+writes and reads its latents in integers.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from compress_jax import floats, learned, tiles
+from compress_jax.codec import Codec, Image, Params
+from compress_jax.coding import gan as coding
+from compress_jax.exact import hyper as hyper_latents
+from compress_jax.exact import rates
+from compress_jax.latents import Latents
+from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
+from compress_jax.models import gan as networks
+from compress_jax.released import Released, release
+
+METHOD_ID = 1
+PRESETS: dict[str, dict[str, Any]] = {
+  'tiny': {'base': 8, 'blocks': 2, 'latents': 48, 'hyper': 48},
+  'small': {'base': 16, 'blocks': 3, 'latents': 96, 'hyper': 96},
+  'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
+  'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
+}
+Coding = coding.Coding
+_CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
+# Cells that an output may depend on: sums of kernel radii, rounded up.
+_ANALYSIS_HALO, _HYPER_HALO = 3, 2
+_LARGEST = 96  # Cells of a tile's side.
+
+
+def codec(
+  *,
+  lmbda: float = 0.013,
+  base: int = 60,
+  blocks: int = 9,
+  latents: int = 220,
+  hyper: int = 320,
+  levels: int = 6,
+) -> Codec:
+  """Mentzer et al. (2020).
+
+  Args:
+    lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
+    base: channels at full resolution; they double with every halving of the grid.
+    blocks: residual blocks of the generator.
+    latents: channels of the latents.
+    hyper: channels of the hyper-latents.
+    levels: rates whose gains are learned; 1 makes a model of one rate.
+  """
+  model = networks.Model(base, blocks, latents, hyper, levels)
+  return learned.codec(_scheme(model), model, lmbda)
+
+
+@functools.cache  # One compiled program per model, however many codecs are made of it.
+def _scheme(model: networks.Model) -> learned.Scheme:
+  run = functools.partial(tiles.run, largest=_LARGEST)
+  nets = networks.transforms(model)
+  analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
+  hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
+  synthesis = learned.transform(nets, 'synthesis', (1, _CELL), 2 * model.blocks + 4)
+
+  def analyse(encoder: Params, image: Image) -> tuple[np.ndarray, np.ndarray]:
+    y = run(analysis, encoder, image)
+    return y, run(hyper_analysis, encoder, y)
+
+  def quantise(released: Released, image: Image, level: int) -> Latents:
+    y, z = analyse(released.encoder, image)
+    own: Coding = released.coding
+    symbols = hyper_latents.quantise(z, own.prior)
+    mean = coding.predict(own, symbols, y.shape[:2], level).mean
+    return Latents(rates.quantise(y, own.rates, level, mean), symbols)
+
+  def synthesise(released: Released, latents: Latents, level: int) -> np.ndarray:
+    own: Coding = released.coding
+    mean = coding.predict(own, latents.z, latents.q.shape[:2], level).mean
+    return run(synthesis, released.decoder, rates.dequantise(latents.q, own.rates, level, mean))
+
+  def export(params: Params, images: list[Image]) -> Released:
+    encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
+    made = coding.make(
+      networks.float_layers(params['hyper_mean']),
+      networks.float_layers(params['hyper_scale']),
+      floats.rates_of(params['log_gains']),
+      floats.prior_of(networks.prior(model), params['prior']),
+      [analyse(encoder, image)[1] for image in images],
+    )
+    return release(encoder, {'synthesis': params['synthesis']}, made)
+
+  def symbols(height: int, width: int) -> int:
+    rows, columns = hyper_latents.grid(height, width, _HYPER_CELL)
+    return model.latents * height * width + model.hyper * rows * columns
+
+  return learned.Scheme(
+    name='gan',
+    method_id=METHOD_ID,
+    cell=_CELL,
+    symbols=symbols,
+    quantise=quantise,
+    write=coding.write,
+    read=coding.read,
+    synthesise=synthesise,
+    export=export,
+  )

@@ -1,0 +1,109 @@
+"""Attention, hyperprior and context, and a discretised Gaussian mixture (Cheng et al. 2020).
+
+The way of an image: `models.gmm` analyses and synthesises it in floats, `coding.gmm`
+writes and reads its latents in integers.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from compress_jax import floats, learned, tiles
+from compress_jax.codec import Codec, Image, Params
+from compress_jax.coding import gmm as coding
+from compress_jax.exact import hyper, rates
+from compress_jax.latents import Latents
+from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
+from compress_jax.models import gmm as networks
+from compress_jax.released import Released, release
+
+METHOD_ID = 3
+PRESETS: dict[str, dict[str, Any]] = {
+  'tiny': {'channels': 32},
+  'small': {'channels': 64},
+  'paper': {'channels': 128},
+  'large': {'channels': 192},
+}
+Coding = coding.Coding
+_CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
+# Cells that an output may depend on: sums of kernel radii, rounded up.
+_ANALYSIS_HALO, _HYPER_HALO, _SYNTHESIS_HALO = 8, 2, 11
+
+
+def codec(
+  *,
+  lmbda: float = 0.013,
+  channels: int = 128,
+  mixtures: int = 3,
+  attention: bool = True,
+  levels: int = 6,
+  slope: float = 0.01,
+  widths: Sequence[int] | None = None,
+) -> Codec:
+  """Cheng et al. (2020).
+
+  Args:
+    lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
+    channels: N, of all convolutions and latents; 128 and 192 in the paper.
+    mixtures: K, Gaussians per latent; 3 in the paper.
+    attention: with the attention modules.
+    levels: rates whose gains are learned; 1 makes a model of one rate.
+    slope: of the leaky rectifiers.
+    widths: hidden channels of the entropy parameters; 10/3 N and 8/3 N unless given.
+  """
+  hidden = None if widths is None else (widths[0], widths[1])
+  model = networks.Model(channels, mixtures, attention, levels, slope, hidden)
+  return learned.codec(_scheme(model), model, lmbda)
+
+
+@functools.cache  # One compiled program per model, however many codecs are made of it.
+def _scheme(model: networks.Model) -> learned.Scheme:
+  run = functools.partial(tiles.run, largest=96 if model.channels <= 128 else 64)
+  nets = networks.transforms(model)
+  analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
+  hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
+  synthesis = learned.transform(nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO)
+
+  def analyse(encoder: Params, image: Image) -> tuple[np.ndarray, np.ndarray]:
+    y = run(analysis, encoder, image)
+    return y, run(hyper_analysis, encoder, y)
+
+  def quantise(released: Released, image: Image, level: int) -> Latents:
+    y, z = analyse(released.encoder, image)
+    own: Coding = released.coding
+    return Latents(rates.quantise(y, own.rates, level), hyper.quantise(z, own.prior))
+
+  def synthesise(released: Released, latents: Latents, level: int) -> np.ndarray:
+    return run(
+      synthesis, released.decoder, rates.dequantise(latents.q, released.coding.rates, level)
+    )
+
+  def export(params: Params, images: list[Image]) -> Released:
+    encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
+    made = coding.make(
+      networks.float_networks(params, model.slope),
+      floats.rates_of(params['log_gains']),
+      floats.prior_of(networks.prior(model), params['prior']),
+      model.mixtures,
+      [analyse(encoder, image) for image in images],
+    )
+    return release(encoder, {'synthesis': params['synthesis']}, made)
+
+  def symbols(height: int, width: int) -> int:
+    rows, columns = hyper.grid(height, width, _HYPER_CELL)
+    return model.channels * (height * width + rows * columns)
+
+  return learned.Scheme(
+    name='gmm',
+    method_id=METHOD_ID,
+    cell=_CELL,
+    symbols=symbols,
+    quantise=quantise,
+    write=coding.write,
+    read=coding.read,
+    synthesise=synthesise,
+    export=export,
+    transposes=True,
+  )

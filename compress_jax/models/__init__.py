@@ -1,0 +1,1 @@
+"""The float networks of the learned methods, layer by layer as published."""

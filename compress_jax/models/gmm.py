@@ -1,0 +1,233 @@
+"""Attention, hyperprior and context, and a discretised Gaussian mixture (Cheng et al. 2020).
+
+Z. Cheng, H. Sun, M. Takeuchi, J. Katto, "Learned image compression with discretized
+Gaussian mixture likelihoods and attention modules", CVPR 2020. The skeleton is that of
+CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from compress_jax import entropy, floats, quantization
+from compress_jax.codec import Coded, Params
+from compress_jax.coding.gmm import FloatNetworks
+from compress_jax.layers import (
+  Attention,
+  Conv,
+  Frame,
+  ResidualBlock,
+  ResidualDown,
+  ResidualUp,
+  SubPixel,
+  initial,
+  leaky,
+)
+
+Array = jax.Array
+
+CELL = 16  # Pixels of a latent's side; a hyper-latent covers HYPER_CELL latents.
+HYPER_CELL = 4
+
+
+class Analysis(nn.Module):
+  """Image f32[B, 16h, 16w, 3] in [0, 1] to latents f32[B, h, w, C]."""
+
+  channels: int
+  attention: bool = True
+  slope: float = 0.01
+
+  @nn.compact
+  def __call__(self, x: Array, frame: Frame | None = None) -> Array:
+    """Three residual blocks of stride 2, a last convolution, two attention modules."""
+    for i in range(3):
+      x = ResidualDown(self.channels, self.slope, name=f'down{i}')(x, frame)
+      if i == 1 and self.attention:
+        x = Attention(name='attention0')(x, frame)
+      x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
+    x = Conv(self.channels, stride=2, init=initial(16.0), name='last')(x, frame)
+    return Attention(name='attention1')(x, frame) if self.attention else x
+
+
+class Synthesis(nn.Module):
+  """Latents f32[B, h, w, C] to image f32[B, 16h, 16w, 3], not clipped."""
+
+  attention: bool = True
+  slope: float = 0.01
+
+  @nn.compact
+  def __call__(self, y: Array, frame: Frame | None = None) -> Array:
+    """The mirror of the analysis."""
+    channels = y.shape[-1]
+    x = Attention(name='attention0')(y, frame) if self.attention else y
+    for i in range(3):
+      x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
+      x = ResidualUp(channels, self.slope, name=f'up{i}')(x, frame)
+      if i == 1 and self.attention:
+        x = Attention(name='attention1')(x, frame)
+    x = ResidualBlock(self.slope, name='block3')(x, frame)
+    return SubPixel(3, name='last')(x, frame)
+
+
+class HyperAnalysis(nn.Module):
+  """Latents f32[B, 4h, 4w, C] to hyper-latents f32[B, h, w, C]."""
+
+  slope: float = 0.01
+
+  @nn.compact
+  def __call__(self, y: Array, frame: Frame | None = None) -> Array:
+    """Five 3x3 convolutions, the third and fifth of stride 2."""
+    act = leaky(self.slope)
+    for i, stride in enumerate((1, 1, 2, 1)):
+      y = act(Conv(y.shape[-1], stride=stride, name=f'conv{i}')(y, frame))
+    return Conv(y.shape[-1], stride=2, init=initial(64.0), name='conv4')(y, frame)
+
+
+class HyperSynthesis(nn.Module):
+  """Hyper-latents f32[B, h, w, C] to features f32[B, 4h, 4w, 2C]."""
+
+  slope: float = 0.01
+
+  @nn.compact
+  def __call__(self, z: Array, frame: Frame | None = None) -> Array:
+    """3x3 convolutions, the second and fourth sub-pixel."""
+    act, channels = leaky(self.slope), z.shape[-1]
+    z = act(Conv(channels, name='conv0')(z, frame))
+    z = act(SubPixel(channels, name='up0')(z, frame))
+    z = act(Conv(channels * 3 // 2, name='conv1')(z, frame))
+    z = act(SubPixel(channels * 3 // 2, name='up1')(z, frame))
+    return Conv(channels * 2, name='conv2')(z, frame)
+
+
+class Context(nn.Module):
+  """Latents f32[B, h, w, C] to features f32[B, h, w, 2C] of what is coded before each."""
+
+  @nn.compact
+  def __call__(self, y_hat: Array) -> Array:
+    """One 5x5 convolution that sees the two rows above and two latents to the left."""
+    channels = y_hat.shape[-1]
+    shape = (5, 5, channels, 2 * channels)
+    kernel = self.param('kernel', initial(), shape)
+    bias = self.param('bias', nn.initializers.zeros, (2 * channels,))
+    above = kernel[:2]
+    left = kernel[2:3, :2]
+    padded = jnp.pad(y_hat, ((0, 0), (2, 0), (2, 2), (0, 0)))
+    dims = ('NHWC', 'HWIO', 'NHWC')
+    out = jax.lax.conv_general_dilated(
+      padded[:, :-1], above, (1, 1), 'VALID', dimension_numbers=dims
+    )
+    row = jax.lax.conv_general_dilated(
+      padded[:, 2:, :-3], left, (1, 1), 'VALID', dimension_numbers=dims
+    )
+    return out + row + bias
+
+
+class EntropyParameters(nn.Module):
+  """Features f32[B, h, w, 4C] to f32[B, h, w, 3, K, C]: scales, means, logits."""
+
+  channels: int
+  mixtures: int
+  slope: float = 0.01
+  widths: tuple[int, int] | None = None  # 10/3 C and 8/3 C unless given.
+
+  @nn.compact
+  def __call__(self, features: Array) -> Array:
+    """Three 1x1 convolutions; one Gaussian has no logits in the last."""
+    act = leaky(self.slope)
+    parts = 3 if self.mixtures > 1 else 2
+    wide, narrow = self.widths or (self.channels * 10 // 3, self.channels * 8 // 3)
+    x = act(Conv(wide, 1, name='conv0')(features))
+    x = act(Conv(narrow, 1, name='conv1')(x))
+    # Scales start at 1, means apart from each other: equal components would stay equal.
+    start = lambda key, shape: jnp.concatenate(  # noqa: E731
+      [
+        jnp.ones(self.mixtures * self.channels),
+        jnp.repeat(jnp.arange(self.mixtures) - (self.mixtures - 1) / 2, self.channels),
+        jnp.zeros((parts - 2) * self.mixtures * self.channels),
+      ]
+    )
+    last = parts * self.mixtures * self.channels
+    x = Conv(last, 1, bias_init=start, name='conv2')(x)
+    x = x.reshape(*x.shape[:3], parts, self.mixtures, self.channels)
+    return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
+
+
+def transforms(model: 'Model') -> dict[str, nn.Module]:
+  """The networks that run on tiles."""
+  return {
+    'analysis': Analysis(model.channels, model.attention, model.slope),
+    'hyper_analysis': HyperAnalysis(model.slope),
+    'synthesis': Synthesis(model.attention, model.slope),
+  }
+
+
+def prior(model: 'Model') -> entropy.Factorized:
+  """The density of the hyper-latents."""
+  return entropy.Factorized(model.channels)
+
+
+class Model(nn.Module):
+  """All parameters of the codec, and its forward pass."""
+
+  channels: int
+  mixtures: int
+  attention: bool
+  levels: int
+  slope: float
+  widths: tuple[int, int] | None
+
+  def setup(self) -> None:
+    """The networks by name."""
+    for name, network in transforms(self).items():
+      setattr(self, name, network)
+    self.hyper_synthesis = HyperSynthesis(self.slope)
+    self.context = Context()
+    self.parameters = EntropyParameters(self.channels, self.mixtures, self.slope, self.widths)
+    self.prior = prior(self)
+    start = lambda key: quantization.initial_log_gains(self.levels, self.channels)  # noqa: E731
+    self.log_gains = self.param('log_gains', start)
+
+  def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
+    """f32[B, H, W, 3] coded at level bytes i32[B]; a key adds noise in place of rounding."""
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    y = self.analysis(x)
+    rows, columns = y.shape[1:3]
+    around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
+    z = self.hyper_analysis(jnp.pad(y, around, 'edge'))
+    median = jax.lax.stop_gradient(self.prior.medians())
+    z_hat = quantization.straight_through(z - median) + median
+    q = quantization.straight_through(y * gain)
+    y_hat = q / gain
+    z_coded, q_coded = z_hat, q
+    if key is not None:
+      key_y, key_z = jax.random.split(key)
+      z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, y * gain)
+    features = self.hyper_synthesis(z_hat)[:, :rows, :columns]
+    seen = jnp.concatenate([features, self.context(y_hat)], -1)
+    scale, mean, logits = jnp.moveaxis(self.parameters(seen), (3, 4), (0, 1))
+    likelihood = entropy.mixture_likelihood(q_coded, logits, mean * gain, scale * gain)
+    bits = {
+      'y': entropy.bits_of(likelihood).sum((1, 2, 3)),
+      'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
+    }
+    x_hat = self.synthesis(y_hat)[:, :height, :width]
+    return Coded(x_hat, y_hat, bits)
+
+
+def float_networks(params: Params, slope: float) -> FloatNetworks:
+  """The networks of the entropy path, for export."""
+  net = params['hyper_synthesis']
+  hyper = [
+    floats.layer(net['conv0'], slope=slope),
+    floats.layer(net['up0']['conv'], slope=slope, shuffle=True),
+    floats.layer(net['conv1'], slope=slope),
+    floats.layer(net['up1']['conv'], slope=slope, shuffle=True),
+    floats.layer(net['conv2']),
+  ]
+  net = params['parameters']
+  parameters = [floats.layer(net[f'conv{i}'], slope=slope) for i in range(2)]
+  return FloatNetworks(
+    hyper, floats.layer(params['context']), [*parameters, floats.layer(net['conv2'])]
+  )

@@ -1,0 +1,46 @@
+"""Rounding, and the gains that let one model serve every rate.
+
+A model learns its gains at a few levels; between those they are interpolated geometrically.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from compress_jax.levels import LAMBDA_RANGE
+
+Array = jax.Array
+
+
+def lambda_of(level: Array) -> Array:
+  """The lambda of f32[...] or i32[...] level bytes."""
+  low, high = LAMBDA_RANGE
+  return low * (high / low) ** (jnp.asarray(level, jnp.float32) / 255)
+
+
+def gains(log_gains: Array, level: Array) -> Array:
+  """Gains f32[B, C] of level bytes i32[B], from f32[levels, C] at equally spaced ones."""
+  last = log_gains.shape[0] - 1
+  at = jnp.asarray(level, jnp.float32) * (last / 255)
+  below = jnp.clip(at.astype(jnp.int32), 0, max(last - 1, 0))
+  share = (at - below)[:, None]
+  return jnp.exp(log_gains[below] * (1 - share) + log_gains[jnp.minimum(below + 1, last)] * share)
+
+
+def initial_log_gains(levels: int, channels: int) -> Array:
+  """f32[levels, channels]: steps in proportion to lambda^-1/2, as D = step^2 / 12 asks for."""
+  low, high = (0.5 * math.log(edge) for edge in LAMBDA_RANGE)
+  steps = jnp.linspace(low, high, levels) if levels > 1 else jnp.zeros(1) + (low + high) / 2
+  return jnp.tile((steps - (low + high) / 2)[:, None], (1, channels))
+
+
+def straight_through(x: Array) -> Array:
+  """round(x) with the gradient of x."""
+  return x + lax.stop_gradient(jnp.round(x) - x)
+
+
+def noise(key: Array, x: Array) -> Array:
+  """x plus uniform noise from [-1/2, 1/2) (Ballé, Laparra, Simoncelli, ICLR 2017)."""
+  return x + jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)

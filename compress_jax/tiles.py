@@ -1,0 +1,192 @@
+"""Convolutional transforms on images of any size: few compiled shapes, bounded memory.
+
+A transform maps an image grid to a latent grid or back. Both divide into cells, the pixels
+of one latent: an image has ceil(size / cell) of them on each axis and is extended to whole
+cells by repeating its edge. That is part of the format. What is added here for speed is not:
+a small image runs inside a larger array of a fixed shape, a large one in tiles that overlap
+by the reach of the network, and the network is told where the image lies in the array. Up to
+the rounding of floats, the numbers are those of one run on the whole image.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from compress_jax.codec import Array, CodecError, Params
+
+BUCKETS = (2, 4, 8, 16, 32, 48, 64, 96)  # Sides of the arrays, in cells.
+
+Apply = Callable[..., Array]
+
+
+class Transform(NamedTuple):
+  """A network and its geometry.
+
+  `apply(params, f32[B, h * cell_in + 2 * margin, w * cell_in + 2 * margin, C], i32[B, 4])` gives
+  f32[B, h * cell_out, w * cell_out, C'] for any h and w. The integers are the top, bottom, left
+  and right of the image within the h x w cells, bottom and right exclusive: where it pads with
+  zeros, the network keeps all outside of them at zero. Pass the same function object each time:
+  compiled programs are kept by it.
+  """
+
+  apply: Apply
+  cell_in: int  # Input pixels per cell and axis.
+  cell_out: int  # Output pixels per cell and axis.
+  halo: int  # An output depends on inputs up to so many cells away from its own.
+  margin: int = 0  # Input pixels on every side beyond the cells, for valid convolutions.
+  pad: Literal['edge', 'mirror'] = 'edge'  # What the margin shows beyond the image's cells.
+
+
+class Span(NamedTuple):
+  """One axis of a tile, in cells of the whole image."""
+
+  start: int
+  size: int  # `start + size` may lie beyond the image.
+  first: int  # Outputs [first, last) are kept.
+  last: int
+
+
+class Tile(NamedTuple):
+  """A rectangle to compute, and the part of it to keep."""
+
+  rows: Span
+  columns: Span
+
+
+class _Job(NamedTuple):
+  image: int  # Index into the images of a call.
+  tile: Tile
+
+
+def plan(height: int, width: int, halo: int, *, largest: int) -> list[Tile]:
+  """Covers height x width cells with tiles whose kept parts touch but do not overlap.
+
+  A side of at most `largest` cells is rounded up to one of BUCKETS, or to `largest`; a longer
+  one is cut into tiles of `largest` cells that overlap by 2 * halo, the last two by more.
+
+  Raises:
+    CodecError: a tile of `largest` cells would keep nothing of a side that must be cut.
+  """
+  spans = (_spans(side, halo, largest) for side in (height, width))
+  return [Tile(rows, columns) for rows, columns in product(*spans)]
+
+
+def run(transform: Transform, params: Params, x: np.ndarray, *, largest: int) -> np.ndarray:
+  """`run_many` of one image."""
+  return run_many(transform, params, [x], largest=largest)[0]
+
+
+def run_many(
+  transform: Transform, params: Params, xs: list[np.ndarray], *, largest: int
+) -> list[np.ndarray]:
+  """Applies a transform to several images; tiles of one shape share the local devices.
+
+  Args:
+    transform: the network.
+    params: its parameters.
+    xs: f32[H, W, C], or u8[H, W, C], which the network sees divided by 255.
+    largest: the longest side of a tile in cells; memory grows with its square.
+
+  Returns:
+    For each image f32[cells high * cell_out, cells wide * cell_out, C'].
+
+  Raises:
+    CodecError: an array is empty, has other dimensions or another type; see also `plan`.
+  """
+  xs = [np.asarray(x) for x in xs]  # Slices of JAX's arrays would be compiled, each size anew.
+  grids = [_grid(transform, x) for x in xs]
+  pools: dict[tuple[int, int], list[_Job]] = {}
+  for image, grid in enumerate(grids):
+    for tile in plan(*grid, transform.halo, largest=largest):
+      shape = tile.rows.size, tile.columns.size
+      pools.setdefault(shape, []).append(_Job(image, tile))
+  results: dict[int, np.ndarray] = {}
+  for jobs in pools.values():
+    for job, output in zip(jobs, _outputs(transform, params, xs, jobs), strict=True):
+      if job.image not in results:
+        height, width = (cells * transform.cell_out for cells in grids[job.image])
+        results[job.image] = np.empty((height, width, output.shape[-1]), np.float32)
+      _keep(results[job.image], output, job.tile, transform.cell_out)
+  return [results[image] for image in range(len(xs))]
+
+
+def _spans(side: int, halo: int, largest: int) -> list[Span]:
+  """The spans of one axis."""
+  if side <= largest:
+    size = min(bucket for bucket in (*BUCKETS, largest) if side <= bucket <= largest)
+    return [Span(0, size, 0, side)]
+  step = largest - 2 * halo
+  if step < 1:
+    raise CodecError(f'tiles of {largest} cells are too small for a halo of {halo}')
+  starts = [*range(0, side - largest, step), side - largest]
+  cuts = [0, *(start + halo for start in starts[1:]), side]
+  return [Span(start, largest, *kept) for start, kept in zip(starts, pairwise(cuts), strict=True)]
+
+
+def _grid(transform: Transform, x: np.ndarray) -> tuple[int, int]:
+  """The cells of an image."""
+  if x.ndim != 3 or 0 in x.shape or x.dtype not in (np.uint8, np.float32):
+    raise CodecError(f'a transform needs u8 or f32 [H, W, C], got {x.dtype} {list(x.shape)}')
+  return -(-x.shape[0] // transform.cell_in), -(-x.shape[1] // transform.cell_in)
+
+
+def _outputs(
+  transform: Transform, params: Params, xs: list[np.ndarray], jobs: list[_Job]
+) -> Iterator[np.ndarray]:
+  """Yields f32[h', w', C'] for each of some tiles of the same shape."""
+  devices = jax.local_devices()
+  # JAX itself keeps what it compiled, by shape, for as long as the function lives.
+  if min(len(devices), len(jobs)) == 1:  # A lone tile need not occupy every device.
+    on_one = jax.jit(transform.apply)
+    params = jax.device_put(params, devices[0])
+    for job in jobs:
+      x, edges = _gather(transform, xs[job.image], job.tile)
+      yield np.asarray(on_one(params, x[None], edges[None]))[0]
+    return
+  on_all = jax.pmap(transform.apply, 'device', in_axes=(None, 0, 0), devices=devices)
+  # Sent once: pmap would send what is not laid out on its own mesh for every group.
+  everywhere = NamedSharding(Mesh(np.array(devices), ('device',)), PartitionSpec())
+  params = jax.device_put(params, everywhere)
+  for first in range(0, len(jobs), len(devices)):
+    group = jobs[first : first + len(devices)]
+    filled = group + group[-1:] * (len(devices) - len(group))
+    gathered = [_gather(transform, xs[job.image], job.tile) for job in filled]
+    x, edges = (np.stack(part)[:, None] for part in zip(*gathered, strict=True))
+    yield from np.asarray(on_all(params, x, edges))[: len(group), 0]
+
+
+def _gather(transform: Transform, x: np.ndarray, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+  """The input f32[h, w, C] of a tile and its edges i32[4]."""
+  indices, edges = [], []
+  for span, side, cells in zip(tile, x.shape, _grid(transform, x), strict=False):
+    indices.append(_indices(transform, span, side, cells))
+    edges += [max(-span.start, 0), min(cells - span.start, span.size)]
+  rows, columns = indices
+  # Several times faster than indexing both axes at once, and copies no more than the tile.
+  strip = x[rows.min() : rows.max() + 1].take(columns, axis=1)
+  patch = strip[rows - rows.min()]
+  values = patch.astype(np.float32) / 255 if x.dtype == np.uint8 else patch
+  return values, np.array(edges, np.int32)
+
+
+def _indices(transform: Transform, span: Span, side: int, cells: int) -> np.ndarray:
+  """Where i64[size * cell_in + 2 * margin] input pixels of a span are found in the image."""
+  start = span.start * transform.cell_in - transform.margin
+  index = start + np.arange(span.size * transform.cell_in + 2 * transform.margin)
+  end = cells * transform.cell_in - 1
+  if transform.pad == 'mirror' and end > 0:
+    index = end - np.abs(end - index % (2 * end))
+  return np.clip(index, 0, side - 1)
+
+
+def _keep(result: np.ndarray, output: np.ndarray, tile: Tile, cell: int) -> None:
+  """Writes the part of a tile's output that is to be kept into the whole."""
+  to = tuple(slice(span.first * cell, span.last * cell) for span in tile)
+  of = tuple(
+    slice((span.first - span.start) * cell, (span.last - span.start) * cell) for span in tile
+  )
+  result[to] = output[of]
