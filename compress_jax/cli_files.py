@@ -4,10 +4,11 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from absl import flags
 
 from compress_jax import budget, data, methods, metrics, pretrained
@@ -30,7 +31,9 @@ class Task(NamedTuple):
     return f'{self.source or "stdin"} -> {self.target or "stdout"}'
 
 
-Work = Callable[[bytes | Path, Task], tuple[bytes, str]]  # (the file, what to report).
+Source = bytes | Path
+# From several tasks and their sources to (the file, what to report) of each.
+Work = Callable[[Sequence[tuple[Task, Source]]], list[tuple[bytes, str]]]
 
 
 def run(values: flags.FlagValues) -> int:
@@ -51,9 +54,11 @@ def run(values: flags.FlagValues) -> int:
     tasks = plan(values.input, values.output, '.png', _find_coded)
   check(tasks, force=values.force)
   enable_cache()
-  failed = [task for task in tasks if not _done(task, work, len(tasks) > 1, values.force)]
+  devices, failed = jax.local_device_count(), 0
+  for start in range(0, len(tasks), devices):  # Learned methods use all devices for a group.
+    failed += _failures(tasks[start : start + devices], work, len(tasks) > 1, values.force)
   if failed and len(tasks) > 1:
-    print(f'{len(failed)} of {len(tasks)} files failed', file=sys.stderr)
+    print(f'{failed} of {len(tasks)} files failed', file=sys.stderr)
   return 1 if failed else 0
 
 
@@ -119,35 +124,51 @@ def compressor(values: flags.FlagValues) -> Work:
 
   codec_at(getattr(values, 'lambda'))  # Complains before any work.
 
-  def work(source: bytes | Path, task: Task) -> tuple[bytes, str]:
-    code_at = functools.partial(_code, codec_at, read(source))
+  def points(images: list[Image]) -> list[budget.Point]:
+    if bpp is None and psnr is None:
+      return _code_all(codec_at, images, getattr(values, 'lambda'))
     lambdas = pretrained.lambda_range(values.method)
+    coders = [functools.partial(_code, codec_at, image) for image in images]
     if bpp is not None:
-      point = budget.within_bpp(code_at, bpp, lambdas)
-    elif psnr is not None:
-      point = budget.reaching_psnr(code_at, psnr, lambdas)
-    else:
-      point = code_at(getattr(values, 'lambda'))
-    size = f'{len(point.file)} bytes, {point.bpp:.4f} bpp, {point.psnr:.2f} dB'
-    return point.file, f'{size} at lambda {point.lmbda:.5g}'
+      return [budget.within_bpp(code_at, bpp, lambdas) for code_at in coders]
+    assert psnr is not None
+    return [budget.reaching_psnr(code_at, psnr, lambdas) for code_at in coders]
+
+  def work(group: Sequence[tuple[Task, Source]]) -> list[tuple[bytes, str]]:
+    made = []
+    for point in points([read(source) for _, source in group]):
+      size = f'{len(point.file)} bytes, {point.bpp:.4f} bpp, {point.psnr:.2f} dB'
+      made.append((point.file, f'{size} at lambda {point.lmbda:.5g}'))
+    return made
 
   return work
 
 
 def decompressor(values: flags.FlagValues) -> Work:
-  """What turns a file into an image, by the method that the file names."""
-  options = method_options(values)
-  decoders = functools.cache(functools.partial(pretrained.decoder, **options))
+  """What turns files into images, by the methods that they name."""
+  chosen = method_options(values)
+  decoders = functools.cache(functools.partial(pretrained.group_decoder, **chosen))
 
-  def work(source: bytes | Path, task: Task) -> tuple[bytes, str]:
+  def read(source: Source) -> bytes:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if size > 4 * values.max_pixels + 4096:
       raise CodecError(f'too large for an image of {values.max_pixels} pixels')
-    file = source if isinstance(source, bytes) else source.read_bytes()
-    name = methods.of_file(file, max_pixels=values.max_pixels)
-    image = decoders(name)(file)
-    suffix = task.target.suffix if task.target else '.png'
-    return data.image_bytes(image, suffix), f'{image.shape[1]}x{image.shape[0]}, {name}'
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+  def work(group: Sequence[tuple[Task, Source]]) -> list[tuple[bytes, str]]:
+    files = [read(source) for _, source in group]
+    names = [methods.of_file(file, max_pixels=values.max_pixels) for file in files]
+    images: dict[int, Image] = {}
+    for name in set(names):
+      places = [i for i, other in enumerate(names) if other == name]
+      found = decoders(name)([files[i] for i in places])
+      images |= dict(zip(places, found, strict=True))
+    made = []
+    for i, (task, _) in enumerate(group):
+      suffix = task.target.suffix if task.target else '.png'
+      report = f'{images[i].shape[1]}x{images[i].shape[0]}, {names[i]}'
+      made.append((data.image_bytes(images[i], suffix), report))
+    return made
 
   return work
 
@@ -161,21 +182,50 @@ def _code(
   return budget.Point(lmbda, file, metrics.bpp(len(file), *image.shape[:2]), psnr)
 
 
-def _done(task: Task, work: Work, several: bool, force: bool) -> bool:
-  """Makes one file; of several, a failing one is named and leaves the others to go on."""
-  start = time.perf_counter()
+def _code_all(
+  codec_at: Callable[[float], tuple[Codec, Released]], images: list[Image], lmbda: float
+) -> list[budget.Point]:
+  """Of several images together, where the codec can."""
+  codec, released = codec_at(lmbda)
+  if codec.encode_all is None or codec.decode_all is None:
+    return [_code(codec_at, image, lmbda) for image in images]
+  files = codec.encode_all(released, images)
+  points = []
+  for image, file, decoded in zip(images, files, codec.decode_all(released, files), strict=True):
+    bpp = metrics.bpp(len(file), *image.shape[:2])
+    points.append(budget.Point(lmbda, file, bpp, metrics.psnr(image, decoded)))
+  return points
+
+
+def _failures(tasks: list[Task], work: Work, several: bool, force: bool) -> int:
+  """Makes some files; of several, one that fails is named and leaves the others to go on."""
+  start, failed = time.perf_counter(), 0
+  for task, made in zip(tasks, _made(tasks, work), strict=True):
+    try:
+      if isinstance(made, Exception):
+        raise made
+      _write(task, made[0], force)
+    except (CodecError, OSError) as error:
+      line = _named(task, error)
+      if not several:
+        raise CodecError(line) from error
+      print(f'error: {line}', file=sys.stderr)
+      failed += 1
+    else:
+      seconds = (time.perf_counter() - start) / len(tasks)
+      print(f'{task}: {made[1]}, {seconds:.2f} s', file=sys.stderr)
+  return failed
+
+
+def _made(tasks: list[Task], work: Work) -> list[tuple[bytes, str] | Exception]:
+  """What `work` makes, all together; where that fails, each on its own, to see which one it is."""
   try:
-    source = sys.stdin.buffer.read() if task.source is None else task.source
-    file, report = work(source, task)
-    _write(task, file, force)
+    sources = [sys.stdin.buffer.read() if task.source is None else task.source for task in tasks]
+    return [*work(list(zip(tasks, sources, strict=True)))]
   except (CodecError, OSError) as error:
-    line = _named(task, error)
-    if not several:
-      raise CodecError(line) from error
-    print(f'error: {line}', file=sys.stderr)
-    return False
-  print(f'{task}: {report}, {time.perf_counter() - start:.2f} s', file=sys.stderr)
-  return True
+    if len(tasks) == 1:
+      return [error]
+    return [made for task in tasks for made in _made([task], work)]
 
 
 def _named(task: Task, error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The interface every codec has: a NamedTuple of pure functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,5 +59,8 @@ class Codec(NamedTuple):
   apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None  # key=None rounds.
   quantise: Callable[[Released, Image], Any] | None = None  # The integers that a file would hold,
   latents: Callable[[Released, bytes], Any] | None = None  # and those that a file holds.
+  # Of several at a time: the local devices share their transforms.
+  encode_all: Callable[[Released, Sequence[Image]], list[bytes]] | None = None
+  decode_all: Callable[[Released, Sequence[bytes]], list[Image]] | None = None
   loss: Callable[..., Any] | None = None
   optimizer: Any | None = None  # optax.GradientTransformation.

@@ -10,3 +10,6 @@ class Latents(NamedTuple):
 
   q: np.ndarray  # i64[h, w, C], symbols of the latents.
   z: np.ndarray  # i64[h', w', C'], of the hyper-latents; empty where there are none.
+  mean: np.ndarray | float = (
+    0.0  # f64[h, w, C] in 2^-8 symbols: what was subtracted before rounding.
+  )

@@ -1,6 +1,6 @@
 """From the parts of a learned method to its codec: images to files and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress_jax import bitstream, coder
+from compress_jax import bitstream, coder, tiles
 from compress_jax.codec import Array, Codec, CodecError, Coded, Image, Key, Level, Params
-from compress_jax.exact import mixture
+from compress_jax.exact import mixture, rates
 from compress_jax.latents import Latents
 from compress_jax.layers import Frame
 from compress_jax.levels import level_of
@@ -28,10 +28,10 @@ class Scheme(NamedTuple):
   method_id: int
   cell: int  # Pixels of a latent's side.
   symbols: Callable[[int, int], int]  # How many a file with a grid of h x w latents holds.
-  quantise: Callable[[Released, Image, int], Latents]  # At a level.
+  quantise: Callable[[Released, Sequence[Image], int], list[Latents]]  # At a level.
   write: Callable[[Any, coder.Writer, Latents, int], None]  # Given the method's Coding.
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
-  synthesise: Callable[[Released, Latents, int], np.ndarray]  # f32[cell * h, cell * w, 3].
+  synthesise: Callable[[Released, Sequence[np.ndarray]], list[np.ndarray]]  # Of y_hat.
   export: Callable[[Params, list[Image]], Released]
   transposes: bool = False  # Codes tall images on their side.
 
@@ -48,19 +48,25 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
     coded: Any = model.apply({'params': params}, x, level, key)
     return coded
 
-  def encode(released: Released, image: Image) -> bytes:
-    height, width = bitstream.check_image(image)
-    flags = _TRANSPOSED if scheme.transposes and height > width else 0
-    latents = scheme.quantise(released, _turned(image, flags), level)
-    writer = coder.Writer()
-    scheme.write(released.coding, writer, latents, level)
-    header = bitstream.Header(scheme.method_id, height, width, level, flags, released.model_id)
-    return bitstream.pack(header, writer.finish())
+  def encode_all(released: Released, images: Sequence[Image]) -> list[bytes]:
+    sides = [_side(scheme, image) for image in images]
+    turned = [_turned(image, side) for image, side in zip(images, sides, strict=True)]
+    files = []
+    coded = scheme.quantise(released, turned, level)
+    for image, side, latents in zip(images, sides, coded, strict=True):
+      writer = coder.Writer()
+      scheme.write(released.coding, writer, latents, level)
+      height, width = image.shape[:2]
+      header = bitstream.Header(scheme.method_id, height, width, level, side, released.model_id)
+      files.append(bitstream.pack(header, writer.finish()))
+    return files
 
-  def decode(released: Released, data: bytes) -> Image:
-    header, latents, _ = _read(scheme, released, data)
-    x_hat = pixels(scheme.synthesise(released, latents, header.level))
-    return np.ascontiguousarray(_turned(x_hat, header.flags)[: header.height, : header.width])
+  def decode_all(released: Released, files: Sequence[bytes]) -> list[Image]:
+    read = [_read(scheme, released, data)[:2] for data in files]
+    table = released.coding.rates
+    y_hats = [rates.dequantise(held.q, table, header.level, held.mean) for header, held in read]
+    found = scheme.synthesise(released, y_hats)
+    return [_cropped(x_hat, header) for x_hat, (header, _) in zip(found, read, strict=True)]
 
   def split(released: Released, data: bytes) -> Mapping[str, float]:
     bits = _read(scheme, released, data)[2]
@@ -71,13 +77,29 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
     return _read(scheme, released, data)[1]
 
   def quantise(released: Released, image: Image) -> Latents:
-    height, width = bitstream.check_image(image)
-    flags = _TRANSPOSED if scheme.transposes and height > width else 0
-    return scheme.quantise(released, _turned(image, flags), level)
+    return scheme.quantise(released, [_turned(image, _side(scheme, image))], level)[0]
 
   return Codec(
-    encode, decode, split, init, scheme.export, apply, quantise=quantise, latents=latents
+    encode=lambda released, image: encode_all(released, [image])[0],
+    decode=lambda released, data: decode_all(released, [data])[0],
+    split=split,
+    init=init,
+    export=scheme.export,
+    apply=apply,
+    quantise=quantise,
+    latents=latents,
+    encode_all=encode_all,
+    decode_all=decode_all,
   )
+
+
+def runner(largest: int) -> Callable[[Transform, Params, Sequence[np.ndarray]], list[np.ndarray]]:
+  """`tiles.run_many` with tiles of at most so many cells a side."""
+
+  def run(transform: Transform, params: Params, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return tiles.run_many(transform, params, list(xs), largest=largest)
+
+  return run
 
 
 def transform(
@@ -109,11 +131,24 @@ def pixels(x_hat: np.ndarray) -> Image:
   return np.rint(np.clip(x_hat, 0, 1) * 255).astype(np.uint8)
 
 
+def _side(scheme: Scheme, image: Image) -> int:
+  """The flags of an image that may be coded."""
+  height, width = bitstream.check_image(image)
+  return _TRANSPOSED if scheme.transposes and height > width else 0
+
+
 def _turned(image: np.ndarray, flags: int) -> np.ndarray:
   return np.ascontiguousarray(image.transpose(1, 0, 2)) if flags & _TRANSPOSED else image
 
 
-def _read(scheme: Scheme, released: Released, data: bytes) -> tuple[Any, Latents, Mapping]:
+def _cropped(x_hat: np.ndarray, header: bitstream.Header) -> Image:
+  image = _turned(pixels(x_hat), header.flags)
+  return np.ascontiguousarray(image[: header.height, : header.width])
+
+
+def _read(
+  scheme: Scheme, released: Released, data: bytes
+) -> tuple[bitstream.Header, Latents, Mapping[str, float]]:
   header, payload = bitstream.unpack(data)
   if header.method != scheme.method_id:
     raise CodecError(f'the file was written by method number {header.method}, not by {scheme.name}')

@@ -4,7 +4,7 @@ import bisect
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,20 @@ def lambda_range(method: str) -> tuple[float, float]:
 
 def decoder(method: str, **options: Any) -> Callable[[bytes], Image]:
   """What decodes the files of one of our methods or of a classical codec, of any point."""
+  decode = group_decoder(method, **options)
+  return lambda file: decode([file])[0]
+
+
+def group_decoder(method: str, **options: Any) -> Callable[[Sequence[bytes]], list[Image]]:
+  """The same for several files at a time, which learned methods spread over the local devices."""
   if method in baselines.CODECS:
     anchor = baselines.CODECS[method]
-    return functools.partial(anchor.factory(quality=anchor.qualities[0]).decode, ())
-  codec, released = pretrained(method, **options)
-  return functools.partial(codec.decode, released)
+    codec, released = anchor.factory(quality=anchor.qualities[0]), ()
+  else:
+    codec, released = pretrained(method, **options)
+  if codec.decode_all is not None:
+    return functools.partial(codec.decode_all, released)
+  return lambda files: [codec.decode(released, file) for file in files]
 
 
 def check_options(method: str, factory: Callable, options: Mapping[str, Any]) -> None:

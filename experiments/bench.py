@@ -1,6 +1,7 @@
 """Benchmarks: python -m experiments.bench COMMAND [--flags], or COMMAND --help.
 
 kmeans   time and memory to equal inertia beside scikit-learn and faiss
+codec    encoding and decoding of the learned methods, also beside CompressAI
 """
 
 import sys
@@ -9,9 +10,12 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from compress_jax.command import guarded
-from experiments import bench_kmeans
+from experiments import bench_codec, bench_kmeans
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {'kmeans': bench_kmeans.main}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+  'kmeans': bench_kmeans.main,
+  'codec': bench_codec.main,
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -24,6 +24,8 @@ Prints one line of JSON; seconds are medians in a warm process:
   encode, decode: u8 image to bytes and back; analysis, hyper_analysis, hyper_synthesis,
   synthesis: each network alone; encode_rest, decode_rest: what the networks do not explain;
   bpp: of all bytes; nonzero: symbols of y that are not 0, per pixel.
+Measure on idle cores: PyTorch's threads wait for each other, and where something else runs on
+a core, two of them were seen to take ten times as long as --threads=1 does.
 """
 
 import argparse
@@ -43,7 +45,7 @@ from PIL import Image
 MODELS = {'cheng2020-anchor': Cheng2020Anchor, 'cheng2020-attn': Cheng2020Attention}
 HEADER = struct.Struct('>6I')  # Height, width, rows and columns of z, bytes of y and z.
 CELL = 64  # Pixels of a hyper-latent's side.
-WITHIN = 0.03  # Of the bits per pixel asked for.
+WITHIN = 0.05  # Of the bits per pixel asked for.
 
 
 def encode(model: Any, image: np.ndarray) -> bytes:
@@ -86,7 +88,7 @@ def build(name: str, channels: int, x: torch.Tensor, bits: float) -> Any:
     y = spread(tail, features, middle)
     head.bias[:channels] = middle  # The first half are scales, the second means.
     got = estimate(model, y)
-    if abs(got / bits - 1) < WITHIN / 4:
+    if abs(got / bits - 1) < WITHIN / 10:
       break
     low, high = (middle, high) if got < bits else (low, middle)
   model.update(force=True)

@@ -28,8 +28,8 @@ def test_the_factory_gets_lambda_and_options(fake_method):
 def test_a_wrong_choice_is_told_the_right_ones(fake_method):
   with pytest.raises(CodecError, match="no method 'jpg'; there are: kmeans"):
     pre.pretrained('jpg')
-  with pytest.raises(CodecError, match="'gmm' is not there yet; there are: kmeans"):
-    pre.pretrained('gmm')
+  with pytest.raises(CodecError, match="gmm has no option 'channels': its model has them all"):
+    pre.pretrained('gmm', channels=8)
   with pytest.raises(CodecError, match="kmeans has no option 'color'; it has: colour"):
     pre.pretrained('kmeans', color='rgb')
   for lmbda in (0, -1, float('nan'), float('inf'), '0.1'):

@@ -69,7 +69,8 @@ def read(
   """
   z = hyper.read(reader, coding.prior, hyper.grid(height, width, HYPER_CELL))
   bits_z = reader.bits
-  model = _mixture(predict(coding, z, (height, width), level))
+  predicted = predict(coding, z, (height, width), level)
+  model = _mixture(predicted)
   channels = coding.rates.gain.shape[1]
   runs = pairwise(_bounds(height * width, channels))
   parts = [
@@ -77,7 +78,7 @@ def read(
     for start, stop in runs
   ]
   q = np.concatenate(parts).reshape(height, width, channels)
-  return Latents(q, z), {'z': bits_z, 'y': reader.bits - bits_z}
+  return Latents(q, z, predicted.mean), {'z': bits_z, 'y': reader.bits - bits_z}
 
 
 def make(

@@ -53,20 +53,19 @@ def codec(
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> learned.Scheme:
-  run = functools.partial(tiles.run, largest=_LARGEST)
+  run = learned.runner(_LARGEST)
   nets = networks.transforms(model)
   mirrored = functools.partial(learned.unframed, nets['analysis'], 'analysis')
   analysis = tiles.Transform(mirrored, _CELL, 1, 0, networks.MARGIN, 'mirror')
   synthesis = learned.transform(nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO)
 
-  def quantise(released: Released, image: Image, level: int) -> Latents:
-    y = run(analysis, released.encoder, image)
+  def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
     nothing = np.zeros((0, 0, 0), np.int64)
-    return Latents(rates.quantise(y, released.coding.rates, level), nothing)
+    ys = run(analysis, released.encoder, images)
+    return [Latents(rates.quantise(y, released.coding.rates, level), nothing) for y in ys]
 
-  def synthesise(released: Released, latents: Latents, level: int) -> np.ndarray:
-    y_hat = rates.dequantise(latents.q, released.coding.rates, level)
-    return run(synthesis, released.decoder, y_hat)
+  def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return run(synthesis, released.decoder, y_hats)
 
   def export(params: Params, images: list[Image]) -> Released:
     del images  # Static tables need no calibration.

@@ -5,11 +5,12 @@ writes and reads its latents in integers.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from compress_jax import floats, learned, tiles
+from compress_jax import floats, learned
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gan as coding
 from compress_jax.exact import hyper as hyper_latents
@@ -58,27 +59,21 @@ def codec(
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> learned.Scheme:
-  run = functools.partial(tiles.run, largest=_LARGEST)
+  run = learned.runner(_LARGEST)
   nets = networks.transforms(model)
   analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
   hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
   synthesis = learned.transform(nets, 'synthesis', (1, _CELL), 2 * model.blocks + 4)
 
-  def analyse(encoder: Params, image: Image) -> tuple[np.ndarray, np.ndarray]:
-    y = run(analysis, encoder, image)
-    return y, run(hyper_analysis, encoder, y)
+  def analyse(encoder: Params, images: Sequence[Image]) -> list[tuple[np.ndarray, np.ndarray]]:
+    ys = run(analysis, encoder, images)
+    return list(zip(ys, run(hyper_analysis, encoder, ys), strict=True))
 
-  def quantise(released: Released, image: Image, level: int) -> Latents:
-    y, z = analyse(released.encoder, image)
-    own: Coding = released.coding
-    symbols = hyper_latents.quantise(z, own.prior)
-    mean = coding.predict(own, symbols, y.shape[:2], level).mean
-    return Latents(rates.quantise(y, own.rates, level, mean), symbols)
+  def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
+    return [_quantise(released.coding, y, z, level) for y, z in analyse(released.encoder, images)]
 
-  def synthesise(released: Released, latents: Latents, level: int) -> np.ndarray:
-    own: Coding = released.coding
-    mean = coding.predict(own, latents.z, latents.q.shape[:2], level).mean
-    return run(synthesis, released.decoder, rates.dequantise(latents.q, own.rates, level, mean))
+  def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return run(synthesis, released.decoder, y_hats)
 
   def export(params: Params, images: list[Image]) -> Released:
     encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
@@ -87,7 +82,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
       networks.float_layers(params['hyper_scale']),
       floats.rates_of(params['log_gains']),
       floats.prior_of(networks.prior(model), params['prior']),
-      [analyse(encoder, image)[1] for image in images],
+      [z for _, z in analyse(encoder, images)],
     )
     return release(encoder, {'synthesis': params['synthesis']}, made)
 
@@ -106,3 +101,9 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     synthesise=synthesise,
     export=export,
   )
+
+
+def _quantise(own: Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+  symbols = hyper_latents.quantise(z, own.prior)
+  mean = coding.predict(own, symbols, y.shape[:2], level).mean
+  return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean)

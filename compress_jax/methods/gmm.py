@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress_jax import floats, learned, tiles
+from compress_jax import floats, learned
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gmm as coding
 from compress_jax.exact import hyper, rates
@@ -60,25 +60,25 @@ def codec(
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> learned.Scheme:
-  run = functools.partial(tiles.run, largest=96 if model.channels <= 128 else 64)
+  run = learned.runner(96 if model.channels <= 128 else 64)
   nets = networks.transforms(model)
   analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
   hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
   synthesis = learned.transform(nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO)
 
-  def analyse(encoder: Params, image: Image) -> tuple[np.ndarray, np.ndarray]:
-    y = run(analysis, encoder, image)
-    return y, run(hyper_analysis, encoder, y)
+  def analyse(encoder: Params, images: Sequence[Image]) -> list[tuple[np.ndarray, np.ndarray]]:
+    ys = run(analysis, encoder, images)
+    return list(zip(ys, run(hyper_analysis, encoder, ys), strict=True))
 
-  def quantise(released: Released, image: Image, level: int) -> Latents:
-    y, z = analyse(released.encoder, image)
+  def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
     own: Coding = released.coding
-    return Latents(rates.quantise(y, own.rates, level), hyper.quantise(z, own.prior))
+    return [
+      Latents(rates.quantise(y, own.rates, level), hyper.quantise(z, own.prior))
+      for y, z in analyse(released.encoder, images)
+    ]
 
-  def synthesise(released: Released, latents: Latents, level: int) -> np.ndarray:
-    return run(
-      synthesis, released.decoder, rates.dequantise(latents.q, released.coding.rates, level)
-    )
+  def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return run(synthesis, released.decoder, y_hats)
 
   def export(params: Params, images: list[Image]) -> Released:
     encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
@@ -87,7 +87,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
       floats.rates_of(params['log_gains']),
       floats.prior_of(networks.prior(model), params['prior']),
       model.mixtures,
-      [analyse(encoder, image) for image in images],
+      analyse(encoder, images),
     )
     return release(encoder, {'synthesis': params['synthesis']}, made)
 
