@@ -98,6 +98,8 @@ class Factorized(nn.Module):
     """Probability f32[B, H, W, C] of the unit interval around z f32[B, H, W, C]."""
     flat = z.reshape(-1, self.channels).T
     low, high = self.logits(flat - 0.5), self.logits(flat + 0.5)
-    sign = -jnp.sign(low + high)  # Differences in the tail where sigmoids do not round to 1.
+    sign = jnp.where(
+      low + high > 0, -1.0, 1.0
+    )  # Differences in the tail where sigmoids do not round to 1.
     mass = jnp.abs(jax.nn.sigmoid(sign * high) - jax.nn.sigmoid(sign * low))
     return mass.T.reshape(z.shape)

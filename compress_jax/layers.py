@@ -67,14 +67,6 @@ def pixel_shuffle(x: Array) -> Array:
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
-def space_to_depth(x: Array, by: int) -> Array:
-  """f32[B, H, W, C] to f32[B, H / by, W / by, by * by * C]: the inverse of shuffling."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // by, by, width // by, by, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, height // by, width // by, by * by * channels)
-
-
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: str = 'SAME') -> Array:
   """Cross-correlation of f32[B, H, W, Cin] with f32[k, k, Cin, Cout].
 
@@ -83,7 +75,7 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: str = 'SAME') ->
   size = kernel.shape[0]
   if size == 1:  # Matrix products are faster than XLA's 1x1 convolutions.
     return jnp.einsum('bhwi,io->bhwo', x[:, ::stride, ::stride], kernel[0, 0])
-  around = (size // 2, (size - 1) // 2) if size % 2 == 0 else (size // 2, size // 2)
+  around = (size // 2, size // 2)
   pads: str | list[tuple[int, int]] = [around, around] if padding == 'SAME' else 'VALID'
   return lax.conv_general_dilated(
     x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -105,14 +97,14 @@ class Conv(nn.Module):
   kernel: int = 3
   stride: int = 1
   padding: str = 'SAME'
-  init: Callable = initial()
+  kernel_init: Callable = initial()
   bias_init: Callable = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """f32[B, H, W, Cin] to f32[B, H / stride, W / stride, features]."""
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.init, shape)
+    kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', self.bias_init, (self.features,))
     x = masked(x, frame) if self.kernel > 1 else x
     return convolve(x, kernel, self.stride, self.padding) + bias

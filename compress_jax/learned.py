@@ -14,7 +14,7 @@ from compress_jax.exact import mixture, rates
 from compress_jax.latents import Latents
 from compress_jax.layers import Frame
 from compress_jax.levels import level_of
-from compress_jax.released import Released
+from compress_jax.released import Released, flatten
 from compress_jax.tiles import Transform
 
 _TRANSPOSED = 1  # Header flag.
@@ -47,6 +47,12 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
   def apply(params: Params, x: Array, level: Level, key: Key | None) -> Coded:
     coded: Any = model.apply({'params': params}, x, level, key)
     return coded
+
+  def export(params: Params, images: list[Image]) -> Released:
+    for name, value in flatten(params, 'params').items():
+      if not np.isfinite(value).all():
+        raise CodecError(f'{name} holds numbers that are not finite')
+    return scheme.export(params, images)
 
   def encode_all(released: Released, images: Sequence[Image]) -> list[bytes]:
     sides = [_side(scheme, image) for image in images]
@@ -84,7 +90,7 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
     decode=lambda released, data: decode_all(released, [data])[0],
     split=split,
     init=init,
-    export=scheme.export,
+    export=export,
     apply=apply,
     quantise=quantise,
     latents=latents,

@@ -12,6 +12,10 @@ from safetensors.numpy import save
 from compress_jax.codec import CodecError
 from compress_jax.writing import write_atomically
 
+# What a bad file can raise: types that NumPy lacks are attributes that it lacks.
+UNREADABLE: tuple[type[Exception], ...] = (OSError, SafetensorError, AttributeError, LookupError)
+UNREADABLE += (RecursionError, TypeError, ValueError)
+
 
 def write(
   path: str | Path,
@@ -22,7 +26,9 @@ def write(
 ) -> None:
   """Writes a model; `config` names its method and the options of its factory."""
   # One key of metadata: the order of several differs from run to run.
-  data = save(dict(arrays), {'config': json.dumps(config)})
+  # It writes memory as it lies: arrays in another order than C's would come back scrambled.
+  ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+  data = save(ordered, {'config': json.dumps(config)})
   write_atomically(Path(path), data, overwrite=overwrite)
 
 
@@ -38,7 +44,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       config = json.loads(file.metadata()['config'])
     if not isinstance(config, dict):
       raise ValueError('its config is no object')
-  except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+  except UNREADABLE as error:
     reason = 'no such file' if isinstance(error, FileNotFoundError) else error
     raise CodecError(f'{path} is not a model file: {reason}') from error
   return arrays, config

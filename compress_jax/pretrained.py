@@ -81,7 +81,8 @@ def _load_model(method: str, path: Path, stamp: int) -> tuple[dict[str, Any], Re
   module = methods.method(method)
   options = config.get('options', {})
   check_options(method, module.codec, options)
-  return options, from_arrays(arrays, module.Coding)
+  released = from_arrays(arrays, module.Coding, module.check)
+  return options, released
 
 
 def lambda_range(method: str) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 A `coding` is a NamedTuple of integers, integer arrays, NamedTuples of them and integer networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
 
 import jax
@@ -60,24 +60,39 @@ def to_arrays(released: Released) -> dict[str, np.ndarray]:
 
 
 def halve(params: Params) -> Params:
-  """Weights that fit 16 bits, as float32."""
+  """Weights that fit 16 bits, as float32.
+
+  Raises:
+    CodecError: one is too large for that.
+  """
+  largest = max(float(np.abs(v).max(initial=0)) for v in jax.tree.leaves(params))
+  if largest > np.finfo(np.float16).max:
+    raise CodecError(f'a weight of {largest:g} does not fit 16 bits')
   return jax.tree.map(lambda v: np.asarray(v, np.float16).astype(np.float32), params)
 
 
 def _halved(array: np.ndarray) -> np.ndarray:
   """In 16 bits where they lose nothing."""
-  half = array.astype(np.float16)
+  with np.errstate(over='ignore'):
+    half = array.astype(np.float16)
   return half if np.array_equal(half.astype(array.dtype), array) else array
 
 
-def from_arrays(arrays: Arrays, kind: type) -> Released:
-  """The model that `to_arrays` took apart; `kind` is the class of its coding.
+def from_arrays(arrays: Arrays, kind: type, check: Callable[[Any], None]) -> Released:
+  """The model that `to_arrays` took apart.
+
+  Args:
+    arrays: by name.
+    kind: the class of its coding.
+    check: raises CodecError where the parts of a coding do not fit together.
 
   Raises:
     CodecError: an array is missing, or they do not fit together.
   """
   encoder, decoder = unflatten(arrays, 'encoder'), unflatten(arrays, 'decoder')
-  return release(encoder, decoder, _coding(arrays, 'coding', kind))
+  coding = _coding(arrays, 'coding', kind)
+  check(coding)
+  return release(encoder, decoder, coding)
 
 
 def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:
@@ -104,8 +119,8 @@ def _coding(arrays: Arrays, prefix: str, kind: type) -> Any:
       fields[name] = layers.from_arrays(arrays, path)
     elif hasattr(hint, '_fields'):
       fields[name] = _coding(arrays, path, hint)
-    elif path not in arrays:
-      raise CodecError(f'the model lacks {path}')
+    elif path not in arrays or arrays[path].dtype.kind != 'i':
+      raise CodecError(f'the model lacks integers named {path}')
     else:
-      fields[name] = int(arrays[path][0]) if hint is int else arrays[path].astype(np.int64)
+      fields[name] = int(arrays[path].sum()) if hint is int else arrays[path].astype(np.int64)
   return kind(**fields)

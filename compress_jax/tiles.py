@@ -8,6 +8,7 @@ by the reach of the network, and the network is told where the image lies in the
 the rounding of floats, the numbers are those of one run on the whole image.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from typing import Literal, NamedTuple
@@ -18,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from compress_jax.codec import Array, CodecError, Params
 
-BUCKETS = (2, 4, 8, 16, 32, 48, 64, 96)  # Sides of the arrays, in cells.
+BUCKETS = (2, 4, 8, 16, 32, 48, 64, 80, 96)  # Sides of the arrays, in cells.
 
 Apply = Callable[..., Array]
 
@@ -66,7 +67,8 @@ def plan(height: int, width: int, halo: int, *, largest: int) -> list[Tile]:
   """Covers height x width cells with tiles whose kept parts touch but do not overlap.
 
   A side of at most `largest` cells is rounded up to one of BUCKETS, or to `largest`; a longer
-  one is cut into tiles of `largest` cells that overlap by 2 * halo, the last two by more.
+  one is cut into tiles of whichever of these sizes computes the fewest cells, which overlap by
+  2 * halo, the last two by more.
 
   Raises:
     CodecError: a tile of `largest` cells would keep nothing of a side that must be cut.
@@ -116,15 +118,23 @@ def run_many(
 
 def _spans(side: int, halo: int, largest: int) -> list[Span]:
   """The spans of one axis."""
+  sizes = [size for size in {*BUCKETS, largest} if size <= largest]
   if side <= largest:
-    size = min(bucket for bucket in (*BUCKETS, largest) if side <= bucket <= largest)
+    size = min(size for size in sizes if side <= size)
     return [Span(0, size, 0, side)]
-  step = largest - 2 * halo
-  if step < 1:
+  if largest <= 2 * halo:
     raise CodecError(f'tiles of {largest} cells are too small for a halo of {halo}')
-  starts = [*range(0, side - largest, step), side - largest]
+  size = min(sizes, key=lambda size: (_computed(side, size, halo), -size))
+  step = size - 2 * halo
+  starts = [*range(0, side - size, step), side - size]
   cuts = [0, *(start + halo for start in starts[1:]), side]
-  return [Span(start, largest, *kept) for start, kept in zip(starts, pairwise(cuts), strict=True)]
+  return [Span(start, size, *kept) for start, kept in zip(starts, pairwise(cuts), strict=True)]
+
+
+def _computed(side: int, size: int, halo: int) -> float:
+  """Cells that tiles of a size compute along a side."""
+  step = size - 2 * halo
+  return math.inf if step < 1 else size * (1 + -(-(side - size) // step))
 
 
 def _grid(transform: Transform, x: np.ndarray) -> tuple[int, int]:

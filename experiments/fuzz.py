@@ -65,8 +65,8 @@ def with_checksum(file: bytes) -> bytes:
   """The file with lengths and CRC-32 mended, so that damage reaches the decoder."""
   body = bytearray(file[:-4])
   try:
-    at = bitstream.read_varint(body, bitstream.read_varint(body, 8)[1])[1] + 1
-    end = bitstream.read_varint(body, at)[1]
+    at = bitstream.read_varint(file, bitstream.read_varint(file, 8)[1])[1] + 1
+    end = bitstream.read_varint(file, at)[1]
     body[at:end] = bitstream.varint(len(body) - end)
   except CodecError:
     pass

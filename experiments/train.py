@@ -65,7 +65,7 @@ def optimizer(lr: float, steps: int) -> optax.GradientTransformation:
 
 
 def make_step(codec: Codec, tx: optax.GradientTransformation) -> Callable:
-  """Returns jitted `step(params, average, opt_state, images, key)`."""
+  """Returns jitted `step(params, average, opt_state, images, key, count)`."""
 
   def loss(params, x, key):
     key_level, key_noise = jax.random.split(key)
@@ -74,11 +74,12 @@ def make_step(codec: Codec, tx: optax.GradientTransformation) -> Callable:
     coded = codec.apply(params, x, level, key_noise)
     return losses.rate_distortion(x, coded, quantization.lambda_of(level))
 
-  def step(params, average, opt_state, images, key):
+  def step(params, average, opt_state, images, key, count):
     grads, metrics = jax.grad(loss, has_aux=True)(params, images / 255.0, key)
     updates, opt_state = tx.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
-    average = jax.tree.map(lambda a, p: _AVERAGE * a + (1 - _AVERAGE) * p, average, params)
+    decay = jnp.minimum(_AVERAGE, count / (count + 9))  # Forgets the start sooner.
+    average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
     return params, average, opt_state, metrics
 
   return jax.jit(step, donate_argnums=(0, 1, 2))
@@ -110,7 +111,7 @@ def train(values: flags.FlagValues) -> int:
   stream = batches(images, values.batch, values.crop, values.seed)
   for i, batch in zip(range(1, values.steps + 1), stream, strict=False):
     params, average, opt_state, metrics = step(
-      params, average, opt_state, batch, jax.random.fold_in(key, i)
+      params, average, opt_state, batch, jax.random.fold_in(key, i), i
     )
     total = metrics if total is None else jax.tree.map(jnp.add, total, metrics)
     if i % 100 == 0 or i == values.steps:

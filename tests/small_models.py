@@ -65,6 +65,12 @@ def photographs():
   return dict(data.sample_photographs())
 
 
+def strips():
+  """Of each photograph u8[90, 440, 3]: 6 x 28 latents of gmm and gan, 12 x 55 of cae."""
+  tops = {name: (len(image) - 90) // 2 for name, image in photographs().items()}
+  return [image[tops[name] :][:90, 5:445] for name, image in photographs().items()]
+
+
 def apply_whole(network, weights, x):
   """A network on f32[H, W, C], in one run on just that array, without a frame."""
   return np.asarray(_compiled(network)(weights, jnp.asarray(x, jnp.float32)[None]))[0]
@@ -81,39 +87,36 @@ def _compiled(network):
 
 @functools.cache
 def _apply(method):
-  return jax.jit(lambda params, x, level: load(method)[0].apply(params, x, level, None))
+  def run(params, x, level):
+    with jax.default_matmul_precision('highest'):
+      return load(method)[0].apply(params, x, level, None)
+
+  return jax.jit(run)
 
 
-def apply(method, images, level):
-  """The `Coded` of u8[B, H, W, 3] at a level, by the float model."""
-  x = jnp.asarray(images, jnp.float32) / 255
-  with jax.default_matmul_precision('highest'):
-    return _apply(method)(params(method), x, jnp.full(len(images), level))
+def apply(method, image, level):
+  """The `Coded` of u8[H, W, 3] at a level, by the float model."""
+  return _apply(method)(params(method), image[None] / 255, jnp.full(1, level, jnp.int32))
 
 
-def analyse_whole(method, released, image):
+def analyse_whole(method, image):
   """Latents f32[h, w, C] and hyper-latents, None for cae, of an image on its own."""
-  networks = NETWORKS[method]
-  nets = networks.transforms(MODELS[method])
-  x = extended(image / 255.0, networks.CELL)
-  if method == 'cae':
-    x = np.pad(x, [(networks.MARGIN, networks.MARGIN)] * 2 + [(0, 0)], 'reflect')
-  y = apply_whole(nets['analysis'], released.encoder['analysis'], x)
+  fine = {**params(method), 'log_gains': jnp.full_like(params(method)['log_gains'], np.log(2**16))}
+  y = np.asarray(
+    _apply(method)(fine, image[None] / 255, jnp.zeros(1, jnp.int32)).y_hat[0]
+  )  # Hardly rounded.
   if method == 'cae':
     return y, None
-  z = extended(y, networks.HYPER_CELL)
-  return y, apply_whole(nets['hyper_analysis'], released.encoder['hyper_analysis'], z)
-
-
-def extended(x, cell):
-  """To whole cells, by repeating the edge."""
-  return np.pad(x, ((0, -x.shape[0] % cell), (0, -x.shape[1] % cell), (0, 0)), 'edge')
+  cell = NETWORKS[method].HYPER_CELL
+  extended = np.pad(y, ((0, -y.shape[0] % cell), (0, -y.shape[1] % cell), (0, 0)), 'edge')
+  network = NETWORKS[method].transforms(MODELS[method])['hyper_analysis']
+  return y, apply_whole(network, params(method)['hyper_analysis'], extended)
 
 
 def digest(latents):
-  """SHA-256 of the symbols that a file holds."""
+  """SHA-256 of the symbols of a file, and of the means that gan adds to them."""
   sha = hashlib.sha256()
-  for symbols in (latents.q, latents.z):
+  for symbols in map(np.asarray, latents):
     sha.update(f'{symbols.shape}'.encode() + symbols.astype('<i4').tobytes())
   return sha.hexdigest()
 
@@ -126,7 +129,11 @@ def synthesise_whole(method, released, latents, level):
   return 255 * np.clip(x_hat, 0, 1)
 
 
-def force_tiles(monkeypatch, buckets=(), smallest=6):
+# Two sides of arrays for all images of the tests: XLA compiles for every shape anew.
+FEW_SHAPES = {'buckets': (8,), 'smallest': 28}
+
+
+def force_tiles(monkeypatch, *, buckets=(), smallest=6):
   """Cuts every image into the smallest tiles, except those that fit one of `buckets` (cells)."""
   run_many = tiles.run_many
 

@@ -186,7 +186,11 @@ def test_a_budget_is_met(tmp_path, capsys):
     (['--method=jpg'], 2, '<kmeans|gan|cae|gmm>'),
     (['--lambda=much'], 2, '--lambda=much'),
     (['--mode=compress'], 2, 'needs --input'),
-    (['--mode=compress', '--input=x', '--output=-', '--method=cae', '--set=a=1'], 1, "no option 'a'"),
+    (
+      ['--mode=compress', '--input=x', '--output=-', '--method=cae', '--set=a=1'],
+      1,
+      "no option 'a'",
+    ),
     (['--mode=decompress', '--input=-', '--output=/'], 1, '/ is a folder'),
     (['--mode=decompress', '--input=x'], 2, 'needs --output'),
     (['stray'], 2, "'stray'"),

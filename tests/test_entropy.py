@@ -178,12 +178,21 @@ def test_medians_are_the_middle_quantiles_or_zero():
   assert not np.asarray(prior.apply({'params': params}, method=prior.medians)).any()
 
 
-def test_the_factorised_tail_stays_accurate_on_both_sides():
-  """A plain logistic: where sigmoids round to 1, differences of them would be 0."""
+def logistic(z):
+  """The likelihoods of f32[n] under a factorised prior that is the plain logistic."""
   prior = Factorized(1, (), quantiled=False)
   params = {'matrix0': np.full((1, 1, 1), np.log(np.expm1(1)), np.float32)}
   params['bias0'] = np.zeros((1, 1, 1), np.float32)
-  z = np.array([-18.0, 18.0], np.float32).reshape(1, 1, 2, 1)
-  found = np.asarray(jax.jit(prior.apply)({'params': params}, z)).ravel()
+  return np.asarray(jax.jit(prior.apply)({'params': params}, z.reshape(1, 1, -1, 1))).ravel()
+
+
+def test_the_factorised_tail_stays_accurate_on_both_sides():
+  """Where sigmoids round to 1, differences of them would be 0."""
   want = special.expit(-17.5) - special.expit(-18.5)
+  found = logistic(np.array([-18.0, 18.0], np.float32))
   np.testing.assert_allclose(found, [want, want], rtol=1e-4)
+
+
+def test_the_middle_of_a_symmetric_density_is_its_most_likely_symbol():
+  found = logistic(np.array([-1.0, 0.0, 1.0], np.float32))
+  assert found[1] == pytest.approx(special.expit(0.5) - special.expit(-0.5), rel=1e-4)

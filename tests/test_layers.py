@@ -198,11 +198,6 @@ def test_a_pixel_shuffle_lays_channels_out_by_row_then_column():
   np.testing.assert_array_equal(found[0, :, :, 1], [[1, 3], [5, 7]])
 
 
-def test_space_to_depth_inverts_the_shuffle():
-  x = normal(2, 3, 5, 8)
-  np.testing.assert_array_equal(layers.space_to_depth(layers.pixel_shuffle(x), 2), x)
-
-
 @pytest.mark.parametrize('kernel', [3, 5])
 def test_an_impulse_through_a_transposed_convolution_is_its_turned_kernel(kernel):
   weights = np.arange(1.0, kernel**2 + 1, dtype=np.float32).reshape(kernel, kernel, 1, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress_jax import layers
+from compress_jax import layers, learned
 from compress_jax.methods import cae as cae_method
 from compress_jax.methods import gan as gan_method
 from compress_jax.methods import gmm as gmm_method
@@ -123,27 +123,30 @@ def test_the_discriminator_has_its_parameters_and_judges_patches_of_eight_pixels
 def test_the_discriminator_sees_kernels_of_norm_one_and_sends_no_gradient_to_the_latents():
   module, shapes, x, y_hat = discriminator((4, 4, 4, 4), 32, 5)
   rng = np.random.default_rng(0)
-  variables = jax.tree.map(lambda v: rng.normal(size=v.shape).astype(np.float32), shapes)
-  variables['params'] = random(shapes['params'], lambda shape: rng.normal(size=shape))
-  x, y_hat = (rng.normal(size=v.shape).astype(np.float32) for v in (x, y_hat))
+  params = random(shapes['params'], lambda shape: rng.normal(size=shape))
+  stats = start = jax.tree.map(lambda v: rng.normal(size=v.shape), shapes['batch_stats'])
+  x, y_hat = (rng.normal(size=v.shape) for v in (x, y_hat))
 
   @jit
-  def logits(params, stats, y_hat):
-    variables = {'params': params, 'batch_stats': stats}
-    return module.apply(variables, x, y_hat, update=True, mutable=['batch_stats'])
+  def judged(params, stats, x, y_hat):
+    def total(x, y_hat):
+      variables = {'params': params, 'batch_stats': stats}
+      out, updated = module.apply(variables, x, y_hat, update=True, mutable=['batch_stats'])
+      return out.sum(), (out, updated['batch_stats'])
 
-  params, stats = variables['params'], variables['batch_stats']
+    grads, aux = jax.grad(total, (0, 1), has_aux=True)(x, y_hat)
+    return *aux, *grads
+
   for _ in range(2):
-    out, updated = logits(params, stats, y_hat)
-    larger = jax.tree.map(lambda v: 9 * v, params)  # Biases are 0.
-    np.testing.assert_allclose(logits(larger, stats, y_hat)[0], out, rtol=1e-4, atol=1e-5)
+    out, updated, by_x, by_y = judged(params, stats, x, y_hat)
+    scaled = jax.tree.map(lambda v: 9 * v, params)  # Biases are 0.
+    np.testing.assert_allclose(judged(scaled, stats, x, y_hat)[0], out, rtol=1e-4, atol=1e-5)
     assert np.abs(out).max() > 1e-3
-    stats = updated['batch_stats']
-  changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), variables['batch_stats'], stats)
+    assert np.asarray(by_x).any() and not np.asarray(by_y).any()
+    stats = updated
+  assert np.abs(judged(params, stats, x, 2 * y_hat)[0] - out).max() > 1e-3  # Yet they are seen.
+  changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, stats)
   assert all(jax.tree.leaves(changed))
-  assert np.abs(np.asarray(logits(params, stats, 2 * y_hat)[0]) - out).max() > 1e-3
-  grad = jit(jax.grad(lambda y_hat: logits(params, stats, y_hat)[0].sum()))(y_hat)
-  assert not np.asarray(grad).any()
 
 
 # Geometry.
@@ -194,10 +197,13 @@ def test_what_is_synthesised_is_whole_symbols_with_noise_for_the_rate_alone():
   x, level = rng.random((2, 24, 16, 3), np.float32), np.array([0, 204])
 
   @jit
-  def both():
-    return codec.apply(params, x, level, None), codec.apply(params, x, level, jax.random.key(0))
+  def both(params):
+    rounded, noisy = (codec.apply(params, x, level, key) for key in (None, jax.random.key(0)))
+    synthesis = cae.Synthesis((4, 4, 4))
+    return rounded, noisy, synthesis.apply({'params': params['synthesis']}, rounded.y_hat)
 
-  rounded, noisy = both()
+  rounded, noisy, x_hat = both(params)
+  np.testing.assert_allclose(rounded.x_hat, x_hat, atol=1e-4)
   gain = np.exp(params['log_gains'])[[0, 4]]  # Learned at every 51st level byte.
   symbols = np.asarray(rounded.y_hat) * gain[:, None, None]
   assert np.abs(symbols).max() > 2
@@ -241,16 +247,13 @@ def test_the_context_applies_each_tap_to_its_own_neighbour():
 
 
 def reach(network, channels, cell_in, cell_out, halo):
-  """How many cells away from its own an output cell depends on inputs, as a real number.
-
-  Kernels are random; where activations could cut off a path their inputs are kept positive.
-  """
+  """How many cells before its own, and behind it, an output cell depends on inputs."""
   side, middle = 2 * halo + 5, halo + 2
   x = np.random.default_rng(0).uniform(0.5, 1, (1, side * cell_in, side * cell_in, channels))
   shapes = jax.eval_shape(network.init, jax.random.key(0), x.astype(np.float32))['params']
   rng = np.random.default_rng(1)
+  # Positive weights and activations: no two paths cancel, and no rectifier cuts one off.
   params = random(shapes, lambda shape: rng.uniform(0.5, 1.5, shape) / np.prod(shape[:-1]))
-  # ChannelNorm takes away what all channels have in common, so its outputs are lifted above 0.
   lifted = jax.tree_util.tree_map_with_path(
     lambda path, v: v * 0 + 4 if path[-1].key == 'beta' and 'norm' in path[-2].key else v, params
   )
@@ -264,49 +267,53 @@ def reach(network, channels, cell_in, cell_out, halo):
     return (weight * out[0, kept, kept]).sum()
 
   seen = np.asarray(influence(x.astype(np.float32)))[0].any(-1)
-  ends = [np.flatnonzero(seen.any(axis)) for axis in (0, 1)]
-  before = max(middle * cell_in - found[0] for found in ends)
-  behind = max(found[-1] + 1 - (middle + 1) * cell_in for found in ends)
-  return max(before, behind) / cell_in
+  assert (seen.any(0) == seen.any(1)).all()
+  found = np.flatnonzero(seen.any(0))
+  before, behind = middle * cell_in - found[0], found[-1] + 1 - (middle + 1) * cell_in
+  return before / cell_in, behind / cell_in
 
 
-NETWORKS = {
-  # Network, channels, pixels of a cell in and out, halo, and the sum of radii by hand.
-  'gmm analysis': (
-    gmm.Analysis(2), 3, 16, 1, gmm_method._ANALYSIS_HALO,
-    # Pixels: blocks at 1/1 .. 1/8, three units of attention at 1/4 and at 1/16.
-    (1 + 2 + 4 + 2 + 4 + 12 + 8 + 4 + 8 + 16 + 8 + 48) / 16,
-  ),
-  'gmm hyper_analysis': (gmm.HyperAnalysis(), 2, 4, 1, gmm_method._HYPER_HALO, (3 + 4) / 4),
-  'gmm synthesis': (
-    gmm.Synthesis(), 2, 1, 16, gmm_method._SYNTHESIS_HALO,
-    # Latents: whole up to the fraction of a pixel's place in its cell.
-    (3 + 2 + 1) + (1 + 2 + 1) / 2 + (1 + 3 + 2 + 1) / 4 + (1 + 2 + 1) / 8,
-  ),
-  'gan analysis': (
-    gan.Analysis(2, 3), 3, 16, 1, gan_method._ANALYSIS_HALO, (3 + 1 + 2 + 4 + 8 + 16) / 16
-  ),
-  'gan hyper_analysis': (gan.HyperAnalysis(3), 2, 4, 1, gan_method._HYPER_HALO, (1 + 2 + 4) / 4),
-  'cae synthesis': (
-    cae.Synthesis((4, 4, 4)), 4, 1, 8, cae_method._SYNTHESIS_HALO, 1 + 6 / 2 + 1 / 2 + 1 / 4
-  ),
-}  # fmt: skip
+MODELS = {
+  'gmm': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None)),
+  'gan of 1 block': (gan_method, gan.Model(2, 1, 3, 3, 1)),
+  'gan of 2 blocks': (gan_method, gan.Model(2, 2, 3, 3, 1)),
+  'cae': (cae_method, cae.Model((4, 4, 4), 1, 1)),
+}
+LATENTS = {gmm_method: 2, gan_method: 3, cae_method: 4}  # Of these models, in channels.
+# Radii of kernels by hand. An output of stride 2 is centred on the first of its two inputs, so
+# analyses reach further before a cell than behind it.
+BEFORE = {
+  ('gmm', 'analysis'): (1 + 2 + 4 + 2 + 4 + 12 + 8 + 4 + 8 + 16 + 8 + 48) / 16,
+  ('gmm', 'hyper_analysis'): (1 + 1 + 1 + 2 + 2) / 4,
+  ('gmm', 'synthesis'): np.ceil(6 + (1 + 2 + 1) / 2 + (1 + 3 + 2 + 1) / 4 + (1 + 2 + 1) / 8),
+  ('gan of 1 block', 'analysis'): (3 + 1 + 2 + 4 + 8 + 16) / 16,
+  ('gan of 1 block', 'hyper_analysis'): (1 + 2 + 4) / 4,
+  ('cae', 'synthesis'): np.ceil(1 + 6 / 2 + 1 / 2 + 1 / 4),
+}
+# Transposed convolutions of 3 taps read one input, or that and the next: at the four of them
+# pixel 15 + 3 of the last convolution needs pixels 9, 5, 3 and 2; pixel -3 needs -2, -1, -1, -1.
+BEHIND = {
+  ('gan of 1 block', 'synthesis'): 1 + 2 + 2,
+  ('gan of 2 blocks', 'synthesis'): 1 + 4 + 2,
+}
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_the_halo_of_tiles_covers_what_an_output_depends_on(name):
-  *network, halo, radius = NETWORKS[name]
-  found = reach(*network, halo)
-  # A cell of the input is whole: its nearest pixel is `radius` away, and the next is not.
-  assert found == (radius if network[2] > 1 else np.ceil(radius))
-  assert halo - 1 < found <= halo
+@pytest.mark.parametrize('case', [*BEFORE, *BEHIND], ids=' '.join)
+def test_the_halo_of_tiles_covers_what_an_output_depends_on(case, monkeypatch):
+  wired = {}
 
+  def transform(networks, name, cells, halo):
+    wired[name] = networks[name], cells, halo
 
-@pytest.mark.parametrize('blocks', [1, 2])
-def test_the_halo_of_the_generator_grows_with_its_blocks(blocks):
-  halo = 2 * blocks + 4
-  found = reach(gan.Synthesis(2, blocks), 3, 1, 16, halo)
-  assert found <= halo
+  module, model = MODELS[case[0]]
+  monkeypatch.setattr(learned, 'transform', transform)
+  module._scheme.__wrapped__(model)
+  network, cells, halo = wired[case[1]]
+  channels = 3 if case[1] == 'analysis' else LATENTS[module]
+  before, behind = reach(network, channels, *cells, halo)
+  assert max(before, behind) <= halo
+  # The probe sees all that there is to see.
+  assert (before if case in BEFORE else behind) == {**BEFORE, **BEHIND}[case]
 
 
 def test_the_analysis_of_cae_sees_its_margin_and_no_more():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax import coder
+from compress_jax.codec import CodecError
 from compress_jax.exact import mixture, rates, static, tables
 from compress_jax.latents import Latents
 
@@ -16,6 +17,16 @@ class Coding(NamedTuple):
   rates: rates.Rates
   scale: np.ndarray  # i64[C, K], indices of scales, relative to 0.11.
   weight: np.ndarray  # i64[C, K], 0..2^15.
+
+
+def check(coding: Coding) -> None:
+  """Raises CodecError where the parts of a model do not fit together."""
+  channels = rates.channels(coding.rates)
+  shape = coding.scale.shape
+  if shape != coding.weight.shape or len(shape) != 2 or shape[0] != channels:
+    raise CodecError('the prior of the model does not fit its gains')
+  if coding.weight.min() < 0 or coding.weight.max(1).min() < 1:
+    raise CodecError('the prior of the model has weights that no mixture has')
 
 
 def prior(coding: Coding, level: int) -> static.Static:

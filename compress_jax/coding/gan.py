@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax import coder
+from compress_jax.codec import CodecError
 from compress_jax.exact import export, hyper, layers, mixture, rates, tables
 from compress_jax.exact.export import FloatLayer
 from compress_jax.latents import Latents
@@ -29,6 +30,13 @@ class Predicted(NamedTuple):
 
   mean: np.ndarray  # f64[h, w, C], in 2^-8 symbols.
   scale: np.ndarray  # i64[h, w, C], indices of scales.
+
+
+def check(coding: Coding) -> None:
+  """Raises CodecError where the parts of a model do not fit together."""
+  ends = hyper.channels(coding.prior), rates.channels(coding.rates)
+  if layers.ends(coding.mean) != ends or layers.ends(coding.scale) != ends:
+    raise CodecError('the networks of the model do not fit together')
 
 
 def predict(coding: Coding, z: np.ndarray, shape: tuple[int, int], level: int) -> Predicted:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax import coder
+from compress_jax.codec import CodecError
 from compress_jax.exact import export, hyper, layers, mixture, packed, rates, wavefront
 from compress_jax.exact.export import FloatLayer
 from compress_jax.latents import Latents
@@ -37,6 +38,20 @@ class FloatNetworks(NamedTuple):
   hyper: Sequence[FloatLayer]
   context: FloatLayer  # Kernel f32[5, 5, C, 2C]; only what the mask leaves counts.
   parameters: Sequence[FloatLayer]
+
+
+def check(coding: Coding) -> None:
+  """Raises CodecError where the parts of a model do not fit together."""
+  n, k = rates.channels(coding.rates), coding.mixtures
+  parts = 3 if k > 1 else 2
+  taps = len(wavefront.TAPS) * n
+  seen = layers.ends(coding.context)[1]
+  fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0]
+  fits &= layers.ends(coding.context)[0] == taps and len(coding.context) == 1
+  fits &= layers.ends(coding.parameters) == (layers.ends(coding.hyper)[1] + seen, parts * k * n)
+  fits &= all(layer.kernel == 1 for layer in coding.context + coding.parameters)
+  if not fits or k < 1:
+    raise CodecError('the networks of the model do not fit together')
 
 
 def predict(

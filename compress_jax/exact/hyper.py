@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax import coder
+from compress_jax.codec import CodecError
 from compress_jax.exact import escapes, layers, selftest, static
 from compress_jax.exact.mixture import SIZES
 
@@ -23,6 +24,19 @@ class Prior(NamedTuple):
   median: Ints  # i64[C], what is rounded around, with BITS fraction bits.
   low: Ints  # i64[C], and
   counts: Ints  # i64[C, L]: see static.Static.
+
+
+def channels(prior: Prior) -> int:
+  """C of sound tables.
+
+  Raises:
+    CodecError: their shapes differ, or an entry is not positive.
+  """
+  counts = prior.counts
+  sound = counts.ndim == 2 and prior.low.shape == prior.median.shape == counts.shape[:1]
+  if not sound or counts.shape[1] not in SIZES or counts.min() < 1:
+    raise CodecError("the hyper-latents' tables of the model do not fit together")
+  return counts.shape[0]
 
 
 def grid(height: int, width: int, cell: int) -> tuple[int, int]:
@@ -75,7 +89,7 @@ def prior_of(mass: np.ndarray, median: np.ndarray) -> Prior:
   first = (below < _TAIL).sum(1)
   last = mass.shape[1] - 1 - (above < _TAIL).sum(1)
   widest = int((last - first).max()) + 2
-  size = next(size for size in SIZES if size >= min(widest, SIZES[-1]))
+  size = next(size for size in SIZES if size >= min(widest, SIZES[-2]))
   low = np.clip((first + last + 2 - size) // 2, 0, mass.shape[1] - size)
   chosen = np.take_along_axis(mass, low[:, None] + np.arange(size - 1), 1)
   escape = np.maximum(1 - chosen.sum(1, keepdims=True), 0)

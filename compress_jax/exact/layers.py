@@ -57,6 +57,12 @@ def run(network: Network, x: Array, xp: Any = np) -> Array:
   return x
 
 
+def ends(network: Network) -> tuple[int, int]:
+  """Channels going in and coming out."""
+  first, last = network[0], network[-1]
+  return first.weight.shape[0] // first.kernel**2, last.bias.size // (4 if last.shuffle else 1)
+
+
 def neighbourhoods(x: Array, kernel: int, xp: Any = np) -> Iterator[Array]:
   """[n, kernel^2 * C] at all positions of [H, W, C], zero beyond it, a band of rows at a time."""
   height, width, channels = x.shape

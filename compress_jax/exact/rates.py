@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from compress_jax.codec import CodecError
 from compress_jax.exact import escapes, export, tables
 from compress_jax.exact.mixture import Mixture
 
@@ -17,6 +18,7 @@ GAIN_BITS = 16
 MEAN_BITS = 12  # Fraction bits in which networks put out means,
 LOGIT_BITS = 6  # and logits; scales come in tables.SIGMA_BITS.
 _MEAN_LIMIT = 2.0**23
+_LARGEST = 2.0**12  # Gain: its products with 2^25 and 16 fraction bits stay exact.
 
 
 class Rates(NamedTuple):
@@ -28,11 +30,30 @@ class Rates(NamedTuple):
 
 
 def rates_of(gains: np.ndarray) -> Rates:
-  """Integer tables of positive gains f64[256, C]."""
+  """Integer tables of positive gains f64[256, C].
+
+  Raises:
+    CodecError: a gain is too large, or not a number.
+  """
+  if not (gains < _LARGEST).all():  # Also where they are no numbers.
+    raise CodecError(f'gains must be below {_LARGEST:g}')
   gain = np.maximum(np.rint(gains.astype(np.float64) * 2**GAIN_BITS), 1)
   inverse = np.maximum(np.rint(2.0 ** (2 * GAIN_BITS) / gain), 1)
   offset = np.rint(16 * np.log2(gain * 2.0**-GAIN_BITS))
   return Rates(gain.astype(np.int64), inverse.astype(np.int64), offset.astype(np.int64))
+
+
+def channels(rates: Rates) -> int:
+  """C of sound tables.
+
+  Raises:
+    CodecError: their shapes differ, or a gain is not positive.
+  """
+  shapes = {table.shape for table in rates}
+  shape = shapes.pop()
+  if shapes or len(shape) != 2 or shape[0] != 256 or min(rates.gain.min(), rates.inverse.min()) < 1:
+    raise CodecError('the gains of the model do not fit together')
+  return shape[1]
 
 
 def quantise(y: np.ndarray, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> Ints:

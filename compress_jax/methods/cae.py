@@ -26,6 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   'paper': {'widths': (64, 128, 96)},
 }
 Coding = coding.Coding
+check = coding.check
 _CELL = networks.CELL
 _SYNTHESIS_HALO = 5  # Cells that an output may depend on: kernel radii summed, rounded up.
 _LARGEST = 96  # Cells of a tile's side.

@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
 }
 Coding = coding.Coding
+check = coding.check
 _CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
 # Cells that an output may depend on: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO = 3, 2

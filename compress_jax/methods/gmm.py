@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   'large': {'channels': 192},
 }
 Coding = coding.Coding
+check = coding.check
 _CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
 # Cells that an output may depend on: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO, _SYNTHESIS_HALO = 8, 2, 11

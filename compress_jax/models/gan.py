@@ -33,7 +33,7 @@ class Analysis(nn.Module):
     for i in range(_STAGES):
       x = Conv(self.base * 2 ** (i + 1), stride=2, name=f'down{i}')(x, frame)
       x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
-    return Conv(self.latents, init=initial(8.0), name='last')(x, frame)
+    return Conv(self.latents, kernel_init=initial(8.0), name='last')(x, frame)
 
 
 class GeneratorBlock(nn.Module):
@@ -76,7 +76,7 @@ class HyperAnalysis(nn.Module):
     """3x3, then 5x5 and 5x5 of stride 2."""
     y = nn.relu(Conv(self.hyper, name='conv0')(y, frame))
     y = nn.relu(Conv(self.hyper, 5, 2, name='conv1')(y, frame))
-    return Conv(self.hyper, 5, 2, init=initial(8.0), name='conv2')(y, frame)
+    return Conv(self.hyper, 5, 2, kernel_init=initial(8.0), name='conv2')(y, frame)
 
 
 class HyperSynthesis(nn.Module):

@@ -45,7 +45,7 @@ class Analysis(nn.Module):
       if i == 1 and self.attention:
         x = Attention(name='attention0')(x, frame)
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
-    x = Conv(self.channels, stride=2, init=initial(16.0), name='last')(x, frame)
+    x = Conv(self.channels, stride=2, kernel_init=initial(16.0), name='last')(x, frame)
     return Attention(name='attention1')(x, frame) if self.attention else x
 
 
@@ -80,7 +80,7 @@ class HyperAnalysis(nn.Module):
     act = leaky(self.slope)
     for i, stride in enumerate((1, 1, 2, 1)):
       y = act(Conv(y.shape[-1], stride=stride, name=f'conv{i}')(y, frame))
-    return Conv(y.shape[-1], stride=2, init=initial(64.0), name='conv4')(y, frame)
+    return Conv(y.shape[-1], stride=2, kernel_init=initial(64.0), name='conv4')(y, frame)
 
 
 class HyperSynthesis(nn.Module):
