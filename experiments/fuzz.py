@@ -67,7 +67,7 @@ def with_checksum(file: bytes) -> bytes:
   try:
     at = bitstream.read_varint(file, bitstream.read_varint(file, 8)[1])[1] + 1
     end = bitstream.read_varint(file, at)[1]
-    body[at:end] = bitstream.varint(len(body) - end)
+    body[at:end] = bitstream.varint(max(len(body) - end, 0))
   except CodecError:
     pass
   return bytes(body) + zlib.crc32(body).to_bytes(4, 'little')

@@ -1,7 +1,7 @@
 """Files of learned methods: as short as the floats promise, and the same latents everywhere.
 
-`python -m tests.test_exact_path FILE.npz`, which the tests start under other settings of threads,
-devices and compilers, decodes golden files and writes down what it found.
+`python -m tests.test_exact_path FILE.npz METHODS`, which a test starts under other settings of
+threads, devices and compilers, decodes golden files and writes down what it found.
 """
 
 import inspect
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from compress_jax import data, entropy, methods
+from compress_jax import data, entropy
 from compress_jax.codec import CodecError
 from compress_jax.exact import layers, packed
 from compress_jax.levels import level_of
@@ -52,8 +52,10 @@ def test_files_are_as_long_as_the_float_model_estimates(method, few_shapes):
   for lmbda, image in itertools.product((0.0009, 0.013, 0.1), strips()):
     codec, released = load(method, lmbda)
     file = codec.encode(released, image)
-    estimate = sum(map(float, apply(method, image, level_of(lmbda)).bits.values())) / 8
-    assert abs(len(file) - estimate) <= 0.01 * estimate + 64
+    estimate = sum(bits.item() for bits in apply(method, image, level_of(lmbda)).bits.values()) / 8
+    assert len(file) <= 1.01 * estimate + 64
+    # What lies far outside costs 30 bits in floats, which have no escape: gan's small model has such.
+    assert len(file) >= (0.93 if method == 'gan' else 0.99) * estimate - 64
     estimated += estimate
     exact += len(file) - codec.split(released, file)['header']
   assert exact <= 1.005 * estimated
@@ -92,14 +94,18 @@ def test_latents_do_not_depend_on_the_float_transforms(method, few_shapes):
   assert (codec.decode(other, file) != codec.decode(released, file)).any()
 
 
-def decoded(names):
-  """What golden files decode to: the hashes of their latents, and pixels."""
+GOLDEN = {method: f'{method}-0.1-odd.cjx' for method in MODELS}
+
+
+def decoded(drawn):
+  """The hashes of the latents of golden files, and the pixels of some methods."""
   found = {}
-  for name in names:
+  for method, name in GOLDEN.items():
     file = (FOLDER / name).read_bytes()
-    codec, released = load(methods.of_file(file))
-    found[f'{name} latents'] = digest(codec.latents(released, file))
-    found[f'{name} pixels'] = codec.decode(released, file)
+    codec, released = load(method)
+    found[f'{method} latents'] = digest(codec.latents(released, file))
+    if method in drawn:
+      found[f'{method} pixels'] = codec.decode(released, file)
   return found
 
 
@@ -121,16 +127,17 @@ SETTINGS = {
 
 @pytest.mark.parametrize('settings', SETTINGS)
 def test_a_file_decodes_to_the_same_latents_and_pixels_under_all_settings(settings, tmp_path):
+  drawn = ['cae'] if settings == 'not compiled' else list(MODELS)  # The others take long then.
   output = tmp_path / 'found.npz'
-  names = [f'{method}-0.1-odd.cjx' for method in MODELS]
-  command = [sys.executable, '-m', 'tests.test_exact_path', str(output), *names]
+  command = [sys.executable, '-m', 'tests.test_exact_path', str(output), *drawn]
   environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | SETTINGS[settings]
   subprocess.run(command, cwd=ROOT, env=environment, check=True)
   found = np.load(output)
-  for name in names:
-    assert str(found[f'{name} latents']) == LATENTS[name]
-    image = data.load_image((FOLDER / name).with_suffix('.png'))
-    assert np.abs(found[f'{name} pixels'].astype(int) - image).max() <= 1
+  for method, name in GOLDEN.items():
+    assert str(found[f'{method} latents']) == LATENTS[name]
+  for method in drawn:
+    image = data.load_image((FOLDER / GOLDEN[method]).with_suffix('.png'))
+    assert np.abs(found[f'{method} pixels'].astype(int) - image).max() <= 1
 
 
 @pytest.mark.parametrize('method', MODELS)
@@ -147,9 +154,10 @@ def test_eight_files_at_once_decode_as_each_does(method, few_shapes):
 def noticed(codec, released, file, latents):
   """Whether a decoder does not give the latents that were encoded."""
   try:
-    return digest(codec.latents(released, file)) != digest(latents)
+    found = codec.latents(released, file)
   except CodecError:
     return True
+  return digest(found) != digest(latents)
 
 
 def with_coding(released, **fields):
@@ -196,15 +204,15 @@ def test_other_tables_and_shifts_are_noticed(method, disturb):
 
 
 @pytest.mark.parametrize('method', ['gmm', 'gan'])
-def test_sums_that_are_off_by_rounding_are_noticed(method, monkeypatch):
+def test_a_unit_in_the_last_place_is_noticed(method, monkeypatch):
   codec, released = load(method)
   file = golden(method, 'photo')
   latents = codec.latents(released, file)
   rng, dense = np.random.default_rng(0), layers.dense
 
   def noisy(x, layer, xp=np):
-    ulp = np.spacing(np.abs(x @ layer.weight + layer.bias).astype(np.float32)).astype(float)
-    return dense(x, layer._replace(bias=layer.bias + ulp * rng.choice([-1, 0, 1], ulp.shape)), xp)
+    values = dense(x, layer, xp)
+    return values + rng.integers(-1, 2, values.shape)
 
   def noisy_run(network, x):
     for layer in network:
