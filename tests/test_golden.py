@@ -1,8 +1,8 @@
 """Files written once must decode to the same pixels or latents in every later version.
 
 `python -m tests.test_golden METHODS` writes those of the shipped tables (kmeans) and of the small
-models anew; a change of hashes means a new model id, named in CHANGELOG.md. What learned methods decode to is
-kept as latents, by hash, and as images, which may differ by one grey level.
+models anew; a change of hashes means a new model id, named in CHANGELOG.md. What learned methods
+decode to is kept as latents, by hash, and as images, which may differ by one grey level.
 """
 
 import hashlib
