@@ -72,7 +72,7 @@ def expected_counts(one, low, size):
   total = 2**24 * int(sum(one.weight))
   counts = [b - a for a, b in itertools.pairwise(masses)]
   counts.append(total - sum(counts))
-  return [count + total // (2**12 * size) + 1 for count in counts]
+  return [count + total // (2**14 * size) + 1 for count in counts]
 
 
 def check_counts(model):
@@ -80,7 +80,7 @@ def check_counts(model):
   for part, low, rows in tables_of(model):
     size = rows.shape[1]
     total = 2.0**24 * model.weight[part].sum(1)
-    floor = np.floor(total / 2**12 / size) + 1
+    floor = np.floor(total / 2**14 / size) + 1
     assert (rows > 0).all()
     np.testing.assert_array_equal(rows.sum(1), total + size * floor)
     edges = low[:, None] + np.arange(size) - 0.5
@@ -102,7 +102,7 @@ def check_codes(model, symbols):
   reader = coder.Reader(data)
   np.testing.assert_array_equal(mixture.read(reader, model), symbols)
   reader.finish()
-  assert 8 * len(data) == pytest.approx(reader.bits, rel=5e-4, abs=32)
+  assert abs(8 * len(data) - reader.bits) <= 5e-4 * reader.bits + 32
 
 
 @pytest.mark.parametrize('k', [1, 3, 6])
@@ -250,14 +250,14 @@ def test_tables_cost_next_to_nothing(index):
 
 
 def test_no_symbol_is_free():
-  n = 300_000
+  n = 1_200_000
   certain = Mixture(np.zeros((1, 1)), np.zeros((1, 1), int), np.full((1, 1), 2.0**15))
   writer = coder.Writer()
   mixture.write(writer, select(certain, np.zeros(n, int)), np.zeros(n, np.int64))
   assert 8 * len(writer.finish()) >= mixture.least_bits(n) > 0
   for size in SIZES:  # All of the mass on one symbol.
     total = 2.0**39
-    row = np.floor(np.eye(size)[0] * total) + total / 2**12 / size
+    row = np.floor(np.eye(size)[0] * total) + total / 2**14 / size
     assert -np.log2(row[0] / row.sum()) >= mixture.MIN_BITS
 
 
@@ -386,7 +386,7 @@ def test_static_tables_code_what_they_should(n):
   reader = coder.Reader(data)
   np.testing.assert_array_equal(static.read_static(reader, fixed, n), symbols)
   reader.finish()
-  assert 8 * len(data) == pytest.approx(reader.bits, rel=5e-4, abs=32)
+  assert abs(8 * len(data) - reader.bits) <= 5e-4 * reader.bits + 32
 
 
 def test_static_windows_leave_few_escapes():
