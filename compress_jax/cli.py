@@ -12,10 +12,12 @@ from typing import Any
 
 from absl import flags
 
+from compress_jax import processes
 from compress_jax.command import guarded, parse
 from compress_jax.methods import NUMBERS
 
 PROGRAM = 'compress-jax'
+STAGES = ('rate-distortion', 'adversarial', 'scales')  # Those of `stages`.
 MODES = ('eval', 'compress', 'decompress', 'train', 'export')
 
 
@@ -41,8 +43,37 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), 'eval: crop to 256x256?', **here)
   flags.DEFINE_integer('workers', None, 'eval, train: processes at a time.', lower_bound=1, **here)
   flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
+  _define_training(here)
+  processes.define_flags(values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
+
+
+def _define_training(here: dict[str, Any]) -> None:
+  """What --mode=train of the learned methods has in addition."""
+  whole: dict[str, Any] = {'lower_bound': 1, **here}
+  flags.DEFINE_string('workdir', None, 'train: the folder of a run; it goes on there.', **here)
+  flags.DEFINE_string('preset', 'tiny', 'train: a size of the method.', **here)
+  flags.DEFINE_string('val', None, 'train: a folder of images to validate on.', **here)
+  flags.DEFINE_string('start', None, 'train: float weights to begin with.', **here)
+  flags.DEFINE_enum(
+    'stage', STAGES[0], STAGES, "train: the second is gan's, the third for gains.", **here
+  )
+  flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'train: what is minimised.', **here)
+  flags.DEFINE_string('lpips', None, 'train: weights of LPIPS for the second stage.', **here)
+  flags.DEFINE_integer('steps', None, "train: updates, else the preset's.", **whole)
+  flags.DEFINE_integer('batch', None, "train: crops per update, else the preset's.", **whole)
+  flags.DEFINE_integer('crop', None, "train: pixels of a crop's side, a multiple of 64.", **whole)
+  flags.DEFINE_float('lr', None, 'train: peak of the learning rate.', lower_bound=0, **here)
+  precisions = ('float32', 'bfloat16')
+  flags.DEFINE_enum('precision', None, precisions, 'train: of activations.', **here)
+  flags.DEFINE_integer('inner', None, 'train: updates per dispatch.', **whole)
+  flags.DEFINE_bool('stream', None, 'train: read images as they are needed?', **here)
+  flags.DEFINE_integer('log_every', 100, 'train: steps between lines.', **whole)
+  flags.DEFINE_integer('save_every', 1000, 'train: steps between checkpoints.', **whole)
+  flags.DEFINE_integer('validate_every', 0, 'train: steps between validations.', 0, **here)
+  flags.DEFINE_bool('evaluate', True, 'train: compare with classical codecs at the end?', **here)
+  flags.DEFINE_bool('dry_run', False, 'train: say what it would take, and stop.', **here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from compress_jax import budget, data, methods, metrics, pretrained
+from compress_jax import budget, data, methods, metrics, pretrained, processes
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.command import options as method_options
@@ -39,6 +39,8 @@ Work = Callable[[Sequence[tuple[Task, Source]]], list[tuple[bytes, str]]]
 def run(values: flags.FlagValues) -> int:
   """Compresses or decompresses as the flags say; 1 if any file failed.
 
+  Of several processes, each does its share of the files, and ends with the status of all.
+
   Raises:
     CodecError: nothing can be done, or the work would overwrite something.
     flags.Error: a flag is missing or does not fit.
@@ -46,20 +48,27 @@ def run(values: flags.FlagValues) -> int:
   for name in ('input', 'output'):
     if not values[name].value:
       raise flags.Error(f'--mode={values.mode} needs --{name}')
+  mine = processes.join(values)
+  return 1 if processes.told(mine, ['failed'] * bool(_run(values, mine))) else 0
+
+
+def _run(values: flags.FlagValues, mine: processes.Share) -> int:
+  """Makes this process's files; how many failed."""
   if values.mode == 'compress':
     work = compressor(values)
     tasks = plan(values.input, values.output, SUFFIX, data.find_images)
   else:
     work = decompressor(values)
     tasks = plan(values.input, values.output, '.png', _find_coded)
-  check(tasks, force=values.force)
+  several, ours = len(tasks) > 1, mine.of(tasks)
+  check(tasks, ours, force=values.force)
   enable_cache()
   devices, failed = jax.local_device_count(), 0
-  for start in range(0, len(tasks), devices):  # Learned methods use all devices for a group.
-    failed += _failures(tasks[start : start + devices], work, len(tasks) > 1, values.force)
-  if failed and len(tasks) > 1:
-    print(f'{failed} of {len(tasks)} files failed', file=sys.stderr)
-  return 1 if failed else 0
+  for start in range(0, len(ours), devices):  # Learned methods use all devices for a group.
+    failed += _failures(ours[start : start + devices], work, several, values.force)
+  if failed and several:
+    print(f'{failed} of {len(ours)} files failed', file=sys.stderr)
+  return failed
 
 
 def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path]]) -> list[Task]:
@@ -79,8 +88,13 @@ def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path
   return [Task(path, into / path.relative_to(root).with_suffix(suffix)) for path in find(root)]
 
 
-def check(tasks: list[Task], *, force: bool) -> None:
+def check(tasks: list[Task], ours: list[Task], *, force: bool) -> None:
   """Finds what would be lost before anything is written.
+
+  Args:
+    tasks: those of all processes, which may be at work already.
+    ours: those of this one.
+    force: targets may exist.
 
   Raises:
     CodecError: two files would get one name, or a target exists (allowed by
@@ -90,11 +104,14 @@ def check(tasks: list[Task], *, force: bool) -> None:
   for source, target in tasks:
     if target is None:
       continue
-    if target.is_dir():
-      raise CodecError(f'{target} is a folder')
     if target in sources:
       raise CodecError(f'{sources[target]} and {source} would both become {target}')
     sources[target] = source
+  for source, target in ours:
+    if target is None:
+      continue
+    if target.is_dir():
+      raise CodecError(f'{target} is a folder')
     if source and target.exists() and target.samefile(source):
       raise CodecError(f'{target}: output and input are the same file')
     if target.is_file() and not force:

@@ -12,14 +12,16 @@ from compress_jax.command import settings
 
 
 def run(values: flags.FlagValues) -> int:
-  """Trains the tables of kmeans on --data and writes them to --output.
+  """Trains the networks of a learned method, or the tables of kmeans on --data to --output.
 
   Raises:
-    CodecError: the method has no training yet, or something cannot be read or written.
+    CodecError: something cannot be read or written.
     flags.Error: a flag is missing.
   """
   if values.method != 'kmeans':
-    raise CodecError(f'training {values.method} is not there yet')
+    from compress_jax import cli_fit  # flax, optax and orbax take a second.
+
+    return cli_fit.run(values)
   for name in ('data', 'output'):
     if not values[name].value:
       raise flags.Error(f'--mode=train needs --{name}')

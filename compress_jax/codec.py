@@ -56,7 +56,8 @@ class Codec(NamedTuple):
   split: Callable[[Released, bytes], Mapping[str, float]] = whole_file  # Bytes by purpose.
   init: Callable[[Key], Params] = no_params
   export: Callable[[Params, list[Image]], Released] = no_release
-  apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None  # key=None rounds.
+  apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None
+  # `apply` rounds where its key is None, else noise is drawn from Key[B] or from one key.
   quantise: Callable[[Released, Image], Any] | None = None  # The integers that a file would hold,
   latents: Callable[[Released, bytes], Any] | None = None  # and those that a file holds.
   # Of several at a time: the local devices share their transforms.

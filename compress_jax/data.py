@@ -24,6 +24,7 @@ __all__ = [
   'image_bytes',
   'kodak',
   'load_image',
+  'photographs_at_hand',
   'sample_photographs',
   'save_image',
   'write_atomically',
@@ -77,6 +78,11 @@ def _natural(text: str) -> list[tuple[int, str]]:
 def sample_photographs() -> list[tuple[str, Image]]:
   """The colour photographs that scikit-image carries in its wheel."""
   return [(name, load()) for name, load in _named(_photographs())]
+
+
+def photographs_at_hand() -> list[NamedImage]:
+  """The same, read when they are needed."""
+  return _named(_photographs())
 
 
 def _photographs() -> list[Path]:

@@ -7,7 +7,8 @@ A row says what a file of a codec at an operating point costs and gives:
     decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file
 
 Rows are kept in `rows.jsonl` in the output folder as they are finished, and
-used again as long as everything that decides them is unchanged.
+used again as long as everything that decides them is unchanged. Each of several
+processes has a journal of its own there; all of them are read.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from compress_jax.codec import CodecError, Image
 from compress_jax.journal import Row
 from compress_jax.measure import Job, Make, Measured, Recipe, measured, pixel_hash
 
+ROWS = 'rows.jsonl'
 SCHEMA = 1  # Counts changes of what a row holds: older rows are measured again.
 
 
@@ -58,6 +60,7 @@ def evaluate(
   protocol: str = 'full',
   processes: int = 1,
   timing_repeats: int = 1,
+  rows: str = ROWS,
 ) -> Result:
   """Measures the jobs that `output` has no valid row for.
 
@@ -70,15 +73,14 @@ def evaluate(
       the seconds in the rows include the noise of the neighbours.
     timing_repeats: seconds are the median of so many calls, after one that
       compiles; 0 times that first call.
+    rows: the journal to write, `rows*.jsonl`; no other process may write it.
 
   Returns:
     Rows, and a line for each job that failed: the others are not affected.
   """
   output.mkdir(parents=True, exist_ok=True)
   keys, failures = _keys(jobs, protocol)
-  known = {
-    key: row for key, row in journal.read(output / 'rows.jsonl').items() if _valid(row, output)
-  }
+  known = _known(output)
   reused = sum(key in known for key in keys.values())
   todo = [i for i, key in keys.items() if key not in known]
   answers = measured(todo, jobs, make, processes, timing_repeats)
@@ -91,13 +93,42 @@ def evaluate(
         failures.append(f'{job_label(jobs[i])}: {answer}')
       else:
         known[keys[i]] = _keep(jobs[i], answer, protocol, output)
-        journal.append(output / 'rows.jsonl', keys[i], known[keys[i]])
+        journal.append(output / rows, keys[i], known[keys[i]])
   return Result([known[key] for key in keys.values() if key in known], failures, reused)
+
+
+def collected(
+  jobs: Sequence[Job], told: Sequence[str], *, output: Path, protocol: str = 'full'
+) -> Result:
+  """What several processes have measured of the jobs, each in its own journal.
+
+  Args:
+    jobs: those of all processes.
+    told: what failed, as their results name it.
+    output: their folder.
+    protocol: as they were told.
+  """
+  keys, unreadable = _keys(jobs, protocol)
+  known, failures = _known(output), list(dict.fromkeys([*told, *unreadable]))
+  for i, key in keys.items():
+    label = job_label(jobs[i])
+    if key not in known and not any(line.startswith(f'{label}: ') for line in told):
+      failures.append(f'{label}: no process has left a row')
+  rows = [known[key] for key in keys.values() if key in known]
+  return Result(rows, failures, len(rows))
 
 
 def job_label(job: Job) -> str:
   """A job as people name it."""
   return f'{job.recipe.codec} {job.recipe.scale}={job.recipe.point:g} {job.image}'
+
+
+def _known(output: Path) -> dict[str, Row]:
+  """The rows of all journals whose files are still there."""
+  found: dict[str, Row] = {}
+  for path in sorted(output.glob('rows*.jsonl')):
+    found |= {key: row for key, row in journal.read(path).items() if _valid(row, output)}
+  return found
 
 
 def _keys(jobs: Sequence[Job], protocol: str) -> tuple[dict[int, str], list[str]]:

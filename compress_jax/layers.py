@@ -1,10 +1,12 @@
 """Building blocks of the transforms, in flax.linen; images are f32[B, H, W, C].
 
-Every convolution pads with zeros and keeps its grid aligned. A `Frame` says which part of
+Every convolution pads with zeros and keeps its grid aligned. Activations have the type of the
+input, float32 or bfloat16; norms are computed in float32. A `Frame` says which part of
 an array is image: the rest is kept at zero before each convolution, so that a network gives
 the same numbers on the image alone, inside a larger array and on an overlapping tile.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from compress_jax import dct
 
 Array = jax.Array
 
@@ -60,11 +64,23 @@ def _bound_backward(above: Array, grad: Array) -> tuple[Array, None]:
 lower_bound.defvjp(_bound_forward, _bound_backward)
 
 
+def to_cells(x: Array, cell: int) -> Array:
+  """f32[B, cell * h, cell * w, C] to f32[B, h, w, cell * cell * C]: a row per block of pixels."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // cell, width // cell, -1)
+
+
+def from_cells(x: Array, cell: int) -> Array:
+  """The inverse of `to_cells`."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height, width, cell, cell, channels // cell**2)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * cell, width * cell, -1)
+
+
 def pixel_shuffle(x: Array) -> Array:
   """f32[B, H, W, 4C] to f32[B, 2H, 2W, C]; channels are ordered (row, column, channel)."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height, width, 2, 2, channels // 4)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+  return from_cells(x, 2)
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: str = 'SAME') -> Array:
@@ -107,18 +123,20 @@ class Conv(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', self.bias_init, (self.features,))
     x = masked(x, frame) if self.kernel > 1 else x
-    return convolve(x, kernel, self.stride, self.padding) + bias
+    return convolve(x, kernel.astype(x.dtype), self.stride, self.padding) + bias.astype(x.dtype)
 
 
 class SubPixel(nn.Module):
   """3x3 convolution to four times the channels, shuffled to twice the size."""
 
   features: int
+  kernel_init: Callable = initial()
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """f32[B, H, W, C] to f32[B, 2H, 2W, features]."""
-    return pixel_shuffle(Conv(4 * self.features, name='conv')(x, frame))
+    conv = Conv(4 * self.features, kernel_init=self.kernel_init, name='conv')
+    return pixel_shuffle(conv(x, frame))
 
 
 def phases(kernel: Array) -> Array:
@@ -155,7 +173,43 @@ class Deconv(nn.Module):
       'kernel', initial(3.5), (self.kernel, self.kernel, x.shape[-1], self.features)
     )
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    return pixel_shuffle(convolve(masked(x, frame), phases(kernel))) + bias
+    kernel, bias = phases(kernel).astype(x.dtype), bias.astype(x.dtype)
+    return pixel_shuffle(convolve(masked(x, frame), kernel)) + bias
+
+
+class BlockAnalysis(nn.Module):
+  """A linear map of blocks of pixels to latents, at first the cosine transform of variance 1.
+
+  Parameters are near 1, with constant factors of the size that they need: then a step of Adam
+  changes all of them by about the same part.
+  """
+
+  features: int
+  cell: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Image f32[B, cell * h, cell * w, 3] in [0, 1] to f32[B, h, w, features]."""
+    vectors, deviations = dct.basis(self.cell, self.features)
+    size = math.sqrt(vectors.shape[1])
+    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors.T))
+    kernel = kernel * (1 / (size * deviations))
+    return jnp.einsum('bhwi,io->bhwo', to_cells(x - 0.5, self.cell), kernel.astype(x.dtype))
+
+
+class BlockSynthesis(nn.Module):
+  """A linear map of latents to blocks of pixels, at first the inverse of `BlockAnalysis`."""
+
+  cell: int
+
+  @nn.compact
+  def __call__(self, y: Array) -> Array:
+    """Latents f32[B, h, w, C] to image f32[B, cell * h, cell * w, 3]."""
+    vectors, deviations = dct.basis(self.cell, y.shape[-1])
+    size = math.sqrt(vectors.shape[1])
+    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors))
+    kernel = kernel * (deviations / size)[:, None]
+    return from_cells(jnp.einsum('bhwi,io->bhwo', y, kernel.astype(y.dtype)), self.cell) + 0.5
 
 
 class GDN(nn.Module):
@@ -176,8 +230,8 @@ class GDN(nn.Module):
     gamma = self.param('gamma', eye, (channels, channels))  # [from, to].
     beta = lower_bound(beta, (_BETA_MIN + _PEDESTAL) ** 0.5) ** 2 - _PEDESTAL
     gamma = lower_bound(gamma, _PEDESTAL**0.5) ** 2 - _PEDESTAL
-    norm = jnp.einsum('bhwi,io->bhwo', x**2, gamma) + beta
-    return x * (jnp.sqrt(norm) if self.inverse else lax.rsqrt(norm))
+    norm = jnp.einsum('bhwi,io->bhwo', x.astype(jnp.float32) ** 2, gamma) + beta
+    return (x * (jnp.sqrt(norm) if self.inverse else lax.rsqrt(norm))).astype(x.dtype)
 
 
 class ChannelNorm(nn.Module):
@@ -188,10 +242,11 @@ class ChannelNorm(nn.Module):
     """f32[B, H, W, C] to the same."""
     gamma = self.param('gamma', nn.initializers.ones, (x.shape[-1],))
     beta = self.param('beta', nn.initializers.zeros, (x.shape[-1],))
+    kind, x = x.dtype, x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
     deviation = x - lax.stop_gradient(mean)
     variance = jnp.sum(deviation**2, -1, keepdims=True) / max(x.shape[-1] - 1, 1)
-    return (x - mean) * lax.rsqrt(variance + 1e-3) * gamma + beta
+    return ((x - mean) * lax.rsqrt(variance + 1e-3) * gamma + beta).astype(kind)
 
 
 class ResidualBlock(nn.Module):

@@ -45,6 +45,8 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
     return model.init(key, jnp.zeros((1, side, side, 3)), jnp.zeros(1, jnp.int32))['params']
 
   def apply(params: Params, x: Array, level: Level, key: Key | None) -> Coded:
+    if key is not None and key.ndim == 0:
+      key = jax.random.split(key, len(x))
     coded: Any = model.apply({'params': params}, x, level, key)
     return coded
 

@@ -74,17 +74,34 @@ def _ms_ssim(a: Array, b: Array) -> Array:
   """MS-SSIM of two u8[H, W, C]: product over scales in each channel, then the mean."""
   a, b = (jnp.moveaxis(x, -1, 0).astype(jnp.float32) for x in (a, b))
   score = jnp.ones(a.shape[0])
-  last = len(MS_SSIM_WEIGHTS) - 1
-  for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-    luminance, contrast = _ssim_terms(a, b)
-    term = jnp.mean(luminance * contrast if scale == last else contrast, (1, 2))
+  terms = scale_terms(a, b, len(MS_SSIM_WEIGHTS))
+  for term, weight in zip(terms, MS_SSIM_WEIGHTS, strict=True):
     score *= jnp.maximum(term, 0.0) ** weight
-    a, b = _halve(a), _halve(b)
   return jnp.mean(score)
 
 
+def scale_terms(a: Array, b: Array, scales: int) -> list[Array]:
+  """What MS-SSIM multiplies, finest scale first: the mean contrast-structure term of each
+  scale, with luminance at the last.
+
+  Args:
+    a, b: f32[..., H, W] on the 0..255 scale, both sides above 10 * 2^(scales - 1).
+    scales: halvings of the grid, and one.
+
+  Returns:
+    f32[...] for each scale, in [-1, 1].
+  """
+  terms = []
+  for scale in range(scales):
+    if scale:
+      a, b = _halve(a), _halve(b)
+    luminance, contrast = _ssim_terms(a, b)
+    terms.append(jnp.mean(luminance * contrast if scale == scales - 1 else contrast, (-2, -1)))
+  return terms
+
+
 def _ssim_terms(a: Array, b: Array) -> tuple[Array, Array]:
-  """Luminance and contrast-structure maps f32[C, H-10, W-10] of f32[C, H, W]."""
+  """Luminance and contrast-structure maps f32[..., H-10, W-10] of f32[..., H, W]."""
   moments = _blur(jnp.stack([a, b, a * a, b * b, a * b]))
   mean_a, mean_b, aa, bb, ab = moments
   c1, c2 = (K1 * 255) ** 2, (K2 * 255) ** 2
@@ -104,10 +121,10 @@ def _blur(x: Array) -> Array:
 
 
 def _halve(x: Array) -> Array:
-  """2x2 means of f32[C, H, W]; an odd side gets a zero in front, as in pytorch-msssim."""
-  c, h, w = x.shape
-  x = jnp.pad(x, ((0, 0), (h % 2, 0), (w % 2, 0)))
-  return jnp.mean(x.reshape(c, (h + 1) // 2, 2, (w + 1) // 2, 2), (2, 4))
+  """2x2 means of f32[..., H, W]; an odd side gets a zero in front, as in pytorch-msssim."""
+  *lead, h, w = x.shape
+  x = jnp.pad(x, [(0, 0)] * len(lead) + [(h % 2, 0), (w % 2, 0)])
+  return jnp.mean(x.reshape(*lead, (h + 1) // 2, 2, (w + 1) // 2, 2), (-3, -1))
 
 
 def bd_rate(

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from compress_jax import baselines, budget, methods, model_files
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.fingerprint import code_hash
 from compress_jax.measure import Recipe
-from compress_jax.released import from_arrays
+from compress_jax.released import from_arrays, misfit
 
 ZOO = Path(__file__).parent / 'zoo'
 LAMBDA = 0.013
@@ -51,7 +53,12 @@ def pretrained(
     if options:
       raise CodecError(f'{method} has no option {next(iter(options))!r}: its model has them all')
     settings, released = load_model(method, model)
-    return factory(lmbda=lmbda, **settings), released
+    complaint = f'{_path(method, model)} holds no model of its options'
+    try:
+      codec = factory(lmbda=lmbda, **settings)
+    except (TypeError, ValueError, LookupError) as error:
+      raise CodecError(f'{complaint}: {error}') from error
+    return _explaining(codec, complaint), released
   if model is not None:
     options = {**options, 'tables': model}
   check_options(method, factory, options)
@@ -65,9 +72,46 @@ def load_model(method: str, path: str | None = None) -> tuple[dict[str, Any], Re
   Raises:
     CodecError: not a model of this method.
   """
-  chosen = Path(path) if path else ZOO / f'{method}.safetensors'
+  chosen = _path(method, path)
   stamp = chosen.stat().st_mtime_ns if chosen.exists() else 0
   return _load_model(method, chosen, stamp)
+
+
+def _path(method: str, path: str | None) -> Path:
+  return Path(path) if path else ZOO / f'{method}.safetensors'
+
+
+def _explaining(codec: Codec, complaint: str) -> Codec:
+  """The codec, which raises CodecError where its model lacks weights that it needs.
+
+  To work out all shapes takes as long as a second: this is done when something went wrong.
+  """
+
+  def explaining(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def explained(released: Released, *given: Any) -> Any:
+      try:
+        return run(released, *given)
+      except CodecError:
+        raise
+      except Exception as error:
+        reason = _misfit(codec, released)
+        if reason is None:
+          raise
+        raise CodecError(f'{complaint}: {reason}') from error
+
+    return explained
+
+  names = 'encode', 'decode', 'quantise', 'encode_all', 'decode_all'
+  return codec._replace(**{name: explaining(getattr(codec, name)) for name in names})
+
+
+def _misfit(codec: Codec, released: Released) -> str | None:
+  try:
+    params = jax.eval_shape(codec.init, jax.random.key(0))
+  except Exception as error:  # Options that make no network fail in many ways.
+    return f'{type(error).__name__} where it is made'
+  return misfit(released, params)
 
 
 @functools.lru_cache(4)

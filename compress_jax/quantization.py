@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from compress_jax import dct
 from compress_jax.levels import LAMBDA_RANGE
 
 Array = jax.Array
@@ -29,11 +30,19 @@ def gains(log_gains: Array, level: Array) -> Array:
   return jnp.exp(log_gains[below] * (1 - share) + log_gains[jnp.minimum(below + 1, last)] * share)
 
 
-def initial_log_gains(levels: int, channels: int) -> Array:
-  """f32[levels, channels]: steps in proportion to lambda^-1/2, as D = step^2 / 12 asks for."""
+def initial_log_gains(levels: int, channels: int, cell: int | None = None) -> Array:
+  """f32[levels, channels]: steps in proportion to lambda^-1/2, as D = step^2 / 12 asks for.
+
+  They are around 1, or with a `cell` those of its cosine transform with coefficients of
+  variance 1.
+  """
   low, high = (0.5 * math.log(edge) for edge in LAMBDA_RANGE)
   steps = jnp.linspace(low, high, levels) if levels > 1 else jnp.zeros(1) + (low + high) / 2
-  return jnp.tile((steps - (low + high) / 2)[:, None], (1, channels))
+  start = jnp.tile((steps - (low + high) / 2)[:, None], (1, channels))
+  if cell is None:
+    return start
+  middle = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])
+  return start + jnp.log(dct.basis(cell, channels).deviations / dct.step(middle))
 
 
 def straight_through(x: Array) -> Array:
@@ -41,6 +50,10 @@ def straight_through(x: Array) -> Array:
   return x + lax.stop_gradient(jnp.round(x) - x)
 
 
-def noise(key: Array, x: Array) -> Array:
-  """x plus uniform noise from [-1/2, 1/2) (Ballé, Laparra, Simoncelli, ICLR 2017)."""
-  return x + jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)
+def noise(keys: Array, x: Array) -> Array:
+  """x plus uniform noise from [-1/2, 1/2) (Ballé, Laparra, Simoncelli, ICLR 2017).
+
+  The noise of an example is a function of its key: of keys[i] for x[i].
+  """
+  draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -0.5, 0.5)  # noqa: E731
+  return x + jax.vmap(draw)(keys)

@@ -40,10 +40,42 @@ def flatten(params: Params, prefix: str) -> dict[str, np.ndarray]:
 
 
 def unflatten(arrays: Arrays, prefix: str) -> Params:
-  """What `flatten` took apart, as float32 on the device."""
+  """What `flatten` took apart, as float32 on the device.
+
+  Raises:
+    CodecError: an array has the path of one that others are part of.
+  """
   start = prefix + '.'
   flat = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+  parents = {name[:at] for name in flat for at, letter in enumerate(name) if letter == '.'}
+  for name in parents & flat.keys():
+    raise CodecError(f'the model has an array {start}{name}, and arrays within it')
   return jax.tree.map(lambda v: jax.device_put(v.astype(np.float32)), unflatten_dict(flat, sep='.'))
+
+
+def misfit(released: Released, params: Params) -> str | None:
+  """Which float weights of a model are not those of the method; None where they are.
+
+  Args:
+    released: the model.
+    params: of the method, as shapes or values.
+  """
+  wanted = {
+    **_shapes({name: params[name] for name in params if name.endswith('analysis')}, 'encoder'),
+    **_shapes({'synthesis': params['synthesis']}, 'decoder'),
+  }
+  found = {**_shapes(released.encoder, 'encoder'), **_shapes(released.decoder, 'decoder')}
+  for name, shape in wanted.items():
+    if name not in found:
+      return f'it lacks the weights {name}'
+    if found[name] != shape:
+      return f'{name} has the shape {found[name]} in place of {shape}'
+  channels = params['log_gains'].shape[-1], released.coding.rates.gain.shape[-1]
+  return None if channels[0] == channels[1] else f'{channels[1]} channels in place of {channels[0]}'
+
+
+def _shapes(params: Params, prefix: str) -> dict[str, tuple[int, ...]]:
+  return {f'{prefix}.{k}': v.shape for k, v in flatten_dict(params, sep='.').items()}
 
 
 def release(encoder: Params, decoder: Params, coding: Any) -> Released:

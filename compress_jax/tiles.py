@@ -63,17 +63,17 @@ class _Job(NamedTuple):
   tile: Tile
 
 
-def plan(height: int, width: int, halo: int, *, largest: int) -> list[Tile]:
+def plan(height: int, width: int, halo: int, *, largest: int, margin: float = 0.0) -> list[Tile]:
   """Covers height x width cells with tiles whose kept parts touch but do not overlap.
 
   A side of at most `largest` cells is rounded up to one of BUCKETS, or to `largest`; a longer
-  one is cut into tiles of whichever of these sizes computes the fewest cells, which overlap by
-  2 * halo, the last two by more.
+  one is cut into tiles of whichever of these sizes computes the fewest cells, `margin` of them
+  more on each side of a tile; they overlap by 2 * halo, the last two by more.
 
   Raises:
     CodecError: a tile of `largest` cells would keep nothing of a side that must be cut.
   """
-  spans = (_spans(side, halo, largest) for side in (height, width))
+  spans = (_spans(side, halo, largest, margin) for side in (height, width))
   return [Tile(rows, columns) for rows, columns in product(*spans)]
 
 
@@ -103,7 +103,8 @@ def run_many(
   grids = [_grid(transform, x) for x in xs]
   pools: dict[tuple[int, int], list[_Job]] = {}
   for image, grid in enumerate(grids):
-    for tile in plan(*grid, transform.halo, largest=largest):
+    margin = transform.margin / transform.cell_in
+    for tile in plan(*grid, transform.halo, largest=largest, margin=margin):
       shape = tile.rows.size, tile.columns.size
       pools.setdefault(shape, []).append(_Job(image, tile))
   results: dict[int, np.ndarray] = {}
@@ -116,7 +117,7 @@ def run_many(
   return [results[image] for image in range(len(xs))]
 
 
-def _spans(side: int, halo: int, largest: int) -> list[Span]:
+def _spans(side: int, halo: int, largest: int, margin: float) -> list[Span]:
   """The spans of one axis."""
   sizes = [size for size in {*BUCKETS, largest} if size <= largest]
   if side <= largest:
@@ -124,17 +125,17 @@ def _spans(side: int, halo: int, largest: int) -> list[Span]:
     return [Span(0, size, 0, side)]
   if largest <= 2 * halo:
     raise CodecError(f'tiles of {largest} cells are too small for a halo of {halo}')
-  size = min(sizes, key=lambda size: (_computed(side, size, halo), -size))
+  size = min(sizes, key=lambda size: (_computed(side, size, halo, margin), -size))
   step = size - 2 * halo
   starts = [*range(0, side - size, step), side - size]
   cuts = [0, *(start + halo for start in starts[1:]), side]
   return [Span(start, size, *kept) for start, kept in zip(starts, pairwise(cuts), strict=True)]
 
 
-def _computed(side: int, size: int, halo: int) -> float:
+def _computed(side: int, size: int, halo: int, margin: float) -> float:
   """Cells that tiles of a size compute along a side."""
   step = size - 2 * halo
-  return math.inf if step < 1 else size * (1 + -(-(side - size) // step))
+  return math.inf if step < 1 else (size + 2 * margin) * (1 + -(-(side - size) // step))
 
 
 def _grid(transform: Transform, x: np.ndarray) -> tuple[int, int]:

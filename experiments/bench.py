@@ -2,6 +2,8 @@
 
 kmeans   time and memory to equal inertia beside scikit-learn and faiss
 codec    encoding and decoding of the learned methods, also beside CompressAI
+train    training steps of the learned methods, also beside CompressAI
+data     images per second of each input pipeline
 """
 
 import sys
@@ -10,11 +12,13 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from compress_jax.command import guarded
-from experiments import bench_codec, bench_kmeans
+from experiments import bench_codec, bench_data, bench_kmeans, bench_train
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
   'kmeans': bench_kmeans.main,
   'codec': bench_codec.main,
+  'train': bench_train.main,
+  'data': bench_data.main,
 }
 
 

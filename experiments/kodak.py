@@ -4,6 +4,9 @@
 
 writes results.json, results.csv, tables, figures, CompressAI's result files and
 index.html. Interrupt it at will: the same command goes on where it was.
+
+Several processes with one folder share the images: --coordinator=HOST:PORT
+--num_processes=N --process_id=0 reports what those of 1, 2, ... have measured too.
 """
 
 import datetime
@@ -17,10 +20,10 @@ from typing import Any
 
 from absl import flags
 
-from compress_jax import baselines, data, workers
+from compress_jax import baselines, data, processes, workers
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse, settings
-from compress_jax.evaluate import evaluate, jobs_of, protocol_images
+from compress_jax.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
 from compress_jax.journal import Row
 from compress_jax.measure import Recipe
 from compress_jax.methods import METHODS
@@ -55,6 +58,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('preview_budget', 4_800_000, 'Bytes of the pictures in the page.', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
   flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
+  processes.define_flags(values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
 
@@ -65,35 +69,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(values: flags.FlagValues) -> int:
-  """Measures, writes the report; 1 if any file failed."""
+  """Measures, writes the report; 1 if any file failed.
+
+  Of several processes, each measures its share of the images, and process 0 reports for all.
+  """
+  mine = processes.join(values)
+  return _compare(values, mine)
+
+
+def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   options = settings(values.set)
   chosen = recipes(values.methods, _numbers(values.lambdas), options, values.seed)
   description, found = data.default_images(values.images)
   images = protocol_images(found, values.protocol, values.limit)
   output = Path(values.output or f'runs/kodak-{values.protocol}')
-  processes = values.workers or workers.default_processes()
+  parallel = values.workers or workers.default_processes()
   print(f'{len(images)} images ({description}), {len(chosen)} operating points -> {output}')
   result = evaluate(
-    jobs_of(chosen, images),
+    jobs_of(chosen, mine.of(images)),
     make,
     output=output,
     protocol=values.protocol,
-    processes=processes,
+    processes=parallel,
     timing_repeats=values.timing_repeats,
+    rows=f'rows-{mine.rank}.jsonl' if mine.total > 1 else ROWS,
   )
   print(f'{len(result.rows)} rows, {result.reused} of them from earlier runs')
-  meta = {
-    **describe(values),
-    'images': description,
-    'processes': processes,
-    'failures': result.failures,
-  }
+  told = processes.told(mine, result.failures)
+  if mine.rank:
+    return 0  # What failed is told to process 0.
+  if mine.total > 1:
+    result = collected(jobs_of(chosen, images), told, output=output, protocol=values.protocol)
+  failures = result.failures
+  meta = {**describe(values), 'images': description, 'processes': parallel, 'failures': failures}
   if result.rows:
     measured = [image for image in images if any(r['image'] == image.name for r in result.rows)]
     report(output, meta, result.rows, measured, values.preview_budget)
-  for line in result.failures:
+  for line in failures:
     print(f'error: {line}', file=sys.stderr)
-  return 1 if result.failures else 0
+  return 1 if failures else 0
 
 
 def recipes(
@@ -140,8 +154,9 @@ def _numbers(texts: Sequence[str]) -> list[float]:
 
 
 def describe(values: flags.FlagValues) -> dict[str, Any]:
-  """What a reader needs to know about how the rows came to be; no folders of the machine."""
-  told = [flag for flag in sys.argv[1:] if not flag.startswith(('--images', '--output'))]
+  """What a reader needs to know about how the rows came to be; no folders or hosts."""
+  private = '--images', '--output', '--coordinator'
+  told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
   return {
     'command': ' '.join(['python -m experiments.kodak', *told]),
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

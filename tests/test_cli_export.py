@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from compress_jax import cli, cli_export, model_files, released
+from compress_jax import cli, float_weights, model_files, released
 from compress_jax.codec import CodecError
 from compress_jax.methods import cae
 from compress_jax.pretrained import load_model
@@ -147,9 +147,9 @@ def test_weights_that_lack_a_part_are_refused(part, tmp_path):
 
 @pytest.mark.parametrize('name', ['a.pth', 'a.pth.tar', 'a.pt'])
 def test_checkpoints_of_torch_are_read_as_compressai(name, tmp_path, monkeypatch):
-  monkeypatch.setattr(cli_export.compressai, 'read', lambda path: (path.name, {'channels': 128}))
+  monkeypatch.setattr(float_weights.compressai, 'read', lambda path: (path.name, {'channels': 128}))
   expected = name, {'method': 'gmm', 'options': {'channels': 128}}
-  assert cli_export.weights(tmp_path / name) == expected
+  assert float_weights.weights(tmp_path / name) == expected
 
 
 def test_calibration_takes_a_few_images_of_all_folders_cropped(tmp_path):
@@ -157,20 +157,20 @@ def test_calibration_takes_a_few_images_of_all_folders_cropped(tmp_path):
     folder = tmp_path / ('one' if i < 10 else 'two')
     folder.mkdir(exist_ok=True)
     PILImage.new('RGB', (530 if i == 0 else 20, 16), (i, i, i)).save(folder / f'{i:02}.png')
-  images = cli_export.calibration([str(tmp_path / 'one'), str(tmp_path / 'two')])
+  images = float_weights.calibration([str(tmp_path / 'one'), str(tmp_path / 'two')])
   assert len(images) == 8
   assert images[0].shape == (16, 512, 3)
   colours = [image[0, 0, 0] for image in images]
   assert colours == sorted(set(colours)) and colours[-1] >= 10
-  assert len(cli_export.calibration([str(tmp_path / 'two')])) == 8
+  assert len(float_weights.calibration([str(tmp_path / 'two')])) == 8
 
 
 def test_calibration_without_folders_takes_the_photographs_at_hand():
-  images = cli_export.calibration(None)
+  images = float_weights.calibration(None)
   assert 3 <= len(images) <= 8
   assert all(max(image.shape[:2]) <= 512 and image.dtype == np.uint8 for image in images)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
   with pytest.raises(CodecError, match='no images'):
-    cli_export.calibration([str(tmp_path)])
+    float_weights.calibration([str(tmp_path)])

@@ -9,6 +9,7 @@ from scipy import special
 
 from compress_jax import layers
 from compress_jax.layers import Frame
+from tests import test_dct
 
 PEDESTAL = 2.0**-36
 
@@ -196,6 +197,79 @@ def test_a_pixel_shuffle_lays_channels_out_by_row_then_column():
   found = np.asarray(layers.pixel_shuffle(x))
   np.testing.assert_array_equal(found[0, :, :, 0], [[0, 2], [4, 6]])
   np.testing.assert_array_equal(found[0, :, :, 1], [[1, 3], [5, 7]])
+
+
+@pytest.mark.parametrize('cell,channels', [(1, 3), (2, 3), (4, 2), (8, 3)])
+def test_cells_come_apart_and_together_again(cell, channels):
+  x = normal(2, 3 * cell, 2 * cell, channels)
+  cells = layers.to_cells(x, cell)
+  assert cells.shape == (2, 3, 2, cell**2 * channels)
+  np.testing.assert_array_equal(layers.from_cells(cells, cell), x)
+
+
+def test_a_cell_is_a_block_of_pixels_row_by_row():
+  x = normal(1, 6, 9, 2)
+  cells = np.asarray(layers.to_cells(x, 3))
+  for row in range(2):
+    for column in range(3):
+      block = x[0, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+      np.testing.assert_array_equal(cells[0, row, column], block.ravel())
+
+
+def initial(module, x):
+  """Parameters with which training begins."""
+  return jax.jit(module.init)(jax.random.key(0), x)['params']
+
+
+def block_transforms(x, cell, channels):
+  """Latents of a linear path as it starts, and the image that they give."""
+  analysis, synthesis = layers.BlockAnalysis(channels, cell), layers.BlockSynthesis(cell)
+  y = apply(analysis, initial(analysis, x), x)
+  return y, apply(synthesis, initial(synthesis, y), y)
+
+
+@pytest.mark.parametrize('cell', [2, 8, 16])
+def test_all_channels_of_a_linear_path_give_the_image_back(cell):
+  x = np.random.default_rng(0).random((2, 2 * cell, 3 * cell, 3), np.float32)
+  y, x_hat = block_transforms(x, cell, 3 * cell**2)
+  assert y.shape == (2, 2, 3, 3 * cell**2)
+  np.testing.assert_allclose(x_hat, x, atol=1e-5)
+
+
+def test_few_channels_of_a_linear_path_give_the_nearest_image_of_their_kind():
+  x = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
+  y, x_hat = block_transforms(x, 8, 20)
+  again, same = block_transforms(x_hat, 8, 20)
+  np.testing.assert_allclose(again, y, atol=1e-4)
+  np.testing.assert_allclose(same, x_hat, atol=1e-5)
+  error, kept = x_hat - x, x_hat - 0.5
+  assert (error * kept).sum() == pytest.approx(0, abs=1e-3)  # A projection.
+  assert (error**2).sum() < ((x - 0.5) ** 2).sum()
+
+
+def test_the_latents_of_a_linear_path_have_variance_one_for_drawn_photographs():
+  x = 0.5 + test_dct.blocks(np.random.default_rng(0), 4000, 8)
+  y, _ = block_transforms(x.astype(np.float32), 8, 40)
+  assert y.shape == (4000, 1, 1, 40)
+  np.testing.assert_allclose(y.reshape(4000, 40).std(0), 1, rtol=5 / np.sqrt(2 * 4000))
+
+
+HALVES = {name: FORMULAS[name][0] for name in FORMULAS} | {
+  'channel norm': layers.ChannelNorm(),
+  'block analysis': layers.BlockAnalysis(5, 2),
+  'block synthesis': layers.BlockSynthesis(2),
+}
+
+
+@pytest.mark.parametrize('name', HALVES)
+@pytest.mark.parametrize('kind', [jnp.bfloat16, jnp.float32])
+def test_outputs_have_the_type_of_inputs_whatever_that_of_parameters_is(name, kind):
+  x = jax.ShapeDtypeStruct((1, 6, 8, 3 if name == 'block analysis' else 4), jnp.float32)
+  module = HALVES[name]
+  variables = jax.eval_shape(lambda x: nn.Module.init(module, jax.random.key(0), x), x)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+  out = jax.eval_shape(module.apply, variables, jax.ShapeDtypeStruct(x.shape, kind))
+  assert out.dtype == kind
 
 
 @pytest.mark.parametrize('kernel', [3, 5])

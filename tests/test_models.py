@@ -3,12 +3,14 @@
 import functools
 import inspect
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress_jax import layers, learned
+from compress_jax import dct, layers, learned, tiles
+from compress_jax.levels import LAMBDA_RANGE
 from compress_jax.methods import cae as cae_method
 from compress_jax.methods import gan as gan_method
 from compress_jax.methods import gmm as gmm_method
@@ -19,7 +21,9 @@ TINY = {
   'gan': (gan_method, {'base': 2, 'blocks': 1, 'latents': 4, 'hyper': 4}),
   'gmm': (gmm_method, {'channels': 4, 'attention': False}),
 }
-CELLS = {'cae': 8, 'gan': 16, 'gmm': 16}
+TINY |= {f'linear {name}': (module, {**kw, 'linear': True}) for name, (module, kw) in TINY.items()}
+TINY['gmm of a stem'] = gmm_method, {'channels': 4, 'attention': False, 'stem': 4}
+CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 # These programs run once: compiling them is what takes time.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
@@ -161,8 +165,8 @@ def test_any_size_has_latents_for_every_cell_and_comes_back_whole(name, size, no
   key = jax.random.key(0) if noisy else None
   coded = jax.eval_shape(codec.apply, shapes_of(codec), x, level, key)
   assert coded.x_hat.shape == x.shape
-  assert coded.y_hat.shape == (2, *(-(-side // CELLS[name]) for side in size), 4)
-  assert set(coded.bits) == ({'y'} if name == 'cae' else {'y', 'z'})
+  assert coded.y_hat.shape == (2, *(-(-side // CELLS[module]) for side in size), 4)
+  assert set(coded.bits) == ({'y'} if module is cae_method else {'y', 'z'})
   assert all(bits.shape == (2,) for bits in coded.bits.values())
 
 
@@ -211,6 +215,106 @@ def test_what_is_synthesised_is_whole_symbols_with_noise_for_the_rate_alone():
   np.testing.assert_array_equal(noisy.y_hat, rounded.y_hat)
   np.testing.assert_array_equal(noisy.x_hat, rounded.x_hat)
   assert (np.asarray(noisy.bits['y']) != rounded.bits['y']).all()
+
+
+@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm of a stem'])
+def test_noise_goes_with_the_key_of_an_example_wherever_it_stands(name):
+  module, options = TINY[name]
+  codec, rng = module.codec(**options), np.random.default_rng(0)
+  params = random(shapes_of(codec), lambda shape: rng.normal(size=shape) / 4)
+  x, level = rng.random((3, 16, 24, 3), np.float32), jnp.array([0, 100, 255])
+  keys = jax.random.split(jax.random.key(1), 3)
+  bits = jit(lambda *given: codec.apply(*given).bits)
+  order = np.array([2, 0, 1])
+  found = bits(params, x, level, keys)
+  moved = bits(params, x[order], level[order], keys[order])
+  other = bits(params, x, level, keys[order])
+  for stream, values in found.items():
+    np.testing.assert_allclose(moved[stream], values[order], rtol=1e-5)
+    assert (np.abs(other[stream] / values - 1) > 1e-4).all()  # So each key matters.
+
+
+@pytest.mark.parametrize('name', ['linear cae', 'linear gan', 'linear gmm', 'gmm of a stem'])
+def test_transforms_work_in_the_type_of_the_image_and_bits_are_float32(name):
+  module, options = TINY[name]
+  codec, level = module.codec(**options), jnp.zeros(2, jnp.int32)
+  x = jax.ShapeDtypeStruct((2, 33, 16, 3), jnp.bfloat16)
+  seen = {}
+
+  def note(call, args, kwargs, context):
+    out = call(*args, **kwargs)
+    if isinstance(out, jax.Array):
+      seen[context.module.path] = out.dtype
+    return out
+
+  def apply(params, x):
+    with nn.intercept_methods(note):
+      return codec.apply(params, x, level, jax.random.key(0))
+
+  coded = jax.eval_shape(apply, shapes_of(codec), x)
+  floats = {path: kind for path, kind in seen.items() if path and path[0] != 'prior'}
+  assert len(floats) > 10 and set(floats.values()) == {jnp.dtype(jnp.bfloat16)}
+  assert {leaf.dtype for leaf in jax.tree.leaves(coded)} == {jnp.dtype(jnp.float32)}
+  assert seen['prior',] == jnp.float32
+
+
+# Linear paths.
+
+LINEAR = {
+  'cae': (cae_method, {'widths': (4, 4, 24)}),
+  'gan': (gan_method, {'base': 2, 'blocks': 1, 'latents': 24, 'hyper': 4}),
+  'gmm': (gmm_method, {'channels': 24, 'attention': False, 'stem': 4, 'mixtures': 1}),
+}
+
+
+@functools.cache
+def started(name):
+  """A codec's cell, its parameters as training starts, and `apply` of an image at a level."""
+  module, options = LINEAR[name]
+  codec = module.codec(**options, linear=True)
+  run = jit(lambda params, x, level: codec.apply(params, x, jnp.full(1, level), None))
+  return CELLS[module], jit(codec.init)(jax.random.key(0)), run
+
+
+def in_reach(cell, channels=24):
+  """Image f32[1, 2 cell, 3 cell, 3] that the strongest vectors of each block give exactly."""
+  vectors, deviations = dct.basis(cell, channels)
+  y = np.random.default_rng(0).normal(size=(1, 2, 3, channels)) / 2
+  return layers.from_cells(jnp.asarray((y * deviations) @ vectors + 0.5, jnp.float32), cell)
+
+
+def silenced(params):
+  """Without what the networks beside the linear paths add."""
+
+  def value(path, leaf):
+    names = {part.key for part in path}
+    last = names & {'last', 'up2', 'down2'} and names & {'analysis', 'synthesis'}
+    return 0 * leaf if last or 'hyper_mean' in names else leaf
+
+  return jax.tree_util.tree_map_with_path(value, params)
+
+
+@pytest.mark.parametrize('name', LINEAR)
+def test_a_linear_path_alone_errs_by_half_a_step_of_its_lambda_at_most(name):
+  cell, params, run = started(name)
+  x, silent = in_reach(cell), silenced(params)
+  for level, lmbda in ((0, LAMBDA_RANGE[0]), (255, LAMBDA_RANGE[1])):
+    error = np.asarray(layers.to_cells(run(silent, x, level).x_hat - x, cell), np.float64)
+    coefficients = error @ dct.basis(cell, 24).vectors.T
+    largest, half = np.abs(coefficients).max(), dct.step(lmbda) / 2
+    assert 0.7 * half < largest <= half * (1 + 1e-3)
+    # Orthonormal vectors: no error besides that of the coefficients.
+    assert (error**2).sum() == pytest.approx((coefficients**2).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize('name', LINEAR)
+def test_a_codec_with_a_linear_path_is_good_from_the_first_step(name):
+  cell, params, run = started(name)
+  x = in_reach(cell)
+  coded = run(params, x, 255)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(coded))
+  mse = np.square(coded.x_hat - x).mean()
+  assert mse < 1e-3 < np.var(x) / 7  # 30 dB, where a flat image has 21.
 
 
 # Reach.
@@ -275,6 +379,7 @@ def reach(network, channels, cell_in, cell_out, halo):
 
 MODELS = {
   'gmm': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None)),
+  'gmm of a stem': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True)),
   'gan of 1 block': (gan_method, gan.Model(2, 1, 3, 3, 1)),
   'gan of 2 blocks': (gan_method, gan.Model(2, 2, 3, 3, 1)),
   'cae': (cae_method, cae.Model((4, 4, 4), 1, 1)),
@@ -286,6 +391,9 @@ BEFORE = {
   ('gmm', 'analysis'): (1 + 2 + 4 + 2 + 4 + 12 + 8 + 4 + 8 + 16 + 8 + 48) / 16,
   ('gmm', 'hyper_analysis'): (1 + 1 + 1 + 2 + 2) / 4,
   ('gmm', 'synthesis'): np.ceil(6 + (1 + 2 + 1) / 2 + (1 + 3 + 2 + 1) / 4 + (1 + 2 + 1) / 8),
+  # In cells of 4 pixels at first.
+  ('gmm of a stem', 'analysis'): (1 + 2 + 1 + 2 + 4 + 2 + 12) * 4 / 16,
+  ('gmm of a stem', 'synthesis'): 6 + (1 + 2 + 1) / 2 + (1 + 2 + 1) / 4,
   ('gan of 1 block', 'analysis'): (3 + 1 + 2 + 4 + 8 + 16) / 16,
   ('gan of 1 block', 'hyper_analysis'): (1 + 2 + 4) / 4,
   ('cae', 'synthesis'): np.ceil(1 + 6 / 2 + 1 / 2 + 1 / 4),
@@ -326,3 +434,30 @@ def test_the_analysis_of_cae_sees_its_margin_and_no_more():
   seen = np.flatnonzero(np.asarray(grad).any((0, 2, 3)))
   # The latent of pixels 0..7 is centred on pixel 3, and sees 38 to either side of it.
   assert (seen[0] - cae.MARGIN, seen[-1] - cae.MARGIN) == (3 - 38, 3 + 38)
+
+
+def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(monkeypatch):
+  monkeypatch.setattr(tiles, 'BUCKETS', ())
+  wired, transform = {}, learned.transform
+
+  def noted(networks, name, cells, halo):
+    wired[name] = networks[name], transform(networks, name, cells, halo)
+    return wired[name][1]
+
+  monkeypatch.setattr(learned, 'transform', noted)
+  gmm_method._scheme.__wrapped__(gmm.Model(2, 1, False, 1, 0.01, None, 4, True))
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (37, 421, 3), np.uint8)  # 3 x 27 cells.
+  extended = np.pad(image, ((0, 11), (0, 11), (0, 0)), 'edge').astype(np.float32) / 255
+  latents = rng.normal(size=(3, 27, 2)).astype(np.float32)
+  for name, given, whole in (('analysis', image, extended), ('synthesis', latents, latents)):
+    network, tiled = wired[name]
+    shapes = jax.eval_shape(network.init, jax.random.key(0), whole[None])['params']
+    params = random(shapes, lambda shape: rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])))
+    # Biases tell zeros from what the network makes of them.
+    params = jax.tree.map(lambda v: v + np.float32(0.05), params)
+    expected = np.asarray(jit(network.apply)({'params': params}, whole[None]))[0]
+    found = tiles.run(tiled, {name: params}, given, largest=2 * tiled.halo + 2)
+    assert len(tiles.plan(3, 27, tiled.halo, largest=2 * tiled.halo + 2)) > 1
+    assert found.shape == expected.shape and expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

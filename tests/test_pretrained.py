@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import compress_jax.pretrained as pre
-from compress_jax import baselines, bitstream, fingerprint, methods
+from compress_jax import baselines, bitstream, fingerprint, methods, model_files
 from compress_jax.codec import Codec, CodecError
+from tests import small_models
 
 
 @pytest.fixture
@@ -88,3 +89,69 @@ def test_the_fingerprint_changes_with_a_source(tmp_path, monkeypatch):
   with open(tmp_path / 'compress_jax' / 'codec.py', 'a') as file:
     file.write('# More.\n')
   assert fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',)) != before
+
+
+DAMAGE = {
+  'lacks the weights encoder.analysis.first.kernel': {'encoder.analysis.first.kernel': None},
+  'lacks the weights decoder.synthesis.block0.conv1.bias': {
+    'decoder.synthesis.block0.conv1.bias': None,
+    'decoder.synthesis.block0.conv1.offset': np.zeros(48, np.float32),
+  },
+  r'encoder.hyper_analysis.conv1.kernel has the shape \(5, 5, 8, 7\) in place of \(5, 5, 8, 8\)': {
+    'encoder.hyper_analysis.conv1.kernel': np.zeros((5, 5, 8, 7), np.float32)
+  },
+  r'decoder.synthesis.norm0.beta has the shape \(1,\) in place of \(3,\)': {
+    'decoder.synthesis.norm0.beta': np.zeros(1, np.float32)
+  },
+}
+
+
+@pytest.mark.parametrize('message', DAMAGE)
+def test_a_model_without_the_weights_of_its_options_is_refused_in_one_line(message, tmp_path):
+  arrays, config = model_files.read(small_models.path('gan'))
+  arrays = {k: v for k, v in {**arrays, **DAMAGE[message]}.items() if v is not None}
+  model_files.write(tmp_path / 'model', arrays, config)
+  codec, released = pre.pretrained('gan', model=str(tmp_path / 'model'))
+  image = small_models.picture(16, 16)
+  file = (small_models.FOLDER / 'gan-0.1-pixel.cjx').read_bytes()
+  own = released._replace(model_id=bitstream.unpack(file)[0].model_id)
+  with pytest.raises(CodecError, match=f'{tmp_path}/model holds no model of its.*{message}') as one:
+    codec.decode(own, file) if 'decoder' in message else codec.encode(released, image)
+  assert '\n' not in str(one.value)
+  with pytest.raises(CodecError, match=message):
+    codec.decode_all(own, [file]) if 'decoder' in message else codec.encode_all(released, [image])
+
+
+def test_a_model_without_a_whole_network_is_refused(tmp_path):
+  arrays, config = model_files.read(small_models.path('cae'))
+  arrays = {k: v for k, v in arrays.items() if not k.startswith('encoder.analysis')}
+  model_files.write(tmp_path / 'model', arrays, config)
+  codec, released = pre.pretrained('cae', model=str(tmp_path / 'model'))
+  with pytest.raises(CodecError, match='lacks the weights encoder'):
+    codec.quantise(released, small_models.picture(8, 8))
+
+
+def test_a_model_of_other_options_is_refused(tmp_path):
+  arrays, config = model_files.read(small_models.path('cae'))
+  options = {**config['options'], 'widths': [8, 16, 11]}
+  model_files.write(tmp_path / 'model', arrays, {**config, 'options': options})
+  codec, released = pre.pretrained('cae', model=str(tmp_path / 'model'))
+  with pytest.raises(CodecError, match=r'down2.bias has the shape \(12,\) in place of \(11,\)'):
+    codec.encode(released, small_models.picture(8, 8))
+
+
+def test_errors_that_are_not_those_of_a_model_stay_what_they_are():
+  codec, released = small_models.load('cae')
+  with pytest.raises(TypeError, match='missing'):
+    codec.encode(released)
+
+
+@pytest.mark.parametrize('method,options', [('cae', {'widths': [8, 16]}), ('gan', {'base': 'x'})])
+def test_a_model_of_options_that_make_no_network_is_refused(method, options, tmp_path):
+  arrays, config = model_files.read(small_models.path(method))
+  model_files.write(
+    tmp_path / 'model', arrays, {**config, 'options': {**config['options'], **options}}
+  )
+  with pytest.raises(CodecError, match='holds no model of its options'):
+    codec, released = pre.pretrained(method, model=str(tmp_path / 'model'))
+    codec.encode(released, small_models.picture(8, 8))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress_jax import quantization
+from compress_jax import dct, quantization
 from compress_jax.levels import LAMBDA_RANGE, level_of
 
 EVERY = np.arange(256)
@@ -94,18 +94,41 @@ def test_straight_through_gives_integers_with_the_gradient_of_its_input():
   np.testing.assert_array_equal(grad, weight)
 
 
+def test_steps_of_a_cosine_basis_are_those_of_its_formula_at_every_level():
+  basis = dct.basis(8, 5)
+  gain = np.asarray(gains_at(quantization.initial_log_gains(6, 5, 8), EVERY), np.float64)
+  # Latents have variance 1: a step of 1 / gain is one of deviation / gain in the image.
+  steps = basis.deviations.astype(np.float64) / gain
+  expected = [dct.step(lmbda) for lmbda in np.asarray(quantization.lambda_of(EVERY)).tolist()]
+  np.testing.assert_allclose(steps, np.tile(expected, (5, 1)).T, rtol=1e-4)
+
+
+def test_one_rate_of_a_cosine_basis_has_the_steps_of_the_middle_lambda():
+  gain = np.exp(np.asarray(quantization.initial_log_gains(1, 5, 8), np.float64))
+  expected = dct.basis(8, 5).deviations / dct.step((LOW * HIGH) ** 0.5)
+  np.testing.assert_allclose(gain, expected[None], rtol=1e-5)
+
+
+def keys_of(*seeds):
+  return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
 def test_noise_is_uniform_in_half_a_unit_around_its_input_and_passes_gradients():
-  x = jnp.full(100_000, 3.0)
-  found, backward = jax.vjp(lambda x: quantization.noise(jax.random.key(0), x), x)
+  x = jnp.full((4, 5, 5000), 3.0)
+  found, backward = jax.vjp(lambda x: quantization.noise(keys_of(0, 1, 2, 3), x), x)
   np.testing.assert_array_equal(backward(x)[0], x)
-  error = np.sort(np.asarray(found) - 3.0)
+  assert found.dtype == x.dtype
+  error = np.sort(np.asarray(found).ravel() - 3.0)
   assert error[0] >= -0.5 and error[-1] <= 0.5
   expected = (np.arange(100_000) + 0.5) / 100_000 - 0.5
   assert np.abs(error - expected).max() < 1.95 / np.sqrt(100_000)  # Kolmogorov, p = 0.001.
 
 
-def test_noise_is_a_function_of_its_key():
-  x = jnp.zeros(8)
-  one, same, other = (quantization.noise(jax.random.key(i), x) for i in (0, 0, 1))
-  np.testing.assert_array_equal(one, same)
-  assert (np.asarray(one) != other).all()
+def test_the_noise_of_an_example_is_a_function_of_its_key_wherever_it_stands():
+  x = jnp.zeros((3, 2, 8))
+  found = np.asarray(quantization.noise(keys_of(5, 6, 7), x))
+  moved = np.asarray(quantization.noise(keys_of(7, 5, 5), x))
+  np.testing.assert_array_equal(moved, found[[2, 0, 0]])
+  np.testing.assert_array_equal(quantization.noise(keys_of(6), x[:1])[0], found[1])
+  for i, j in ((0, 1), (0, 2), (1, 2)):
+    assert (found[i] != found[j]).all()

@@ -162,3 +162,27 @@ def test_a_weight_that_16_bits_cannot_hold_is_not_halved():
     except CodecError:
       return
   assert np.isfinite(found['w']).all()
+
+
+def test_an_array_with_the_path_of_one_that_others_are_part_of_is_refused():
+  arrays = released.flatten(weights(DECODER), 'decoder')
+  with pytest.raises(CodecError, match=r'an array decoder\.synthesis\.up0, and arrays within it'):
+    released.unflatten({**arrays, 'decoder.synthesis.up0': np.ones(1)}, 'decoder')
+
+
+def test_what_is_missing_or_misshapen_is_named():
+  # A stand-in for the parameters of a method.
+  params = {**weights(ENCODER), **weights(DECODER), 'log_gains': np.zeros((2, 3)), 'rest': {}}
+  rates = MODELS['cae'].coding.rates._replace(gain=np.zeros((256, 3), np.int64))
+  own = MODELS['cae']._replace(coding=MODELS['cae'].coding._replace(rates=rates))
+  assert released.misfit(own, params) is None
+  assert released.misfit(own._replace(encoder={}), params).startswith(
+    'it lacks the weights encoder'
+  )
+  swapped = own._replace(encoder=own.decoder, decoder=own.encoder)
+  assert 'lacks' in released.misfit(swapped, params)
+  params['log_gains'] = np.zeros((2, 4))
+  assert released.misfit(own, params) == '3 channels in place of 4'
+  params['synthesis']['gain'] = np.zeros(3)
+  expected = 'decoder.synthesis.gain has the shape (2,) in place of (3,)'
+  assert released.misfit(own, params) == expected

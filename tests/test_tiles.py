@@ -277,3 +277,12 @@ def test_a_jax_array_is_as_good_as_a_numpy_array():
   x = image(SYNTHESIS, 9, 7)
   found = tiles.run(SYNTHESIS, PARAMS[SYNTHESIS], jnp.asarray(x), largest=16)
   np.testing.assert_allclose(found, whole(SYNTHESIS, x), atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 1100), st.integers(1, 1100))
+def test_a_margin_makes_small_tiles_dear(height, width):
+  planned = tiles.plan(height, width, 0, largest=96, margin=35 / 8)
+  computed = sum((t.rows.size + 35 / 4) * (t.columns.size + 35 / 4) for t in planned)
+  whole = (-(-height // 96) * (96 + 35 / 4)) * (-(-width // 96) * (96 + 35 / 4))
+  assert computed <= whole + 1e-6  # At worst what the largest tiles compute.

@@ -4,13 +4,25 @@ L. Theis, W. Shi, A. Cunningham, F. Huszár, "Lossy image compression with compr
 autoencoders", ICLR 2017: section 3.1 and figure 2 for the networks, 3.3 for the prior.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import norm
 
 from compress_jax import entropy, quantization
 from compress_jax.codec import Coded
-from compress_jax.layers import Conv, Frame, SubPixel, initial, leaky
+from compress_jax.layers import (
+  BlockAnalysis,
+  BlockSynthesis,
+  Conv,
+  Frame,
+  SubPixel,
+  initial,
+  leaky,
+  lower_bound,
+)
 
 Array = jax.Array
 
@@ -46,23 +58,27 @@ class Analysis(nn.Module):
   """Mirrored image f32[B, 8h + 70, 8w + 70, 3] to latents f32[B, h, w, C]."""
 
   widths: tuple[int, int, int]
+  linear: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """5x5 convolutions of stride 2 around the residual blocks."""
     act, (first, second, last) = leaky(_SLOPE), self.widths
+    image, gain = x[:, MARGIN:-MARGIN, MARGIN:-MARGIN], 0.1 if self.linear else 24.0
     x = (x - _MEAN) / _STD
     x = act(Conv(first, 5, 2, 'VALID', name='down0')(x))
     x = act(Conv(second, 5, 2, 'VALID', name='down1')(x))
     for i in range(_BLOCKS):
       x = ValidBlock(name=f'block{i}')(x)
-    return Conv(last, 5, 2, 'VALID', initial(24.0), name='down2')(x)
+    x = Conv(last, 5, 2, 'VALID', initial(gain), name='down2')(x)
+    return x + BlockAnalysis(last, CELL, name='linear')(image) if self.linear else x
 
 
 class Synthesis(nn.Module):
   """Latents f32[B, h, w, C] to image f32[B, 8h, 8w, 3], not clipped."""
 
   widths: tuple[int, int, int]
+  linear: bool = False
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
@@ -72,6 +88,9 @@ class Synthesis(nn.Module):
     for i in range(_BLOCKS):
       x = Block(name=f'block{i}')(x, frame)
     x = act(SubPixel(first, name='up1')(x, frame))
+    if self.linear:
+      x = SubPixel(3, initial(0.1), name='up2')(x, frame) * _STD
+      return x + BlockSynthesis(CELL, name='linear')(y)
     return SubPixel(3, name='up2')(x, frame) * _STD + _MEAN
 
 
@@ -94,10 +113,22 @@ class Prior(nn.Module):
     scale = place(jnp.exp(self.log_scales)) * gain
     return entropy.mixture_likelihood(q, place(self.logits), jnp.zeros(()), scale)
 
+  def density_bits(self, q: Array, gain: Array) -> Array:
+    """-log2 of the density there, in place of the probability; it may be negative.
+
+    At round(y) + u its mean over uniform noise u is at least the bits of round(y), by Jensen's
+    inequality (Theis et al. 2017, on estimating the rate).
+    """
+    place = lambda values: values[:, None, None, None]  # noqa: E731
+    scale = lower_bound(place(jnp.exp(self.log_scales)) * gain, entropy.SCALE_MIN)
+    weights = jax.nn.log_softmax(place(self.logits), 0)
+    return -jax.nn.logsumexp(weights + norm.logpdf(q, scale=scale), 0) / math.log(2)
+
 
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """The networks that run on tiles."""
-  return {'analysis': Analysis(model.widths), 'synthesis': Synthesis(model.widths)}
+  sizes = model.widths, model.linear
+  return {'analysis': Analysis(*sizes), 'synthesis': Synthesis(*sizes)}
 
 
 class Model(nn.Module):
@@ -106,24 +137,41 @@ class Model(nn.Module):
   widths: tuple[int, int, int]
   components: int
   levels: int
+  linear: bool = False
+  rounded_bound: bool = False  # Training counts `Prior.density_bits` of round(y) + u.
 
   def setup(self) -> None:
     """The networks by name."""
     for name, network in transforms(self).items():
       setattr(self, name, network)
     self.prior = Prior(self.widths[-1], self.components)
-    start = lambda key: quantization.initial_log_gains(self.levels, self.widths[-1])  # noqa: E731
-    self.log_gains = self.param('log_gains', start)
+    start = (self.levels, self.widths[-1], CELL if self.linear else None)
+    self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
-  def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
-    """f32[B, H, W, 3] coded at level bytes i32[B]; a key adds noise in place of rounding."""
+  def __call__(
+    self, x: Array, level: Array, key: Array | None = None, mask: Array | None = None
+  ) -> Coded:
+    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise where the rate is counted.
+
+    The transforms work in the type of x, what decides about the rate in float32. Channels
+    where mask bool[C] is false are zero and cost nothing.
+    """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
     around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
     gain = quantization.gains(self.log_gains, level)[:, None, None]
-    scaled = self.analysis(jnp.pad(x, around, 'reflect')) * gain
+    scaled = self.analysis(jnp.pad(x, around, 'reflect')).astype(jnp.float32) * gain
     q = quantization.straight_through(scaled)
-    q_coded = q if key is None else quantization.noise(key, scaled)
-    bits = {'y': entropy.bits_of(self.prior(q_coded, gain)).sum((1, 2, 3))}
+    bits = self._bits(scaled, q, gain, key)
+    if mask is not None:
+      q, bits = jnp.where(mask, q, 0), jnp.where(mask, bits, 0)
     y_hat = q / gain
-    return Coded(self.synthesis(y_hat)[:, :height, :width], y_hat, bits)
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, {'y': bits.sum((1, 2, 3))})
+
+  def _bits(self, scaled: Array, q: Array, gain: Array, key: Array | None) -> Array:
+    """Of each symbol: of the rounded ones, or an estimate from noise that has a gradient."""
+    if key is not None and self.rounded_bound:
+      return self.prior.density_bits(quantization.noise(key, q), gain)
+    q_coded = q if key is None else quantization.noise(key, scaled)
+    return entropy.bits_of(self.prior(q_coded, gain))

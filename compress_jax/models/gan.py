@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from compress_jax import entropy, floats, quantization
 from compress_jax.codec import Coded, Params
 from compress_jax.exact.export import FloatLayer
-from compress_jax.layers import ChannelNorm, Conv, Deconv, Frame, initial, leaky
+from compress_jax.layers import (
+  BlockAnalysis,
+  BlockSynthesis,
+  ChannelNorm,
+  Conv,
+  Deconv,
+  Frame,
+  initial,
+  leaky,
+)
 
 Array = jax.Array
 
@@ -25,15 +34,18 @@ class Analysis(nn.Module):
 
   base: int
   latents: int
+  linear: bool = False
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """7x7, four 3x3 of stride 2 with ChannelNorm and ReLU, and a 3x3 convolution."""
+    image, gain = x, 0.1 if self.linear else 8.0
     x = nn.relu(ChannelNorm(name='norm')(Conv(self.base, 7, name='first')(x, frame)))
     for i in range(_STAGES):
       x = Conv(self.base * 2 ** (i + 1), stride=2, name=f'down{i}')(x, frame)
       x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
-    return Conv(self.latents, kernel_init=initial(8.0), name='last')(x, frame)
+    x = Conv(self.latents, kernel_init=initial(gain), name='last')(x, frame)
+    return x + BlockAnalysis(self.latents, CELL, name='linear')(image) if self.linear else x
 
 
 class GeneratorBlock(nn.Module):
@@ -51,6 +63,7 @@ class Synthesis(nn.Module):
 
   base: int
   blocks: int
+  linear: bool = False
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
@@ -63,6 +76,9 @@ class Synthesis(nn.Module):
     for i in reversed(range(_STAGES)):
       x = Deconv(self.base * 2**i, name=f'up{i}')(x, frame)
       x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
+    if self.linear:
+      x = Conv(3, 7, kernel_init=initial(0.1), name='last')(x, frame)
+      return x + BlockSynthesis(CELL, name='linear')(y)
     return Conv(3, 7, bias_init=nn.initializers.constant(0.5), name='last')(x, frame)
 
 
@@ -127,9 +143,9 @@ class Discriminator(nn.Module):
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """The networks that run on tiles."""
   return {
-    'analysis': Analysis(model.base, model.latents),
+    'analysis': Analysis(model.base, model.latents, model.linear),
     'hyper_analysis': HyperAnalysis(model.hyper),
-    'synthesis': Synthesis(model.base, model.blocks),
+    'synthesis': Synthesis(model.base, model.blocks, model.linear),
   }
 
 
@@ -152,6 +168,7 @@ class Model(nn.Module):
   latents: int
   hyper: int
   levels: int
+  linear: bool = False
 
   def setup(self) -> None:
     """The networks by name."""
@@ -160,26 +177,30 @@ class Model(nn.Module):
     self.hyper_mean = HyperSynthesis(self.latents)
     self.hyper_scale = HyperSynthesis(self.latents, 1.0)
     self.prior = prior(self)
-    start = lambda key: quantization.initial_log_gains(self.levels, self.latents)  # noqa: E731
-    self.log_gains = self.param('log_gains', start)
+    start = (self.levels, self.latents, CELL if self.linear else None)
+    self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
   def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
-    """f32[B, H, W, 3] coded at level bytes i32[B]; a key adds noise in place of rounding."""
+    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
+
+    The transforms work in the type of x, what decides about the rate in float32.
+    """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
     gain = quantization.gains(self.log_gains, level)[:, None, None]
-    y = self.analysis(x)
+    y = self.analysis(x).astype(jnp.float32)
     rows, columns = y.shape[1:3]
     around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
-    z = self.hyper_analysis(jnp.pad(y, around, 'edge'))
+    z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
     z_hat = quantization.straight_through(z)
-    mean = self.hyper_mean(z_hat)[:, :rows, :columns]
-    scale = self.hyper_scale(z_hat)[:, :rows, :columns]
+    seen = z_hat.astype(x.dtype)
+    mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
+    scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
     centred = (y - mean) * gain
     q = quantization.straight_through(centred)
     z_coded, q_coded = z_hat, q
     if key is not None:
-      key_y, key_z = jax.random.split(key)
+      key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
       z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, centred)
     likelihood = entropy.gaussian_likelihood(q_coded, jnp.zeros_like(mean), scale * gain)
     bits = {
@@ -187,4 +208,5 @@ class Model(nn.Module):
       'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
     }
     y_hat = q / gain + mean
-    return Coded(self.synthesis(y_hat)[:, :height, :width], y_hat, bits)
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, bits)

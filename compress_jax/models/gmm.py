@@ -14,14 +14,18 @@ from compress_jax.codec import Coded, Params
 from compress_jax.coding.gmm import FloatNetworks
 from compress_jax.layers import (
   Attention,
+  BlockAnalysis,
+  BlockSynthesis,
   Conv,
   Frame,
   ResidualBlock,
   ResidualDown,
   ResidualUp,
   SubPixel,
+  from_cells,
   initial,
   leaky,
+  to_cells,
 )
 
 Array = jax.Array
@@ -36,17 +40,27 @@ class Analysis(nn.Module):
   channels: int
   attention: bool = True
   slope: float = 0.01
+  stem: int = 1
+  linear: bool = False
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """Three residual blocks of stride 2, a last convolution, two attention modules."""
-    for i in range(3):
+    """Three residual blocks of stride 2, a last convolution, two attention modules.
+
+    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages.
+    """
+    image, gain = x, 0.1 if self.linear else 16.0
+    if self.stem > 1:
+      x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)
+      x = ResidualBlock(self.slope, name='block1')(leaky(self.slope)(x), frame)
+    for i in range(0 if self.stem == 1 else 2, 3):
       x = ResidualDown(self.channels, self.slope, name=f'down{i}')(x, frame)
       if i == 1 and self.attention:
         x = Attention(name='attention0')(x, frame)
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
-    x = Conv(self.channels, stride=2, kernel_init=initial(16.0), name='last')(x, frame)
-    return Attention(name='attention1')(x, frame) if self.attention else x
+    x = Conv(self.channels, stride=2, kernel_init=initial(gain), name='last')(x, frame)
+    x = Attention(name='attention1')(x, frame) if self.attention else x
+    return x + BlockAnalysis(self.channels, CELL, name='linear')(image) if self.linear else x
 
 
 class Synthesis(nn.Module):
@@ -54,19 +68,26 @@ class Synthesis(nn.Module):
 
   attention: bool = True
   slope: float = 0.01
+  stem: int = 1
+  linear: bool = False
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
     """The mirror of the analysis."""
-    channels = y.shape[-1]
+    channels, last = y.shape[-1], initial(0.1 if self.linear else 1.0)
     x = Attention(name='attention0')(y, frame) if self.attention else y
-    for i in range(3):
+    stages = 3 if self.stem == 1 else 2
+    for i in range(stages):
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
       x = ResidualUp(channels, self.slope, name=f'up{i}')(x, frame)
-      if i == 1 and self.attention:
+      if i == 1 and self.attention and self.stem == 1:
         x = Attention(name='attention1')(x, frame)
-    x = ResidualBlock(self.slope, name='block3')(x, frame)
-    return SubPixel(3, name='last')(x, frame)
+    x = ResidualBlock(self.slope, name=f'block{stages}')(x, frame)
+    if self.stem == 1:
+      x = SubPixel(3, last, name='last')(x, frame)
+    else:
+      x = from_cells(Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame), self.stem)
+    return x + BlockSynthesis(CELL, name='linear')(y) if self.linear else x
 
 
 class HyperAnalysis(nn.Module):
@@ -109,6 +130,7 @@ class Context(nn.Module):
     shape = (5, 5, channels, 2 * channels)
     kernel = self.param('kernel', initial(), shape)
     bias = self.param('bias', nn.initializers.zeros, (2 * channels,))
+    kernel, bias = kernel.astype(y_hat.dtype), bias.astype(y_hat.dtype)
     above = kernel[:2]
     left = kernel[2:3, :2]
     padded = jnp.pad(y_hat, ((0, 0), (2, 0), (2, 2), (0, 0)))
@@ -155,9 +177,9 @@ class EntropyParameters(nn.Module):
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """The networks that run on tiles."""
   return {
-    'analysis': Analysis(model.channels, model.attention, model.slope),
+    'analysis': Analysis(model.channels, model.attention, model.slope, model.stem, model.linear),
     'hyper_analysis': HyperAnalysis(model.slope),
-    'synthesis': Synthesis(model.attention, model.slope),
+    'synthesis': Synthesis(model.attention, model.slope, model.stem, model.linear),
   }
 
 
@@ -175,6 +197,8 @@ class Model(nn.Module):
   levels: int
   slope: float
   widths: tuple[int, int] | None
+  stem: int = 1
+  linear: bool = False
 
   def setup(self) -> None:
     """The networks by name."""
@@ -184,36 +208,40 @@ class Model(nn.Module):
     self.context = Context()
     self.parameters = EntropyParameters(self.channels, self.mixtures, self.slope, self.widths)
     self.prior = prior(self)
-    start = lambda key: quantization.initial_log_gains(self.levels, self.channels)  # noqa: E731
-    self.log_gains = self.param('log_gains', start)
+    start = (self.levels, self.channels, CELL if self.linear else None)
+    self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
   def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
-    """f32[B, H, W, 3] coded at level bytes i32[B]; a key adds noise in place of rounding."""
+    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
+
+    The transforms work in the type of x, what decides about the rate in float32.
+    """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
     gain = quantization.gains(self.log_gains, level)[:, None, None]
-    y = self.analysis(x)
+    y = self.analysis(x).astype(jnp.float32)
     rows, columns = y.shape[1:3]
     around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
-    z = self.hyper_analysis(jnp.pad(y, around, 'edge'))
+    z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
     median = jax.lax.stop_gradient(self.prior.medians())
     z_hat = quantization.straight_through(z - median) + median
     q = quantization.straight_through(y * gain)
     y_hat = q / gain
     z_coded, q_coded = z_hat, q
     if key is not None:
-      key_y, key_z = jax.random.split(key)
+      key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
       z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, y * gain)
-    features = self.hyper_synthesis(z_hat)[:, :rows, :columns]
-    seen = jnp.concatenate([features, self.context(y_hat)], -1)
-    scale, mean, logits = jnp.moveaxis(self.parameters(seen), (3, 4), (0, 1))
+    features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
+    seen = jnp.concatenate([features, self.context(y_hat.astype(x.dtype))], -1)
+    predicted = self.parameters(seen).astype(jnp.float32)
+    scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
     likelihood = entropy.mixture_likelihood(q_coded, logits, mean * gain, scale * gain)
     bits = {
       'y': entropy.bits_of(likelihood).sum((1, 2, 3)),
       'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
     }
-    x_hat = self.synthesis(y_hat)[:, :height, :width]
-    return Coded(x_hat, y_hat, bits)
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, bits)
 
 
 def float_networks(params: Params, slope: float) -> FloatNetworks:

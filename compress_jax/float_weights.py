@@ -1,0 +1,54 @@
+"""Trained float weights: their files, whether they fit a method, and what calibrates an export."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from compress_jax import data, model_files
+from compress_jax.codec import Codec, CodecError, Image, Params
+from compress_jax.interop import compressai
+from compress_jax.pretrained import check_options
+from compress_jax.released import unflatten
+
+_IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
+_TORCH = ('.pth', '.pt', '.tar')
+
+
+def weights(path: Path) -> tuple[Params, dict]:
+  """Float parameters, and the method with its options, of our file or a CompressAI checkpoint."""
+  if path.suffix in _TORCH:
+    params, options = compressai.read(path)
+    return params, {'method': 'gmm', 'options': dict(options)}
+  arrays, config = model_files.read(path)
+  sound = isinstance(config.get('method'), str) and isinstance(config.get('options'), dict)
+  if not sound or not any(name.startswith('params.') for name in arrays):
+    raise CodecError(f'{path} holds no float weights')
+  return unflatten(arrays, 'params'), config
+
+
+def fitting(module: ModuleType, options: Mapping[str, Any], params: Params) -> Codec:
+  """The codec of these options, whose parameters `params` are.
+
+  Raises:
+    CodecError: options or parameters are not those of the method.
+  """
+  check_options(module.__name__.rpartition('.')[2], module.codec, options)
+  codec = module.codec(**options)
+  wanted = jax.tree.map(np.shape, jax.eval_shape(codec.init, jax.random.key(0)))
+  if jax.tree.map(np.shape, params) != wanted:
+    raise CodecError('the weights do not have the shapes that their options ask for')
+  return codec
+
+
+def calibration(folders: list[str] | None) -> list[Image]:
+  """A few images, cropped."""
+  if not folders:
+    images = [image for _, image in data.sample_photographs()]
+  else:
+    paths = [path for folder in folders for path in data.find_images(Path(folder))]
+    images = [data.load_image(path) for path in paths[:: max(len(paths) // _IMAGES, 1)]]
+  return [image[:_SIDE, :_SIDE] for image in images[:_IMAGES]]

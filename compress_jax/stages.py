@@ -1,0 +1,172 @@
+"""The stages of training by name: where each begins, what it minimises, what learns."""
+
+import inspect
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from compress_jax import float_weights, losses, masking, objectives, scales, training
+from compress_jax.codec import Codec, CodecError, Params
+from compress_jax.levels import level_of
+from compress_jax.models import gan as networks
+from compress_jax.plans import Plan
+
+DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion}
+Log = Callable[[str], None]
+
+
+class Setup(NamedTuple):
+  """What a stage of training works with."""
+
+  init: Callable[[], tuple[Params, Any]]  # Parameters and state.
+  loss: training.LossFn
+  optimizer: optax.GradientTransformation
+  weights: Callable[[Params], Params] = lambda params: params  # Those of the codec among all.
+
+
+def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
+  """Parameters, loss and optimizer of the stage that a plan asks for.
+
+  Raises:
+    CodecError: the plan does not fit its method or its stage.
+  """
+  if codec.apply is None:
+    raise CodecError(f'{plan.method} has nothing to train by gradients')
+  if plan.channel_steps and plan.stage != 'rate-distortion':
+    raise CodecError(f'channel_steps={plan.channel_steps} is of the first stage, not {plan.stage}')
+  if plan.refit_prior and plan.stage != 'scales':
+    raise CodecError(f'refit_prior=True is of the stage scales, not {plan.stage}')
+  return STAGES[plan.stage](plan, codec, log)
+
+
+def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
+  """All of a codec learns."""
+  del log
+  loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
+  loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
+  optimizer = training.adam(plan.lr, plan.steps)
+  return Setup(lambda: (_begin(plan, codec), {}), loss, optimizer)
+
+
+def _incremental(
+  plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], training.LossFn]
+) -> training.LossFn:
+  """The same, one channel of the latents after the other."""
+  apply: Any = codec.apply
+  if 'mask' not in inspect.signature(apply).parameters:
+    raise CodecError(f'channel_steps={plan.channel_steps} is of cae, not of {plan.method}')
+  channels, every = _gains(codec).shape[1], plan.channel_steps
+  needed = masking.steps_until_all(channels, every)
+  if plan.steps <= needed:
+    raise CodecError(f'{plan.steps} steps end before all channels are on, at step {needed}')
+  return masking.incremental(apply, loss_of, channels=channels, every=every)
+
+
+def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
+  """Only gains learn, at the lambdas that have their own, and the prior if that is asked for."""
+  del log
+  if not plan.start:
+    raise CodecError('the stage scales needs --start: weights whose gains are to be trained')
+  assert codec.apply is not None
+  parts = {scales.GAINS, scales.PRIOR} if plan.refit_prior else {scales.GAINS}
+  levels = _gains(codec).shape[0]
+  chosen = scales.trained_levels(levels) if plan.lmbda is None else level_of(plan.lmbda)
+  start = _begin(plan, codec, lambda params: scales.with_levels(params, levels))
+  adam = optax.adam(scales.schedule(plan.lr))
+  return Setup(
+    lambda: (start, {}),
+    _loss(plan, scales.learning_only(codec.apply, parts), chosen),
+    scales.optimizer(adam, start, parts),
+    lambda params: _only(params, parts, start),
+  )
+
+
+def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
+  """The synthesis of gan and a discriminator learn."""
+  if plan.method != 'gan' or not plan.start:
+    raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
+  assert codec.apply is not None
+  discriminator, key = networks.Discriminator(), jax.random.key(plan.seed)
+  shape = 1, plan.crop, plan.crop, 3
+  latents = jax.eval_shape(
+    codec.apply, params := _begin(plan, codec), _zeros(shape), _zeros(1), key
+  )
+
+  def both() -> tuple[Params, Any]:
+    fresh, state = objectives.init_discriminator(
+      discriminator, jax.random.fold_in(key, 1), shape, latents.y_hat.shape
+    )
+    return {'codec': params, 'discriminator': fresh}, state
+
+  perceptual = objectives.perceptual_of(plan.lpips)
+  log(perceptual.about)
+  loss = objectives.adversarial(
+    codec.apply,
+    discriminator,
+    perceptual=perceptual,
+    level=_level(plan),
+    compute_dtype=jnp.dtype(plan.precision),
+  )
+  rate = training.schedule(plan.lr, plan.steps)
+  optimizer = objectives.two_stage_optimizer(
+    optax.adam(rate), optax.adam(rate, b1=0.5), jax.eval_shape(both)[0]
+  )
+  return Setup(both, loss, optimizer, lambda now: _only(now['codec'], {'synthesis'}, params))
+
+
+STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
+  'rate-distortion': _rate_distortion,
+  'adversarial': _adversarial,
+  'scales': _scales,
+}
+
+
+def _loss(
+  plan: Plan, apply: objectives.Apply, level: int | tuple[int, ...] | None
+) -> training.LossFn:
+  return objectives.rate_distortion(
+    apply,
+    level=level,
+    distortion=DISTORTIONS[plan.distortion],
+    compute_dtype=jnp.dtype(plan.precision),
+  )
+
+
+def _level(plan: Plan) -> int | None:
+  return None if plan.lmbda is None else level_of(plan.lmbda)
+
+
+def _begin(
+  plan: Plan, codec: Codec, changed: Callable[[Params], Params] = lambda params: params
+) -> Params:
+  """Fresh parameters, or those of --start after a change."""
+  if not plan.start:
+    return codec.init(jax.random.key(plan.seed))
+  params = changed(float_weights.weights(Path(plan.start))[0])
+  if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, _shapes(codec)):
+    raise CodecError(f'the weights of {plan.start} are not those of {plan.method} of these options')
+  return params
+
+
+def _only(params: Params, parts: Collection[str], start: Params) -> Params:
+  """These parts, and the rest of the start: its moving average has been rounded."""
+  return {name: params[name] if name in parts else start[name] for name in start}
+
+
+def _shapes(codec: Codec) -> Params:
+  return jax.eval_shape(codec.init, jax.random.key(0))
+
+
+def _gains(codec: Codec) -> jax.ShapeDtypeStruct:
+  """Of shape [levels, channels]."""
+  found: jax.ShapeDtypeStruct = _shapes(codec)[scales.GAINS]
+  return found
+
+
+def _zeros(shape: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(np.atleast_1d(shape), np.float32)

@@ -1,0 +1,132 @@
+"""Training: one pmapped step, in which everything random is a function of (seed, step, example).
+
+The number of devices changes nothing but the order of sums, and a run that goes on from a
+checkpoint is the run that was never broken.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from compress_jax.codec import Array, CodecError, Key, Metrics, Params
+from compress_jax.objectives import LossFn, State
+
+Draw = Callable[[Any, Key], Array]  # Of data on the device and Key[B]: f32[B, H, W, 3].
+Step = Any  # Of jax.pmap: (TrainState, data, index) to (TrainState, Metrics).
+AVERAGE = 0.999
+
+
+class TrainState(NamedTuple):
+  """Everything that a checkpoint holds."""
+
+  step: Array  # i32[], updates tried so far.
+  params: Params
+  average: Params  # Exponential moving average of params: what is released.
+  opt_state: Any
+  state: State
+  skipped: Array  # i32[], updates that were not finite and therefore not made,
+  failing: Array  # i32[], and how many of these were the last ones.
+
+
+def start(params: Params, state: State, optimizer: optax.GradientTransformation) -> TrainState:
+  """Before the first update."""
+  zero: Any = np.zeros((), np.int32)
+  return TrainState(zero, params, params, optimizer.init(params), state, zero, zero)
+
+
+def replicated(tree: Any) -> Any:
+  """Copies on all local devices, laid out as by a pmapped step: else it would compile twice."""
+  mesh = Mesh(np.array(jax.local_devices()), ('device',))
+  place = lambda leaf: jax.device_put(np.array(leaf), NamedSharding(mesh, PartitionSpec()))  # noqa: E731
+  return jax.tree.map(place, tree)  # Each a buffer of its own: those that are donated must be.
+
+
+def schedule(lr: float, steps: int) -> optax.Schedule:
+  """A warm-up over at most 500 steps, then a cosine down to 2 %."""
+  warm = min(500, steps // 10)
+  return optax.warmup_cosine_decay_schedule(0.02 * lr, lr, warm, steps, 0.02 * lr)
+
+
+def adam(lr: float, steps: int, *, clip: float = 1.0) -> optax.GradientTransformation:
+  """Adam on clipped gradients (Ballé et al. and HiFiC do not clip; Muckley et al. 2023 do)."""
+  return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule(lr, steps)))
+
+
+def example_keys(seed: int, step: Array, index: Array) -> Key:
+  """Key[B] of the examples i32[B] of a step's global batch."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def shares(batch: int, processes: int, devices: int) -> int:
+  """Examples of a global batch that each device gets.
+
+  Raises:
+    CodecError: it does not divide.
+  """
+  each, rest = divmod(batch, processes * devices)
+  if rest or not each:
+    raise CodecError(
+      f'a batch of {batch} does not divide among {processes * devices} devices '
+      f'({processes} x {devices})'
+    )
+  return each
+
+
+def make_train_step(
+  loss: LossFn,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  draw: Draw | None = None,
+  inner: int = 1,
+  decay: float = AVERAGE,
+) -> Step:
+  """Returns a pmapped `train_step(state, data, index) -> (state, metrics)` of `inner` updates.
+
+  `state` is donated and has no device axis. `index` is i32[N, B], over N local devices: which
+  examples of the global batch each computes. `data` is replicated if there is a `draw`, which
+  makes crops of it; else it is u8[N, inner, B, H, W, 3]. Metrics are sums over the updates that
+  were made, and `updates` counts these.
+  """
+
+  def update(state: TrainState, x: Array, keys: Key) -> tuple[TrainState, Metrics]:
+    grads, (extra, metrics) = jax.grad(loss, has_aux=True)(
+      state.params, state.state, x, keys, state.step
+    )
+    grads, metrics = lax.pmean((grads, dict(metrics)), 'device')
+    norm = optax.tree.norm(grads)
+    good = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
+    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    made = state.step - state.skipped
+    kept = jnp.minimum(decay, (1 + made) / (10 + made))  # Forgets the start sooner.
+    average = jax.tree.map(lambda a, p: kept * a + (1 - kept) * p, state.average, params)
+    bad = 1 - good.astype(jnp.int32)
+    skipped, failing = state.skipped + bad, (state.failing + 1) * bad
+    wanted = TrainState(state.step + 1, params, average, opt_state, extra, skipped, failing)
+    # An update that is not finite leaves everything but the counts as it was.
+    held = state._replace(step=wanted.step, skipped=skipped, failing=failing)
+    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), wanted, held)
+    metrics = {**metrics, 'gradient': norm, 'updates': jnp.ones(())}
+    return new, jax.tree.map(lambda value: jnp.where(good, value, 0.0), metrics)
+
+  def train_step(state: TrainState, data: Any, index: Array) -> tuple[TrainState, Metrics]:
+    def one(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+      keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(seed, state.step, index))
+      x: Array = batch / 255.0 if draw is None else draw(data, keys[0])
+      return update(state, x, keys[1])
+
+    if inner == 1:  # XLA's CPU code is slower inside of loops.
+      return one(state, None if draw else data[0])
+    state, metrics = lax.scan(one, state, None if draw else data, inner)
+    return state, jax.tree.map(lambda values: values.sum(0), metrics)
+
+  axes = (None, None if draw else 0, 0)
+  return jax.pmap(train_step, 'device', in_axes=axes, out_axes=None, donate_argnums=0)

@@ -1,0 +1,121 @@
+"""The project's trainer with a codec and a loss of your own.
+
+  python -m examples.own_codec --steps=400 --folder=/tmp/own
+
+A codec is a NamedTuple of functions. This one maps blocks of 8x8 pixels linearly to 16 numbers,
+rounds them, and counts their bits by a logistic density; its files are the numbers, compressed
+by zlib. The loss is one function as well: here the usual one on absolute differences. `fit`
+saves checkpoints: a run that was killed goes on from the last one in its --folder.
+"""
+
+import argparse
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress_jax import crops, data, fit, metrics, training
+from compress_jax.checkpoints import Checkpoints
+from compress_jax.codec import Array, Codec, Coded, Image, Key, Level, Params
+from compress_jax.entropy import bits_of
+from compress_jax.layers import from_cells, to_cells
+from compress_jax.quantization import noise, straight_through
+
+CELL, LATENTS, CROP, BATCH = 8, 16, 64, 8
+WEIGHT = 0.3  # Of a grey level against a bit per pixel.
+
+
+def init(key: Key) -> Params:
+  """Two matrices, and the logarithm of each channel's scale."""
+  forward = jax.random.normal(key, (CELL * CELL * 3, LATENTS))
+  return {'analysis': forward, 'synthesis': forward.T / len(forward), 'scale': jnp.ones(LATENTS)}
+
+
+def apply(params: Params, x: Array, level: Level, key: Key | None) -> Coded:
+  """Images f32[B, 8h, 8w, 3] in [0, 1], rounded; keys add noise where bits are counted."""
+  del level  # There is one rate only.
+  y = to_cells(x - 0.5, CELL) @ params['analysis']
+  q = straight_through(y)
+  away, scale = jnp.abs(q if key is None else noise(key, y)), jnp.exp(params['scale'])
+  low, high = ((edge - away) / scale for edge in (-0.5, 0.5))
+  bits = bits_of(jax.nn.sigmoid(high) - jax.nn.sigmoid(low)).sum((1, 2, 3))
+  return Coded(from_cells(q @ params['synthesis'], CELL) + 0.5, q, {'y': bits})
+
+
+def encode(params: Params, image: Image) -> bytes:
+  """Sides as two bytes each, then all symbols, channel by channel."""
+  x = jnp.asarray(image[None] / 255, jnp.float32)
+  q = np.asarray(apply(params, x, jnp.zeros(1), None).y_hat[0], np.int16)
+  sides = np.array(q.shape[:2], '<u2').tobytes()
+  return sides + zlib.compress(q.transpose(2, 0, 1).tobytes(), 9)
+
+
+def decode(params: Params, file: bytes) -> Image:
+  """u8[H, W, 3]."""
+  height, width = np.frombuffer(file[:4], '<u2')
+  symbols = np.frombuffer(zlib.decompress(file[4:]), np.int16)
+  q = symbols.reshape(LATENTS, height, width).transpose(1, 2, 0).astype(np.float32)
+  x_hat = from_cells(jnp.asarray(q)[None] @ params['synthesis'], CELL)[0] + 0.5
+  return np.rint(255 * np.clip(x_hat, 0, 1)).astype(np.uint8)
+
+
+CODEC = Codec(encode, decode, init=init, apply=apply)
+
+
+def loss(params: Params, state: Any, x: Array, keys: Key, step: Array) -> Any:
+  """bpp + 0.3 * mean absolute difference; the trainer asks for (loss, (state, metrics))."""
+  del step
+  coded = apply(params, x, jnp.zeros(len(x)), keys)
+  bpp = coded.bits['y'].mean() / (x.shape[1] * x.shape[2])
+  wrong = 255 * jnp.abs(coded.x_hat - x).mean()
+  total = bpp + WEIGHT * wrong
+  return total, (state, {'loss': total, 'bpp': bpp, 'wrong': wrong})
+
+
+def tell(step: int, means: fit.Means, seconds: float) -> None:
+  """What `fit` calls now and then, with averages."""
+  print(f'step {step}  {fit.joined(means, ["loss", "bpp", "wrong"])}  {1 / seconds:.0f} steps/s')
+
+
+def train(images: list[Image], folder: Path, steps: int) -> Params:
+  """The averaged parameters after `steps` updates, from the newest checkpoint on."""
+  optimizer = training.adam(1e-2, steps)
+  state = training.start(CODEC.init(jax.random.key(0)), {}, optimizer)
+  saves = Checkpoints(folder, print)
+  found = saves.restore(state)
+  draw = lambda held, keys: crops.crops(held, keys, CROP)  # noqa: E731
+  trained = fit.fit(
+    training.replicated(state if found is None else found),
+    training.make_train_step(loss, optimizer, seed=0, draw=draw),
+    training.replicated(crops.store(images)),
+    np.arange(BATCH * jax.local_device_count(), dtype=np.int32).reshape(-1, BATCH),
+    rhythm=fit.Rhythm(steps, log=max(steps // 4, 1), save=100),
+    saves=saves,
+    watch=fit.Watch(tell),
+  )
+  saves.close()
+  return jax.tree.map(np.asarray, trained.average)
+
+
+def main() -> None:
+  """Trains, and measures files."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--steps', type=int, default=200, help='updates')
+  parser.add_argument('--folder', type=Path, help='where checkpoints stay')
+  args = parser.parse_args()
+  named = data.sample_photographs()
+  with tempfile.TemporaryDirectory() as fresh:
+    params = train([image for _, image in named], args.folder or Path(fresh), args.steps)
+  for name, image in named:
+    cut = data.centre_crop(image)
+    file = CODEC.encode(params, cut)
+    bpp, psnr = 8 * len(file) / cut[..., 0].size, metrics.psnr(cut, CODEC.decode(params, file))
+    print(f'{name:18s} {len(file):6d} bytes  {bpp:.3f} bpp  {psnr:.2f} dB')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,111 @@
+"""The loop: what is told, saved and validated when, and how a run stops."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from compress_jax import fit
+from compress_jax.codec import CodecError
+
+
+class Saves:
+  """Remembers what is saved."""
+
+  def __init__(self):
+    self.steps = []
+
+  def save(self, step, tree, score=None):
+    self.steps.append((step, int(tree.step), score))
+
+
+def state(step=0, failing=0):
+  return SimpleNamespace(step=step, average='average', skipped=0, failing=failing)
+
+
+def run(rhythm, *, first=0, stop_at=None, validate=None, failing=lambda step: 0, data='data'):
+  """Dispatches whose loss is the number of their last step."""
+  told, saves, given = [], Saves(), []
+
+  def train_step(held, data, index):
+    given.append(data)
+    step = held.step + rhythm.inner
+    sums = {'loss': np.float32(rhythm.inner * step), 'updates': np.float32(rhythm.inner)}
+    return state(step, failing(step)), sums
+
+  watch = fit.Watch(
+    lambda step, means, seconds: told.append((step, means['loss'], seconds)),
+    validate,
+    lambda step: step == stop_at,
+  )
+  end = fit.fit(state(first), train_step, data, None, rhythm=rhythm, saves=saves, watch=watch)
+  return end, told, saves, given
+
+
+def test_metrics_are_averages_since_the_last_line():
+  _, told, _, _ = run(fit.Rhythm(10, log=4, save=100))
+  assert [(step, loss) for step, loss, _ in told] == [(4, 2.5), (8, 6.5), (10, 9.5)]
+  assert all(seconds > 0 for _, _, seconds in told)
+
+
+def test_checkpoints_come_when_they_are_due_and_at_the_end():
+  _, _, saves, _ = run(fit.Rhythm(10, log=100, save=4))
+  assert saves.steps == [(4, 4, None), (8, 8, None), (10, 10, None)]
+
+
+def test_several_steps_per_dispatch_pass_what_is_due():
+  _, told, saves, given = run(fit.Rhythm(12, inner=3, log=5, save=4))
+  assert [step for step, _, _ in told] == [6, 12]
+  assert [step for step, _, _ in saves.steps] == [6, 9, 12]
+  assert len(given) == 4
+  with pytest.raises(CodecError, match='10 steps are no multiple of 3'):
+    run(fit.Rhythm(10, inner=3))
+
+
+def test_validation_gets_the_average_and_gives_the_score_that_is_saved():
+  seen = []
+
+  def validate(step, params):
+    seen.append((step, params))
+    return step / 10
+
+  _, _, saves, _ = run(fit.Rhythm(9, log=100, save=100, validate=4), validate=validate)
+  assert seen == [(4, 'average'), (8, 'average'), (9, 'average')]
+  assert saves.steps == [(4, 4, 0.4), (8, 8, 0.8), (9, 9, 0.9)]
+
+
+def test_a_run_that_is_stopped_is_saved_at_once_without_validation():
+  def never(step, params):
+    raise AssertionError
+
+  end, told, saves, _ = run(fit.Rhythm(10, log=100, save=100), stop_at=3, validate=never)
+  assert end.step == 3 and saves.steps == [(3, 3, None)]
+  assert told[-1][0] == 3
+
+
+def test_a_run_goes_on_where_it_was():
+  end, told, saves, _ = run(fit.Rhythm(10, log=4, save=4), first=6)
+  assert end.step == 10 and [step for step, _, _ in saves.steps] == [8, 10]
+  assert told[0][:2] == (8, 7.5)
+
+
+def test_a_run_that_was_complete_does_nothing():
+  end, told, saves, given = run(fit.Rhythm(10), first=10)
+  assert end.step == 10 and not told and not saves.steps and not given
+
+
+def test_an_iterator_gives_each_dispatch_its_data():
+  assert run(fit.Rhythm(3), data=iter('abc'))[3] == ['a', 'b', 'c']
+  assert run(fit.Rhythm(3), data='abc')[3] == ['abc'] * 3
+
+
+def test_a_run_whose_updates_all_fail_is_given_up():
+  with pytest.raises(CodecError, match='the last 20 updates before step 24 were not finite'):
+    run(fit.Rhythm(100, log=4, save=100), failing=lambda step: max(step - 4, 0))
+
+
+def test_psnr_is_that_of_the_mean_squared_error():
+  sums = [{'mse': np.float32(2 * 100), 'updates': np.float32(2)}]
+  sums += [{'mse': np.float32(0), 'updates': np.float32(0)}]  # A dispatch of skipped updates.
+  means = fit._means(sums)
+  assert means == {'mse': 100, 'psnr': pytest.approx(28.1308, abs=1e-4)}

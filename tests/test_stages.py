@@ -1,0 +1,386 @@
+"""What learns in which stage, and what the options of Theis et al. (2017) do to cae."""
+
+import functools
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from compress_jax import cli, cli_fit, masking, model_files, objectives, plans, scales, stages
+from compress_jax.codec import CodecError
+from compress_jax.command import parse
+from compress_jax.methods import cae, gan
+from compress_jax.models import cae as networks
+from compress_jax.quantization import initial_log_gains, noise
+from compress_jax.released import flatten
+
+WIDTHS, LEVELS = (4, 4, 5), 3
+OPTIONS = {'widths': WIDTHS, 'levels': LEVELS, 'linear': True}
+PLAN = plans.Plan(
+  method='cae',
+  options=OPTIONS,
+  stage='rate-distortion',
+  start=None,
+  lmbda=None,
+  distortion='mse',
+  lpips=None,
+  data=[],
+  seed=0,
+  steps=100,
+  batch=2,
+  crop=16,
+  lr=1e-3,
+  precision='float32',
+)
+X = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
+LEVEL = jnp.array([100, 200], jnp.int32)
+KEYS = jax.random.split(jax.random.key(1), 2)
+MASK = np.array([True, False, True, True, False])
+# These programs run once: compiling them is what takes time.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
+
+@functools.cache
+def start():
+  return jit(cae.codec(**OPTIONS).init)(jax.random.key(0))
+
+
+@jit
+def forward(params, mask, keys):
+  """What is coded, and the gradient of rate and error by the parameters."""
+
+  def total(params):
+    coded = cae.codec(**OPTIONS).apply(params, X, LEVEL, keys, mask)
+    return coded.bits['y'].sum() + 1e3 * jnp.sum((coded.x_hat - X) ** 2), coded
+
+  grads, coded = jax.grad(total, has_aux=True)(params)
+  return coded, grads
+
+
+# One channel after the other.
+
+
+@pytest.mark.parametrize('step,on', [(0, 2), (9, 2), (10, 3), (29, 4), (30, 5), (1000, 5)])
+def test_channels_are_enabled_in_order_one_every_so_many_steps(step, on):
+  mask = jit(lambda step: masking.mask_of(step, 5, 10))(step)
+  assert mask.tolist() == [True] * on + [False] * (5 - on)
+  assert (step >= masking.steps_until_all(5, 10)) == (on == 5)
+
+
+def test_two_channels_are_on_from_the_start():
+  assert masking.mask_of(0, 1, 10).tolist() == [True]
+  assert masking.steps_until_all(1, 10) == masking.steps_until_all(2, 10) == 0
+
+
+def test_masked_channels_send_zeros_and_cost_nothing():
+  coded, _ = forward(start(), MASK, KEYS)
+  rest, _ = forward(start(), ~MASK, KEYS)
+  every, _ = forward(start(), np.full(5, True), KEYS)
+  none, _ = forward(start(), np.full(5, False), KEYS)
+  assert not np.asarray(coded.y_hat)[..., ~MASK].any()
+  np.testing.assert_array_equal(coded.y_hat[..., MASK], every.y_hat[..., MASK])
+  np.testing.assert_allclose(coded.bits['y'] + rest.bits['y'], every.bits['y'], rtol=1e-4)
+  assert (np.minimum(coded.bits['y'], rest.bits['y']) > 0.1).all()
+  assert not np.asarray(none.bits['y']).any()
+
+
+def test_masked_channels_have_no_gradient_and_the_others_do():
+  grads = forward(start(), MASK, KEYS)[1]
+  of_channels = {
+    'last convolution': grads['analysis']['down2']['kernel'],
+    'linear analysis': grads['analysis']['linear']['kernel'],
+    'linear synthesis': grads['synthesis']['linear']['kernel'].T,
+    'first convolution back': jnp.moveaxis(grads['synthesis']['up0']['conv']['kernel'], 2, -1),
+    'weights': grads['prior']['logits'],
+    'scales': grads['prior']['log_scales'],
+    'gains': grads['log_gains'],
+  }
+  for name, grad in of_channels.items():
+    largest = np.abs(np.asarray(grad)).reshape(-1, 5).max(0)
+    assert (largest[MASK] > 0).all() and not largest[~MASK].any(), name
+
+
+def test_the_mask_of_a_step_is_in_its_loss():
+  seen = []
+
+  def apply(params, x, level, keys, mask):
+    seen.append(np.asarray(mask).tolist())
+    return params + x + level + keys
+
+  def loss_of(apply):
+    return lambda params, state, x, keys, step: (apply(params, x, 30, keys), state)
+
+  loss = masking.incremental(apply, loss_of, channels=4, every=7)
+  assert loss(1, 'state', 10, 1000, jnp.asarray(7)) == (1041, 'state')
+  assert seen == [[True, True, True, False]]
+
+
+def test_a_plan_with_steps_for_each_channel_trains_those_that_are_on():
+  codec = cae.codec(**OPTIONS)
+  setup = stages.setup_of(PLAN._replace(channel_steps=30, lmbda=0.01), codec)
+  slope = jit(jax.grad(lambda params, step: setup.loss(params, {}, X, KEYS, step)[0]))
+  for step, on in ((0, 2), (59, 3), (90, 5)):
+    found = np.abs(slope(start(), step)['log_gains']).max(0)
+    assert (found > 0).tolist() == [True] * on + [False] * (5 - on)
+
+
+# The bound of the rate.
+
+
+@functools.cache
+def bits_near(symbol):
+  """Of three scale mixtures, at f32[n] in the unit interval around a symbol: density and mass."""
+  rng = np.random.default_rng(0)
+  params = {'logits': rng.normal(size=(4, 3)), 'log_scales': rng.uniform(-3, 2, (4, 3))}
+  prior, n = networks.Prior(3, 4), 4000
+  u = (np.arange(n) + 0.5) / n - 0.5  # The midpoint rule.
+  at = jnp.tile(jnp.asarray(symbol + u, jnp.float32)[:, None, None, None], (1, 1, 1, 3))
+  gain = jnp.array([0.5, 1.0, 3.0])[None, None, None]
+  density = prior.apply({'params': params}, at, gain, method='density_bits')
+  mass = -np.log2(prior.apply({'params': params}, jnp.full((1, 1, 1, 3), symbol * 1.0), gain))
+  return np.asarray(density, np.float64)[:, 0, 0], mass[0, 0, 0].astype(np.float64)
+
+
+@pytest.mark.parametrize('symbol', [0, 1, -3, 6])
+def test_the_density_integrates_to_the_probability_of_a_symbol(symbol):
+  density, mass = bits_near(symbol)
+  np.testing.assert_allclose(-np.log2(np.mean(2.0**-density, 0)), mass, rtol=2e-3)
+
+
+@pytest.mark.parametrize('symbol', [0, 1, -3, 6])
+def test_the_mean_bits_of_the_density_bound_those_of_the_symbol(symbol):
+  density, mass = bits_near(symbol)
+  excess = density.mean(0) - mass
+  assert (excess > -1e-4).all()
+  assert excess.max() > 0.02
+
+
+def test_the_rate_of_the_rounded_bound_is_that_of_the_rounded_code_and_noise():
+  codec = cae.codec(**OPTIONS, bound='rounded')
+  params = start()
+
+  @jit
+  def coded(params):
+    exact = codec.apply(params, X, LEVEL, None)
+    return (
+      codec.apply(params, X, LEVEL, KEYS),
+      exact,
+      cae.codec(**OPTIONS).apply(params, X, LEVEL, None),
+    )
+
+  found, exact, plain = coded(params)
+  share = np.array([[100.0], [200.0]]) / 255 * (LEVELS - 1)
+  below, table = share.astype(int), np.asarray(params['log_gains'])
+  part = share - below
+  gain = np.exp(table[below[:, 0]] * (1 - part) + table[below[:, 0] + 1] * part)[:, None, None]
+  q = np.rint(np.asarray(exact.y_hat) * gain)
+  at = q + noise(KEYS, jnp.zeros(q.shape))
+  prior = networks.Prior(5, 6)
+  expected = prior.apply({'params': params['prior']}, at, gain, method='density_bits')
+  np.testing.assert_allclose(found.bits['y'], expected.sum((1, 2, 3)), rtol=1e-3)
+  np.testing.assert_array_equal(found.x_hat, exact.x_hat)
+  np.testing.assert_allclose(exact.bits['y'], plain.bits['y'], rtol=1e-5)  # Files cost the same.
+
+
+def test_the_rounded_bound_has_a_gradient_for_the_latents():
+  codec = cae.codec(**OPTIONS, bound='rounded')
+  slope = jit(jax.grad(lambda params: codec.apply(params, X, LEVEL, KEYS).bits['y'].sum()))
+  assert float(optax.tree.norm(slope(start())['analysis'])) > 0.1
+
+
+def test_another_bound_is_refused():
+  with pytest.raises(CodecError, match="bound must be one of noisy, rounded, not 'tight'"):
+    cae.codec(bound='tight')
+
+
+# Gains alone.
+
+
+@pytest.mark.parametrize('count,share', [(0, 1), (1000, 2**-0.8), (9000, 10**-0.8)])
+def test_the_learning_rate_falls_like_a_power(count, share):
+  assert float(scales.schedule(1e-3)(count)) == pytest.approx(1e-3 * share, rel=1e-5)
+  other = scales.schedule(0.5, tau=count + 1, kappa=2)
+  assert float(other(count + 1)) == pytest.approx(0.125)
+
+
+def test_gains_are_trained_at_the_levels_that_have_their_own():
+  assert scales.trained_levels(6) == (0, 51, 102, 153, 204, 255)
+  assert scales.trained_levels(3) == (0, 128, 255)
+  assert scales.trained_levels(1) == (0,)
+
+
+def test_several_levels_are_drawn_evenly_and_no_other():
+  drawn = np.asarray(objectives._draw(jax.random.split(KEYS[0], 3000), (0, 128, 255)).level)
+  values, counts = np.unique(drawn, return_counts=True)
+  assert values.tolist() == [0, 128, 255]
+  assert np.abs(counts - 1000).max() < 5 * math.sqrt(3000 * 2 / 9)
+
+
+def test_the_gains_of_one_rate_become_those_of_many():
+  params = {'log_gains': jnp.array([[1.0, 2.0]]), 'prior': 'kept'}
+  found = scales.with_levels(params, 3)
+  assert found['prior'] == 'kept'
+  np.testing.assert_allclose(found['log_gains'][1], [1, 2], atol=1e-6)
+  # A step is in proportion to lambda^-1/2: from the lowest lambda to the highest 111 times.
+  between = found['log_gains'][2] - found['log_gains'][0]
+  np.testing.assert_allclose(between, 0.5 * math.log(0.1 / 0.0009), rtol=1e-5)
+  assert scales.with_levels(found, 3) is found
+  with pytest.raises(CodecError, match='gains of 3 levels, not of 6 or of one'):
+    scales.with_levels(found, 6)
+
+
+def saved(folder, params, **options):
+  path = folder / 'weights.safetensors'
+  host = jax.tree.map(np.asarray, params)
+  config = {'method': 'cae', 'options': {**OPTIONS, **options}}
+  model_files.write(path, flatten(host, 'params'), config, overwrite=True)
+  return str(path)
+
+
+def same(one, other):
+  pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+  return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
+
+
+@pytest.mark.parametrize('refit', [False, True])
+def test_all_but_the_gains_stays_bit_for_bit_as_it_was(tmp_path, refit):
+  plan = PLAN._replace(stage='scales', start=saved(tmp_path, start()), refit_prior=refit)
+  setup = stages.setup_of(plan, cae.codec(**OPTIONS))
+  before, state = setup.init()
+  assert same(before, start())
+
+  @jit
+  def update(params, opt_state, step):
+    slopes, _ = jax.grad(setup.loss, has_aux=True)(params, state, X, KEYS, step)
+    changes, opt_state = setup.optimizer.update(slopes, opt_state, params)
+    return optax.apply_updates(params, changes), opt_state, slopes
+
+  params, opt_state = before, setup.optimizer.init(before)
+  for step in range(2):
+    params, opt_state, slopes = update(params, opt_state, step)
+  learning = {'log_gains', 'prior'} if refit else {'log_gains'}
+  assert {name for name in params if not same(params[name], before[name])} == learning
+  reached = {name for name in slopes if float(optax.tree.norm(slopes[name])) > 0}
+  assert reached == learning  # The rest is not even differentiated.
+  moments = sum(leaf.size for leaf in jax.tree.leaves(opt_state) if leaf.ndim)
+  assert moments == 2 * sum(leaf.size for n in learning for leaf in jax.tree.leaves(before[n]))
+  # Adam's first step is as long as its learning rate, the second no longer.
+  moved = np.abs(np.asarray(params['log_gains'] - before['log_gains'])).max()
+  assert 0.9e-3 < moved < 2.1e-3
+
+
+def shifted(tree):
+  return jax.tree.map(lambda leaf: np.asarray(leaf) + 1, tree)
+
+
+def test_what_is_released_has_averages_of_what_learned_and_all_else_of_the_start(tmp_path):
+  plan = PLAN._replace(stage='scales', start=saved(tmp_path, start()))
+  found = stages.setup_of(plan, cae.codec(**OPTIONS)).weights(shifted(start()))
+  expected = {**start(), 'log_gains': shifted(start()['log_gains'])}
+  assert found.keys() == expected.keys() and same(found, expected)
+
+
+def test_so_it_is_after_the_adversarial_stage(monkeypatch):
+  codec = gan.codec(base=1, blocks=1, latents=4, hyper=4)
+  shapes = jax.eval_shape(codec.init, KEYS[0])
+  params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+  monkeypatch.setattr(stages.float_weights, 'weights', lambda path: (params, {}))
+  plan = PLAN._replace(method='gan', stage='adversarial', start='x', crop=64)
+  said = []
+  found = stages.setup_of(plan, codec, said.append).weights({'codec': shifted(params)})
+  assert same(found, {**params, 'synthesis': shifted(params['synthesis'])})
+  assert len(said) == 1 and 'no LPIPS' in said[0]
+
+
+def test_weights_of_one_rate_begin_with_gains_of_many(tmp_path):
+  one = {**start(), 'log_gains': jnp.arange(5.0)[None]}
+  plan = PLAN._replace(stage='scales', start=saved(tmp_path, one, levels=1))
+  params, _ = stages.setup_of(plan, cae.codec(**OPTIONS)).init()
+  expected = np.arange(5) + initial_log_gains(LEVELS, 5)
+  np.testing.assert_allclose(params['log_gains'], expected, atol=1e-6)
+  assert same(params['synthesis'], start()['synthesis'])
+
+
+def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_path, monkeypatch):
+  seen = []
+  plan = PLAN._replace(stage='scales', start=saved(tmp_path, start()))
+  spy = lambda apply, **given: seen.append(given['level'])  # noqa: E731
+  monkeypatch.setattr(objectives, 'rate_distortion', spy)
+  stages.setup_of(plan, cae.codec(**OPTIONS))
+  stages.setup_of(plan._replace(lmbda=0.1), cae.codec(**OPTIONS))
+  assert seen == [(0, 128, 255), 255]
+
+
+# Plans and flags.
+
+
+@pytest.mark.parametrize(
+  'change,message',
+  [
+    ({'stage': 'scales'}, 'the stage scales needs --start'),
+    ({'stage': 'scales', 'channel_steps': 5}, 'channel_steps=5 is of the first stage, not scales'),
+    ({'refit_prior': True}, 'refit_prior=True is of the stage scales, not rate-distortion'),
+    ({'channel_steps': 40}, '100 steps end before all channels are on, at step 120'),
+    ({'stage': 'adversarial', 'start': 'x'}, 'the adversarial stage is one of gan'),
+  ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+  with pytest.raises(CodecError, match=message):
+    stages.setup_of(PLAN._replace(**change), cae.codec(**OPTIONS))
+
+
+def test_a_method_without_a_mask_has_no_steps_for_each_channel():
+  codec = SimpleNamespace(apply=lambda params, x, level, key: None)
+  with pytest.raises(CodecError, match='channel_steps=5 is of cae, not of gan'):
+    stages.setup_of(PLAN._replace(method='gan', channel_steps=5), codec)
+  with pytest.raises(CodecError, match='channel_steps=5 is of cae, not of gan'):
+    stages.setup_of(PLAN._replace(method='gan', channel_steps=5), gan.codec(base=2, blocks=1))
+
+
+def test_weights_of_another_size_are_refused(tmp_path):
+  other = {**start(), 'log_gains': jnp.zeros((LEVELS, 6))}
+  plan = PLAN._replace(start=saved(tmp_path, other))
+  with pytest.raises(CodecError, match='are not those of cae of these options'):
+    stages.setup_of(plan, cae.codec(**OPTIONS)).init()
+
+
+def test_the_command_line_offers_the_stages_that_there_are():
+  assert set(cli.STAGES) == set(stages.STAGES)
+
+
+def plan_of(*flags):
+  return cli_fit.plan_of(parse(cli.define_flags(), '', ['run.py', '--method=cae', *flags]))
+
+
+def test_options_of_training_are_told_from_those_of_the_method():
+  plan = plan_of('--set=channel_steps=50', '--set=levels=2', '--set=refit_prior=True')
+  assert (plan.channel_steps, plan.refit_prior) == (50, True)
+  assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'levels': 2}
+  assert (plan_of().channel_steps, plan_of().refit_prior) == (0, False)
+
+
+@pytest.mark.parametrize('value', ['True', '-1', '0.5', 'many'])
+def test_steps_for_each_channel_are_a_whole_number(value):
+  with pytest.raises(CodecError, match=f'channel_steps={value} must be a whole number'):
+    plan_of(f'--set=channel_steps={value}')
+
+
+def test_the_stage_of_scales_takes_the_steps_and_the_rate_of_its_paper():
+  plan = plan_of('--stage=scales')
+  assert (plan.steps, plan.lr) == (10_000, 1e-3)
+  plan = plan_of('--stage=scales', '--steps=7', '--lr=0.5')
+  assert (plan.steps, plan.lr) == (7, 0.5)
+
+
+def test_a_run_from_before_there_were_such_options_goes_on(tmp_path):
+  old = {k: v for k, v in PLAN._asdict().items() if k not in plans.Plan._field_defaults}
+  Path(tmp_path, plans.FILE).write_text(json.dumps(old))
+  assert plans.settle(tmp_path, PLAN)
+  with pytest.raises(CodecError, match='channel_steps 0, not 9'):
+    plans.settle(tmp_path, PLAN._replace(channel_steps=9))
