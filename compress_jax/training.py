@@ -103,17 +103,22 @@ def make_train_step(
     grads, metrics = lax.pmean((grads, dict(metrics)), 'device')
     norm = optax.tree.norm(grads)
     good = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
-    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
-    made = state.step - state.skipped
-    kept = jnp.minimum(decay, (1 + made) / (10 + made))  # Forgets the start sooner.
-    average = jax.tree.map(lambda a, p: kept * a + (1 - kept) * p, state.average, params)
-    bad = 1 - good.astype(jnp.int32)
-    skipped, failing = state.skipped + bad, (state.failing + 1) * bad
-    wanted = TrainState(state.step + 1, params, average, opt_state, extra, skipped, failing)
-    # An update that is not finite leaves everything but the counts as it was.
-    held = state._replace(step=wanted.step, skipped=skipped, failing=failing)
-    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), wanted, held)
+
+    def made() -> TrainState:
+      changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+      params = optax.apply_updates(state.params, changes)
+      count = state.step - state.skipped
+      kept = jnp.minimum(decay, (1 + count) / (10 + count))  # Forgets the start sooner.
+      average = jax.tree.map(lambda a, p: kept * a + (1 - kept) * p, state.average, params)
+      return state._replace(
+        params=params, average=average, opt_state=opt_state, state=extra, failing=zero
+      )
+
+    def left_out() -> TrainState:
+      return state._replace(skipped=state.skipped + 1, failing=state.failing + 1)
+
+    zero = jnp.zeros_like(state.failing)
+    new = lax.cond(good, made, left_out)._replace(step=state.step + 1)
     metrics = {**metrics, 'gradient': norm, 'updates': jnp.ones(())}
     return new, jax.tree.map(lambda value: jnp.where(good, value, 0.0), metrics)
 
