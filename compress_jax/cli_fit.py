@@ -14,6 +14,7 @@ from absl import flags
 from jax.experimental import multihost_utils
 
 from compress_jax import (
+  allocation,
   cli_eval,
   data,
   estimates,
@@ -54,6 +55,7 @@ def run(values: flags.FlagValues) -> int:
   """
   if not values.workdir:
     raise flags.Error('--mode=train needs --workdir')
+  allocation.keep_freed_memory()
   enable_cache()
   processes.join(values)
   plan, folder = plan_of(values), Path(values.workdir)

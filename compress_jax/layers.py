@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from compress_jax import dct
+from compress_jax import dct, winograd
 
 Array = jax.Array
 
 _PEDESTAL = 2.0**-36  # Of GDN's parameters: Ballé, Laparra, Simoncelli (2016), section 4.
 _BETA_MIN = 1e-6
+_LARGE, _WIDE = 32 * 32, 16  # Pixels and channels from which `winograd` is the faster.
 
 
 class Frame(NamedTuple):
@@ -91,11 +92,41 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: str = 'SAME') ->
   size = kernel.shape[0]
   if size == 1:  # Matrix products are faster than XLA's 1x1 convolutions.
     return jnp.einsum('bhwi,io->bhwo', x[:, ::stride, ::stride], kernel[0, 0])
-  around = (size // 2, size // 2)
-  pads: str | list[tuple[int, int]] = [around, around] if padding == 'SAME' else 'VALID'
+  if size == 3 and stride == 1 and padding == 'SAME':
+    return _convolve3(x, kernel)
+  return _convolve(x, kernel, stride, size // 2 if padding == 'SAME' else 0)
+
+
+def _convolve(x: Array, kernel: Array, stride: int = 1, around: int = 1) -> Array:
+  pads = [(around, around)] * 2
   return lax.conv_general_dilated(
     x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
+
+
+@jax.custom_vjp
+def _convolve3(x: Array, kernel: Array) -> Array:
+  """3x3, stride 1: most of the arithmetic of training, whose backward pass XLA's CPU lacks."""
+  return _convolve(x, kernel)
+
+
+def _convolve3_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+  return _convolve(x, kernel), (x, kernel)
+
+
+def _convolve3_backward(seen: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+  x, kernel = seen
+  of_x = _convolve(grad, kernel[::-1, ::-1].swapaxes(2, 3))
+  usual = lambda x, grad: jax.vjp(lambda k: _convolve(x, k), kernel)[1](grad)[0]  # noqa: E731
+  if x.shape[1] * x.shape[2] < _LARGE or min(kernel.shape[2:]) < _WIDE:
+    return of_x, usual(x, grad)
+  quick = lambda x, grad: winograd.kernel_gradient(  # noqa: E731
+    x.astype(jnp.float32), grad.astype(jnp.float32)
+  ).astype(kernel.dtype)
+  return of_x, lax.platform_dependent(x, grad, cpu=quick, default=usual)
+
+
+_convolve3.defvjp(_convolve3_forward, _convolve3_backward)
 
 
 def initial(gain: float = 1.0) -> Callable:

@@ -29,6 +29,7 @@ from compress_jax.cache import enable_cache
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse, settings
 
+_TURN = 4  # Steps in a row, the first not counted: it finds cold caches and waking cores.
 LEARNED = ('cae', 'gmm', 'gan')
 # One of the peer's steps: times in seconds, a line of JSON each, for as many lines as it reads.
 PEER = """
@@ -142,8 +143,11 @@ def beside(values: flags.FlagValues) -> None:
         raise CodecError('the peer ended; its own words are above')
       return float(json.loads(line))
 
-    dispatch(), theirs()  # Compiles, and fills caches.
-    pairs = [(dispatch(), theirs()) for _ in range(values.repeats)]
+    def turn(step: Callable[[], float]) -> float:
+      return statistics.median([step() for _ in range(_TURN)][1:])
+
+    dispatch(), theirs()  # Compiles.
+    pairs = [(turn(dispatch), turn(theirs)) for _ in range(values.repeats)]
     peer.stdin.close()
   ours, other = (statistics.median(column) for column in zip(*pairs, strict=True))
   print(f'gmm N=128 with attention, {values.batch} crops of {values.crop}x{values.crop}')

@@ -29,6 +29,7 @@ from compress_jax.hashing import digest
 
 _UNSAVED = '*orbax-checkpoint-tmp*'
 _TIMED = ('images_per_s',)
+_SECONDS_PER_STEP = 0.02  # Of this small model on two cores, saves apart.
 
 
 def define_flags() -> flags.FlagValues:
@@ -36,7 +37,7 @@ def define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   flags.DEFINE_integer('kills', 50, 'How many.', 1, flag_values=values)
   flags.DEFINE_integer('during_saves', 10, 'Of them, during a save.', 0, flag_values=values)
-  flags.DEFINE_integer('steps', 400, 'Of the run.', 1, flag_values=values)
+  flags.DEFINE_integer('steps', 600, 'Of the run.', 1, flag_values=values)
   flags.DEFINE_integer('seed', 0, 'Of the moments.', flag_values=values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', flag_values=values)
   return values
@@ -56,19 +57,21 @@ def start(folder: Path, steps: int) -> subprocess.Popen:
   return subprocess.Popen(command(folder, steps), stdout=nowhere, stderr=pipe)
 
 
-def kill(folder: Path, steps: int, moment: float, saving: bool) -> bool:
-  """Runs for `moment` seconds after the first step, then kills, if asked in the next save.
+def kill(folder: Path, steps: int, progress: float, saving: bool) -> bool:
+  """Runs until `progress` new steps are done, then kills, if asked in the next save.
+
+  Args:
+    progress: steps beyond those of the last kill; the fraction is one of the time a step takes,
+      so that kills come in the middle of steps as well.
 
   Returns:
     Whether the run was still alive.
   """
-  before = _rows(folder)
+  goal = _rows(folder) + int(progress)
   process = start(folder, steps)
-  while process.poll() is None and _rows(folder) <= before:
-    time.sleep(0.01)
-  until = time.monotonic() + moment
-  while process.poll() is None and time.monotonic() < until:
+  while process.poll() is None and _rows(folder) < goal:
     time.sleep(0.001)
+  time.sleep((progress - int(progress)) * _SECONDS_PER_STEP)
   while saving and process.poll() is None and not list((folder / 'checkpoints').glob(_UNSAVED)):
     time.sleep(0.0005)
   alive = process.poll() is None
@@ -111,9 +114,10 @@ def compare(folder: Path, *, steps: int, kills: int, during_saves: int, seed: in
   whole, broken = folder / 'whole', folder / 'broken'
   finish(whole, steps)
   rng, hits = random.Random(seed), 0
+  most = steps / (kills + 2)  # All kills together leave a part of the run to go.
   for i in range(kills):
     saving = i < during_saves
-    hits += kill(broken, steps, rng.uniform(0, 0.5), saving)
+    hits += kill(broken, steps, rng.uniform(1, most), saving)
     print(f'kill {i + 1}: after row {_rows(broken)}{", in a save" if saving else ""}', flush=True)
   finish(broken, steps)
   expected, found = result(whole), result(broken)

@@ -4,4 +4,4 @@ from experiments import kill_training
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
-  assert kill_training.compare(tmp_path, steps=30, kills=5, during_saves=1) == 5
+  assert kill_training.compare(tmp_path, steps=80, kills=5, during_saves=1) == 5

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from compress_jax import dct, layers, learned, tiles
+from compress_jax.exact import hyper
 from compress_jax.levels import LAMBDA_RANGE
 from compress_jax.methods import cae as cae_method
 from compress_jax.methods import gan as gan_method
@@ -23,6 +24,7 @@ TINY = {
 }
 TINY |= {f'linear {name}': (module, {**kw, 'linear': True}) for name, (module, kw) in TINY.items()}
 TINY['gmm of a stem'] = gmm_method, {'channels': 4, 'attention': False, 'stem': 4}
+TINY['gmm of more latents'] = gmm_method, {**TINY['gmm of a stem'][1], 'latents': 6, 'hyper': 3}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 # These programs run once: compiling them is what takes time.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -165,7 +167,8 @@ def test_any_size_has_latents_for_every_cell_and_comes_back_whole(name, size, no
   key = jax.random.key(0) if noisy else None
   coded = jax.eval_shape(codec.apply, shapes_of(codec), x, level, key)
   assert coded.x_hat.shape == x.shape
-  assert coded.y_hat.shape == (2, *(-(-side // CELLS[module]) for side in size), 4)
+  assert coded.y_hat.shape[:3] == (2, *(-(-side // CELLS[module]) for side in size))
+  assert coded.y_hat.shape[3] == options.get('latents', 4)
   assert set(coded.bits) == ({'y'} if module is cae_method else {'y', 'z'})
   assert all(bits.shape == (2,) for bits in coded.bits.values())
 
@@ -217,7 +220,7 @@ def test_what_is_synthesised_is_whole_symbols_with_noise_for_the_rate_alone():
   assert (np.asarray(noisy.bits['y']) != rounded.bits['y']).all()
 
 
-@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm of a stem'])
+@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm of a stem', 'gmm of more latents'])
 def test_noise_goes_with_the_key_of_an_example_wherever_it_stands(name):
   module, options = TINY[name]
   codec, rng = module.codec(**options), np.random.default_rng(0)
@@ -321,7 +324,7 @@ def test_a_codec_with_a_linear_path_is_good_from_the_first_step(name):
 
 
 def test_the_context_sees_exactly_the_twelve_neighbours_that_are_coded_before():
-  module, y = gmm.Context(), np.ones((1, 7, 8, 2), np.float32)
+  module, y = gmm.Context(4), np.ones((1, 7, 8, 2), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), y)['params']
   rng = np.random.default_rng(0)
   params = random(shapes, lambda shape: 1 + rng.random(shape))
@@ -346,7 +349,7 @@ def test_the_context_applies_each_tap_to_its_own_neighbour():
   masked[2, 2:] = masked[3:] = 0
   params = {'kernel': kernel, 'bias': bias}
   np.testing.assert_allclose(
-    gmm.Context().apply({'params': params}, y), layers.convolve(y, masked) + bias, atol=1e-4
+    gmm.Context(4).apply({'params': params}, y), layers.convolve(y, masked) + bias, atol=1e-4
   )
 
 
@@ -461,3 +464,18 @@ def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(monkeypatch):
     assert len(tiles.plan(3, 27, tiled.halo, largest=2 * tiled.halo + 2)) > 1
     assert found.shape == expected.shape and expected.std() > 0.01
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+# Files.
+
+
+def test_latents_and_hyper_latents_of_other_widths_are_coded():
+  widths = {'channels': 4, 'latents': 24, 'hyper': 3, 'widths': (8, 8), 'mixtures': 2}
+  codec = gmm_method.codec(**widths, attention=False, stem=4, linear=True, lmbda=0.013)
+  image = np.asarray(255 * in_reach(16)[0].clip(0, 1), np.uint8)[:21, :45]
+  released = codec.export(jax.tree.map(np.asarray, jit(codec.init)(jax.random.key(0))), [image])
+  assert released.coding.rates.gain.shape[1] == 24
+  assert hyper.channels(released.coding.prior) == 3
+  decoded = codec.decode(released, codec.encode(released, image))
+  assert decoded.shape == image.shape
+  assert np.mean((decoded - image.astype(float)) ** 2) < 100  # As transform coding does it.

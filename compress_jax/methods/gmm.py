@@ -13,7 +13,8 @@ import numpy as np
 from compress_jax import floats, learned
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gmm as coding
-from compress_jax.exact import hyper, rates
+from compress_jax.exact import hyper as hyper_latents
+from compress_jax.exact import rates
 from compress_jax.latents import Latents
 from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
 from compress_jax.models import gmm as networks
@@ -21,8 +22,15 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 3
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'channels': 64, 'stem': 4, 'linear': True},
-  'small': {'channels': 128, 'stem': 4, 'linear': True},
+  'tiny': {
+    'channels': 64,
+    'latents': 192,
+    'hyper': 64,
+    'widths': (384, 512),
+    'stem': 4,
+    'linear': True,
+  },
+  'small': {'channels': 128, 'latents': 192, 'stem': 4, 'linear': True},
   'paper': {'channels': 128},
   'large': {'channels': 192},
 }
@@ -44,12 +52,14 @@ def codec(
   widths: Sequence[int] | None = None,
   stem: int = 1,
   linear: bool = False,
+  latents: int | None = None,
+  hyper: int | None = None,
 ) -> Codec:
   """Cheng et al. (2020).
 
   Args:
     lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
-    channels: N, of all convolutions and latents; 128 and 192 in the paper.
+    channels: N, of all convolutions; 128 and 192 in the paper.
     mixtures: K, Gaussians per latent; 3 in the paper.
     attention: with the attention modules.
     levels: rates whose gains are learned; 1 makes a model of one rate.
@@ -59,9 +69,14 @@ def codec(
       cost most; not in the paper.
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
+    latents: M, channels of the latents; N in the paper and unless given. They bound the
+      quality at high rates.
+    hyper: channels of the hyper-latents and width of their networks, M unless given.
   """
   hidden = None if widths is None else (widths[0], widths[1])
-  model = networks.Model(channels, mixtures, attention, levels, slope, hidden, stem, linear)
+  model = networks.Model(
+    channels, mixtures, attention, levels, slope, hidden, stem, linear, latents, hyper
+  )
   return learned.codec(_scheme(model), model, lmbda)
 
 
@@ -80,7 +95,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
     own: Coding = released.coding
     return [
-      Latents(rates.quantise(y, own.rates, level), hyper.quantise(z, own.prior))
+      Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior))
       for y, z in analyse(released.encoder, images)
     ]
 
@@ -99,8 +114,9 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     return release(encoder, {'synthesis': params['synthesis']}, made)
 
   def symbols(height: int, width: int) -> int:
-    rows, columns = hyper.grid(height, width, _HYPER_CELL)
-    return model.channels * (height * width + rows * columns)
+    rows, columns = hyper_latents.grid(height, width, _HYPER_CELL)
+    of_y, of_z = networks.depths(model)
+    return of_y * height * width + of_z * rows * columns
 
   return learned.Scheme(
     name='gmm',

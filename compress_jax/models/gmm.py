@@ -42,6 +42,7 @@ class Analysis(nn.Module):
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
+  latents: int | None = None  # C; as many as channels unless given.
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
@@ -50,6 +51,7 @@ class Analysis(nn.Module):
     A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages.
     """
     image, gain = x, 0.1 if self.linear else 16.0
+    latents = self.latents or self.channels
     if self.stem > 1:
       x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)
       x = ResidualBlock(self.slope, name='block1')(leaky(self.slope)(x), frame)
@@ -58,14 +60,15 @@ class Analysis(nn.Module):
       if i == 1 and self.attention:
         x = Attention(name='attention0')(x, frame)
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
-    x = Conv(self.channels, stride=2, kernel_init=initial(gain), name='last')(x, frame)
+    x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
     x = Attention(name='attention1')(x, frame) if self.attention else x
-    return x + BlockAnalysis(self.channels, CELL, name='linear')(image) if self.linear else x
+    return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
 
 
 class Synthesis(nn.Module):
   """Latents f32[B, h, w, C] to image f32[B, 16h, 16w, 3], not clipped."""
 
+  channels: int
   attention: bool = True
   slope: float = 0.01
   stem: int = 1
@@ -74,12 +77,12 @@ class Synthesis(nn.Module):
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
     """The mirror of the analysis."""
-    channels, last = y.shape[-1], initial(0.1 if self.linear else 1.0)
+    last = initial(0.1 if self.linear else 1.0)
     x = Attention(name='attention0')(y, frame) if self.attention else y
     stages = 3 if self.stem == 1 else 2
     for i in range(stages):
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
-      x = ResidualUp(channels, self.slope, name=f'up{i}')(x, frame)
+      x = ResidualUp(self.channels, self.slope, name=f'up{i}')(x, frame)
       if i == 1 and self.attention and self.stem == 1:
         x = Attention(name='attention1')(x, frame)
     x = ResidualBlock(self.slope, name=f'block{stages}')(x, frame)
@@ -91,8 +94,9 @@ class Synthesis(nn.Module):
 
 
 class HyperAnalysis(nn.Module):
-  """Latents f32[B, 4h, 4w, C] to hyper-latents f32[B, h, w, C]."""
+  """Latents f32[B, 4h, 4w, C] to hyper-latents f32[B, h, w, H]."""
 
+  channels: int  # H.
   slope: float = 0.01
 
   @nn.compact
@@ -100,12 +104,12 @@ class HyperAnalysis(nn.Module):
     """Five 3x3 convolutions, the third and fifth of stride 2."""
     act = leaky(self.slope)
     for i, stride in enumerate((1, 1, 2, 1)):
-      y = act(Conv(y.shape[-1], stride=stride, name=f'conv{i}')(y, frame))
-    return Conv(y.shape[-1], stride=2, kernel_init=initial(64.0), name='conv4')(y, frame)
+      y = act(Conv(self.channels, stride=stride, name=f'conv{i}')(y, frame))
+    return Conv(self.channels, stride=2, kernel_init=initial(64.0), name='conv4')(y, frame)
 
 
 class HyperSynthesis(nn.Module):
-  """Hyper-latents f32[B, h, w, C] to features f32[B, 4h, 4w, 2C]."""
+  """Hyper-latents f32[B, h, w, H] to features f32[B, 4h, 4w, 2H]."""
 
   slope: float = 0.01
 
@@ -121,15 +125,16 @@ class HyperSynthesis(nn.Module):
 
 
 class Context(nn.Module):
-  """Latents f32[B, h, w, C] to features f32[B, h, w, 2C] of what is coded before each."""
+  """Latents f32[B, h, w, C] to features f32[B, h, w, features] of what is coded before each."""
+
+  features: int
 
   @nn.compact
   def __call__(self, y_hat: Array) -> Array:
     """One 5x5 convolution that sees the two rows above and two latents to the left."""
-    channels = y_hat.shape[-1]
-    shape = (5, 5, channels, 2 * channels)
+    shape = (5, 5, y_hat.shape[-1], self.features)
     kernel = self.param('kernel', initial(), shape)
-    bias = self.param('bias', nn.initializers.zeros, (2 * channels,))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
     kernel, bias = kernel.astype(y_hat.dtype), bias.astype(y_hat.dtype)
     above = kernel[:2]
     left = kernel[2:3, :2]
@@ -145,7 +150,7 @@ class Context(nn.Module):
 
 
 class EntropyParameters(nn.Module):
-  """Features f32[B, h, w, 4C] to f32[B, h, w, 3, K, C]: scales, means, logits."""
+  """Features f32[B, h, w, F] to f32[B, h, w, 3, K, C]: scales, means, logits."""
 
   channels: int
   mixtures: int
@@ -174,18 +179,25 @@ class EntropyParameters(nn.Module):
     return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
 
 
+def depths(model: 'Model') -> tuple[int, int]:
+  """Channels of the latents and of the hyper-latents."""
+  latents = model.latents or model.channels
+  return latents, model.hyper or latents
+
+
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """The networks that run on tiles."""
+  rest = (model.attention, model.slope, model.stem, model.linear)
   return {
-    'analysis': Analysis(model.channels, model.attention, model.slope, model.stem, model.linear),
-    'hyper_analysis': HyperAnalysis(model.slope),
-    'synthesis': Synthesis(model.attention, model.slope, model.stem, model.linear),
+    'analysis': Analysis(model.channels, *rest, model.latents),
+    'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope),
+    'synthesis': Synthesis(model.channels, *rest),
   }
 
 
 def prior(model: 'Model') -> entropy.Factorized:
   """The density of the hyper-latents."""
-  return entropy.Factorized(model.channels)
+  return entropy.Factorized(depths(model)[1])
 
 
 class Model(nn.Module):
@@ -199,16 +211,19 @@ class Model(nn.Module):
   widths: tuple[int, int] | None
   stem: int = 1
   linear: bool = False
+  latents: int | None = None
+  hyper: int | None = None
 
   def setup(self) -> None:
     """The networks by name."""
     for name, network in transforms(self).items():
       setattr(self, name, network)
     self.hyper_synthesis = HyperSynthesis(self.slope)
-    self.context = Context()
-    self.parameters = EntropyParameters(self.channels, self.mixtures, self.slope, self.widths)
+    latents, hyper = depths(self)
+    self.context = Context(2 * hyper)
+    self.parameters = EntropyParameters(latents, self.mixtures, self.slope, self.widths)
     self.prior = prior(self)
-    start = (self.levels, self.channels, CELL if self.linear else None)
+    start = (self.levels, latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
   def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
