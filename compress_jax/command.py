@@ -62,8 +62,16 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def options(values: flags.FlagValues) -> dict[str, Any]:
-  """The options of a method: those of --set, and --model."""
+  """The options of a method: those of --set, --refine and --model.
+
+  Raises:
+    flags.Error: they make no sense.
+  """
   chosen = settings(values.set)
+  if values.refine:
+    if values.method == 'kmeans':
+      raise flags.Error('--refine is for cae, gan and gmm; kmeans has --set=refine=...')
+    chosen['refine'] = values.refine
   return {**chosen, 'model': values.model} if values.model else chosen
 
 

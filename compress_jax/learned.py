@@ -10,10 +10,11 @@ import numpy as np
 
 from compress_jax import bitstream, coder, tiles
 from compress_jax.codec import Array, Codec, CodecError, Coded, Image, Key, Level, Params
-from compress_jax.exact import mixture, rates
+from compress_jax.exact import mixture, rates, tables
 from compress_jax.latents import Latents
 from compress_jax.layers import Frame
 from compress_jax.levels import level_of
+from compress_jax.relaxed import Relaxed
 from compress_jax.released import Released, flatten
 from compress_jax.tiles import Transform
 
@@ -33,11 +34,21 @@ class Scheme(NamedTuple):
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
   synthesise: Callable[[Released, Sequence[np.ndarray]], list[np.ndarray]]  # Of y_hat.
   export: Callable[[Params, list[Image]], Released]
+  analyse: Callable[[Released, Image], np.ndarray]  # Latents f32[h, w, C] before rounding.
+  relaxed: Relaxed  # The rate of latents, and
+  whole: Callable[[Params, Array], Array]  # the synthesis of f32[B, h, w, C], to differentiate.
   transposes: bool = False  # Codes tall images on their side.
 
 
-def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
-  """The codec of a scheme that writes at one lambda, and of the model it was made of."""
+def codec(scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0) -> Codec:
+  """The codec of a scheme that writes at one lambda, and of the model it was made of.
+
+  Args:
+    scheme: of a method.
+    model: with all parameters.
+    lmbda: minimise bits per pixel + lmbda * MSE.
+    refine: steps of gradient descent on the latents of each image.
+  """
   level = level_of(lmbda)
 
   def init(key: Key) -> Params:
@@ -56,11 +67,20 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
         raise CodecError(f'{name} holds numbers that are not finite')
     return scheme.export(params, images)
 
+  def chosen(released: Released, images: Sequence[Image]) -> list[Latents]:
+    found = scheme.quantise(released, images, level)
+    if not refine:
+      return found
+    return [
+      _refined(scheme, released, image, latents, level, lmbda, refine)
+      for image, latents in zip(images, found, strict=True)
+    ]
+
   def encode_all(released: Released, images: Sequence[Image]) -> list[bytes]:
     sides = [_side(scheme, image) for image in images]
     turned = [_turned(image, side) for image, side in zip(images, sides, strict=True)]
     files = []
-    coded = scheme.quantise(released, turned, level)
+    coded = chosen(released, turned)
     for image, side, latents in zip(images, sides, coded, strict=True):
       writer = coder.Writer()
       scheme.write(released.coding, writer, latents, level)
@@ -85,7 +105,7 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float) -> Codec:
     return _read(scheme, released, data)[1]
 
   def quantise(released: Released, image: Image) -> Latents:
-    return scheme.quantise(released, [_turned(image, _side(scheme, image))], level)[0]
+    return chosen(released, [_turned(image, _side(scheme, image))])[0]
 
   return Codec(
     encode=lambda released, image: encode_all(released, [image])[0],
@@ -134,6 +154,16 @@ def transform(
   return Transform(apply, *cells, halo)
 
 
+def whole(networks: Mapping[str, nn.Module]) -> Callable[[Params, Array], Array]:
+  """The synthesis of whole arrays, without frames or tiles."""
+
+  def apply(params: Params, y_hat: Array) -> Array:
+    out: Any = networks['synthesis'].apply({'params': params['synthesis']}, y_hat)
+    return out
+
+  return apply
+
+
 def pixels(x_hat: np.ndarray) -> Image:
   """u8[H, W, 3] of f32[H, W, 3] in [0, 1]."""
   return np.rint(np.clip(x_hat, 0, 1) * 255).astype(np.uint8)
@@ -152,6 +182,33 @@ def _turned(image: np.ndarray, flags: int) -> np.ndarray:
 def _cropped(x_hat: np.ndarray, header: bitstream.Header) -> Image:
   image = _turned(pixels(x_hat), header.flags)
   return np.ascontiguousarray(image[: header.height, : header.width])
+
+
+def _refined(
+  scheme: Scheme,
+  released: Released,
+  image: Image,
+  latents: Latents,
+  level: int,
+  lmbda: float,
+  steps: int,
+) -> Latents:
+  from compress_jax.refine import Given, refine  # Imports optax.
+
+  table = released.coding.rates
+  y = scheme.analyse(released, image) * (table.gain[level] * 2.0**-rates.GAIN_BITS)
+  mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, y.shape)
+  given = Given(
+    released.decoder,
+    scheme.relaxed.arrays(released.coding, latents, level),
+    jnp.asarray(table.inverse[level] * 2.0**-rates.GAIN_BITS, jnp.float32),
+    jnp.asarray(mean, jnp.float32),
+    jnp.asarray(image),
+    jnp.float32(lmbda),
+  )
+  start = jnp.asarray(y - mean, jnp.float32)
+  q = refine(scheme.relaxed.bits, scheme.whole, given, start, latents.q, steps)
+  return latents._replace(q=q)
 
 
 def _read(

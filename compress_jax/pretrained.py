@@ -27,6 +27,7 @@ QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 whe
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
   'png': (9,),
 }
+ENCODING = {'refine'}  # Options of learned methods that no model has: the encoder's alone.
 CLASSICAL_LIBRARIES = ('pillow',)
 
 
@@ -39,7 +40,8 @@ def pretrained(
     method: a name in METHODS.
     lmbda: minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
     model: a model file in place of the one that is shipped.
-    **options: keywords of the method's factory; those of a learned method are in its model.
+    **options: keywords of the method's factory; those of a learned method are in its model,
+      but for `refine`.
 
   Raises:
     CodecError: unknown method or option, a value that is out of range, or no such model.
@@ -50,12 +52,13 @@ def pretrained(
   if not (isinstance(lmbda, int | float) and low <= lmbda <= high):
     raise CodecError(f'lambda is {lmbda}; it must be between {low:g} and {high:g}')
   if hasattr(module, 'Coding'):
-    if options:
-      raise CodecError(f'{method} has no option {next(iter(options))!r}: its model has them all')
+    if options.keys() - ENCODING:
+      odd = min(options.keys() - ENCODING)
+      raise CodecError(f'{method} has no option {odd!r}: its model has them all')
     settings, released = load_model(method, model)
     complaint = f'{_path(method, model)} holds no model of its options'
     try:
-      codec = factory(lmbda=lmbda, **settings)
+      codec = factory(lmbda=lmbda, **settings, **options)
     except (TypeError, ValueError, LookupError) as error:
       raise CodecError(f'{complaint}: {error}') from error
     return _explaining(codec, complaint), released

@@ -1,11 +1,13 @@
 """Whole `encode(image) -> bytes` and `decode(bytes) -> image` of the learned methods.
 
   python -m experiments.bench codec                          # the models that are shipped
+  python -m experiments.bench codec --preset=paper           # other sizes, as training starts
   python -m experiments.bench codec --peer=compressai --peer_python=PEER/bin/python
 
 Times are medians in a warm process, split into the float transforms, the integer networks that
 predict probabilities, and the rest: tables, range coder, arrays. `decode/synthesis` is what
-decoding takes in units of its float transform.
+decoding takes in units of its float transform. Models of a --preset start from the linear path, so
+that their files are those of transform coding and not empty.
 
 With --peer, gmm runs beside CompressAI's cheng2020-attn on the same image, cores and weights:
 random ones, which the peer scales so that its file has --bpp, and which `interop.compressai`
@@ -16,6 +18,7 @@ experiments/bench_codec_peer.py says how to make the environment of the peer.
 """
 
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -195,18 +199,30 @@ def _columns(own: Timing) -> str:
   return f'{own.whole:8.3f}{own.transform:11.3f}{own.parameters:12.3f}{own.rest:8.3f}'
 
 
-def shipped(values: Any, image: Image) -> None:
-  """Prints the times of the models that are shipped, on one image."""
+def alone(values: Any, image: Image) -> None:
+  """Prints the times of models of ours on one image."""
   print(f'\n{image.shape[1]}x{image.shape[0]}, lambda {getattr(values, "lambda"):g}')
   print(
     f'{"":13}{"whole":>8}{"transform":>11}{"parameters":>12}{"rest":>8}{"decode/synthesis":>18}'
   )
-  for method in LEARNED:
-    codec, released = pretrained(method, lmbda=getattr(values, 'lambda'))
+  for method in values.methods:
+    codec, released = _model(method, values.preset, getattr(values, 'lambda'))
     own = measure(codec, released, image, values.repeats)
     ratio = own.decode.whole / own.decode.transform
     print(f'{method:5}encode  {_columns(own.encode)}   {own.bpp:.3f} bpp')
     print(f'{method:5}decode  {_columns(own.decode)}{ratio:18.2f}', flush=True)
+
+
+@functools.cache
+def _model(method: str, preset: str | None, lmbda: float) -> tuple[Codec, Released]:
+  if preset is None:
+    return pretrained(method, lmbda=lmbda)
+  presets = methods.method(method).PRESETS
+  if preset not in presets:
+    raise CodecError(f'{method} has no preset {preset!r}; there are: {", ".join(presets)}')
+  codec = methods.method(method).codec(**{**presets[preset], 'linear': True}, lmbda=lmbda)
+  params = jax.tree.map(np.asarray, jax.jit(codec.init)(jax.random.key(0)))
+  return codec, codec.export(params, [bench_growth.photograph(256, 256)])
 
 
 def define_flags() -> flags.FlagValues:
@@ -215,11 +231,13 @@ def define_flags() -> flags.FlagValues:
   here: dict[str, Any] = {'flag_values': values}
   flags.DEFINE_enum('peer', None, ('compressai',), 'Measure beside this codec.', **here)
   flags.DEFINE_string('peer_python', None, 'The Python that has the peer.', **here)
+  flags.DEFINE_list('methods', list(LEARNED), 'Of these.', **here)
+  flags.DEFINE_string('preset', None, 'A size of the methods, untrained.', **here)
   flags.DEFINE_list('sizes', ['256x256', '768x512'], 'WIDTHxHEIGHT, several.', **here)
   flags.DEFINE_list('channels', ['128', '192'], 'N beside the peer, several.', **here)
   flags.DEFINE_integer('mixtures', 3, 'Gaussians per symbol beside the peer.', 1, 3, **here)
   flags.DEFINE_float('bpp', 0.85, 'Bits per pixel beside the peer.', **here)
-  flags.DEFINE_float('lambda', 0.013, 'Of the shipped models.', **here)
+  flags.DEFINE_float('lambda', 0.013, 'Of models of ours.', **here)
   flags.DEFINE_string('image', None, 'Cropped to the sizes; else a photograph at hand.', **here)
   flags.DEFINE_integer('repeats', 5, 'Timed runs.', lower_bound=1, **here)
   flags.DEFINE_integer('threads', os.cpu_count() or 1, 'Of the peer.', lower_bound=1, **here)
@@ -242,7 +260,7 @@ def run(values: Any) -> int:
   for width, height in sizes:
     image = bench_growth.photograph(width, height, values.image)
     if not values.peer:
-      shipped(values, image)
+      alone(values, image)
     else:
       for channels in values.channels:
         compare(values, image, int(channels))

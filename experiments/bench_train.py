@@ -5,11 +5,12 @@
 
 A step is what `run.py --mode=train` dispatches: loss, gradients, clipping, Adam, the average,
 the guard against NaNs. FLOPs are those the compiler counts for the loss and its gradients alone,
-so what is recomputed or moved counts as nothing; --peak gives the device's peak for a ratio.
+so what is recomputed or moved counts as nothing, and what `winograd` saves on CPUs is not counted
+either; --peak gives the device's peak for a ratio.
 
 With --peer, gmm at N=128 with attention and one Gaussian runs beside CompressAI's
 cheng2020-attn: its forward pass, backward pass, clipping and Adam (both of its optimizers), on
-the same number of crops, cores and in turns.
+the same number of crops and cores, in turns of a few steps.
 """
 
 import json
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from compress_jax import methods, objectives, training
+from compress_jax import allocation, methods, objectives, training
 from compress_jax.cache import enable_cache
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse, settings
@@ -156,6 +157,7 @@ def beside(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
   """Prints what was asked for."""
+  allocation.keep_freed_memory()
   enable_cache()
   if not values.peer:
     table(values)

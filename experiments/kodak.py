@@ -38,6 +38,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     'kmeans-universal': {'codebook': 'universal'},
   },
 }
+# Asked for by name only: hundreds of gradient steps per file.
+REFINED = {f'{method}-refined': (method, {'refine': 100}) for method in ('cae', 'gan', 'gmm')}
 PUBLISHED = Path(__file__).parent / 'published'
 LIBRARIES = ('jax', 'jaxlib', 'numpy', 'pillow', 'constriction')
 
@@ -140,9 +142,11 @@ def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: every[name]}
   if name in VARIANTS:
     return {label: every[label] for label in VARIANTS[name]}
+  if name in REFINED:
+    return {name: REFINED[name]}
   if name in METHODS:
     return {name: (name, {})}
-  known = ', '.join([*METHODS, *every, *baselines.CODECS])
+  known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])
   raise CodecError(f'no codec {name!r}; there are: {known}')
 
 

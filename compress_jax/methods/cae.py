@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from compress_jax import floats, learned, tiles
+from compress_jax import floats, learned, relaxed, tiles
 from compress_jax.codec import Array, Codec, CodecError, Coded, Image, Key, Level, Params
 from compress_jax.coding import cae as coding
 from compress_jax.exact import rates
@@ -42,6 +42,7 @@ def codec(
   levels: int = 6,
   linear: bool = False,
   bound: str = 'noisy',
+  refine: int = 0,
 ) -> Codec:
   """Theis et al. (2017).
 
@@ -55,6 +56,7 @@ def codec(
     bound: of the rate in training: 'noisy' counts the probability at y + u with uniform
       noise u, as the other methods do, 'rounded' the density at round(y) + u, as the paper
       does, whose mean is never below the true rate.
+    refine: steps of gradient descent on the latents of each image; 0 for none.
 
   Raises:
     CodecError: no such bound.
@@ -63,7 +65,7 @@ def codec(
     raise CodecError(f'bound must be one of {", ".join(BOUNDS)}, not {bound!r}')
   first, second, last = widths
   model = networks.Model((first, second, last), components, levels, linear, BOUNDS[bound])
-  made = learned.codec(_scheme(model), model, lmbda)
+  made = learned.codec(_scheme(model), model, lmbda, refine)
   return made._replace(apply=functools.partial(_apply, model))
 
 
@@ -115,4 +117,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
+    analyse=lambda released, image: run(analysis, released.encoder, [image])[0],
+    relaxed=relaxed.CAE,
+    whole=learned.whole(nets),
   )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress_jax import floats, learned
+from compress_jax import floats, learned, relaxed
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gan as coding
 from compress_jax.exact import hyper as hyper_latents
@@ -44,6 +44,7 @@ def codec(
   hyper: int = 320,
   levels: int = 6,
   linear: bool = False,
+  refine: int = 0,
 ) -> Codec:
   """Mentzer et al. (2020).
 
@@ -56,9 +57,10 @@ def codec(
     levels: rates whose gains are learned; 1 makes a model of one rate.
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
+    refine: steps of gradient descent on the latents of each image; 0 for none.
   """
   model = networks.Model(base, blocks, latents, hyper, levels, linear)
-  return learned.codec(_scheme(model), model, lmbda)
+  return learned.codec(_scheme(model), model, lmbda, refine)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
@@ -104,6 +106,9 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
+    analyse=lambda released, image: analyse(released.encoder, [image])[0][0],
+    relaxed=relaxed.GAN,
+    whole=learned.whole(nets),
   )
 
 

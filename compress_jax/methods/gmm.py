@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress_jax import floats, learned
+from compress_jax import floats, learned, relaxed
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gmm as coding
 from compress_jax.exact import hyper as hyper_latents
@@ -54,6 +54,7 @@ def codec(
   linear: bool = False,
   latents: int | None = None,
   hyper: int | None = None,
+  refine: int = 0,
 ) -> Codec:
   """Cheng et al. (2020).
 
@@ -72,12 +73,13 @@ def codec(
     latents: M, channels of the latents; N in the paper and unless given. They bound the
       quality at high rates.
     hyper: channels of the hyper-latents and width of their networks, M unless given.
+    refine: steps of gradient descent on the latents of each image; 0 for none.
   """
   hidden = None if widths is None else (widths[0], widths[1])
   model = networks.Model(
     channels, mixtures, attention, levels, slope, hidden, stem, linear, latents, hyper
   )
-  return learned.codec(_scheme(model), model, lmbda)
+  return learned.codec(_scheme(model), model, lmbda, refine)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
@@ -128,5 +130,8 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
+    analyse=lambda released, image: analyse(released.encoder, [image])[0][0],
+    relaxed=relaxed.GMM,
+    whole=learned.whole(nets),
     transposes=True,
   )

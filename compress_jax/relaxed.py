@@ -1,0 +1,98 @@
+"""What real-valued symbols would cost: the integer entropy path as differentiable functions.
+
+Each method has `arrays`, what its integers say about one image, and `bits`, a pure function
+of those and of symbols f32[h, w, C] that need not be whole. The files are coded by `exact`
+alone; these estimates agree with it as the float models do.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from compress_jax import entropy
+from compress_jax.codec import Array
+from compress_jax.coding import cae, gan, gmm
+from compress_jax.exact import hyper, layers, rates, tables, wavefront
+from compress_jax.latents import Latents
+
+Tree = Any  # Nested tuples of arrays.
+
+
+class Relaxed(NamedTuple):
+  """The rate of a method."""
+
+  arrays: Callable[[Any, Latents, int], Tree]  # Of a Coding, the file's integers, a level.
+  bits: Callable[[Tree, Array], Array]  # f32[] of symbols f32[h, w, C].
+
+
+def _tree(*values: Any) -> Tree:
+  return tuple(np.asarray(value, np.float32) for value in values)
+
+
+def _cae_arrays(coding: cae.Coding, latents: Latents, level: int) -> Tree:
+  del latents
+  shifted = coding.scale + coding.rates.offset[level][:, None]
+  scale = tables.SCALES[np.clip(shifted, 0, tables.N_SCALES - 1)]
+  return _tree(scale.T, np.log(np.maximum(coding.weight.T, 1e-6)))
+
+
+def _cae_bits(tree: Tree, q: Array) -> Array:
+  scale, logits = (values[:, None, None] for values in tree)
+  likelihood = entropy.mixture_likelihood(q, logits, jnp.zeros_like(scale), scale)
+  return entropy.bits_of(likelihood).sum()
+
+
+def _gan_arrays(coding: gan.Coding, latents: Latents, level: int) -> Tree:
+  predicted = gan.predict(coding, latents.z, latents.q.shape[:2], level)
+  return _tree(tables.SCALES[predicted.scale])
+
+
+def _gan_bits(tree: Tree, q: Array) -> Array:
+  (scale,) = tree
+  return entropy.bits_of(entropy.gaussian_likelihood(q, jnp.zeros_like(q), scale)).sum()
+
+
+def _gmm_arrays(coding: gmm.Coding, latents: Latents, level: int) -> Tree:
+  features = hyper.features(coding.hyper, latents.z, coding.prior, latents.q.shape[:2])
+  gain = coding.rates.gain[level] * 2.0**-rates.GAIN_BITS
+  seen = coding.rates.inverse[level] * 2.0 ** (coding.latent_bits - rates.GAIN_BITS)
+  networks = [_dense(layer) for layer in (*coding.context, *coding.parameters)]
+  # What one output counts, of scales, means and logits.
+  units = [2.0**-bits for bits in (tables.SIGMA_BITS, rates.MEAN_BITS, rates.LOGIT_BITS)]
+  return (*_tree(features, gain, seen, units, np.zeros(coding.mixtures)), tuple(networks))
+
+
+def _gmm_bits(tree: Tree, q: Array) -> Array:
+  features, gain, seen, units, components, (context, *parameters) = tree
+  height, width, channels = q.shape
+  around = (wavefront.BORDER, 0), (wavefront.BORDER, wavefront.BORDER), (0, 0)
+  border = jnp.pad(q * seen, around)
+  rows, columns = (jnp.arange(n) + wavefront.BORDER for n in (height, width))
+  taps = [border[rows + dr][:, columns + dc] for dr, dc in wavefront.TAPS]
+  x = jnp.concatenate([features, _apply(context, jnp.concatenate(taps, -1))], -1)
+  for layer in parameters:
+    x = _apply(layer, x)
+  parts = x.reshape(height, width, -1, len(components), channels)
+  scale, mean, *logits = (parts[:, :, i] * units[i] for i in range(parts.shape[2]))
+  weights = logits[0] if logits else jnp.zeros_like(scale)
+  mixture = (jnp.moveaxis(part, 2, 0) for part in (weights, mean * gain, scale * gain))
+  return entropy.bits_of(entropy.mixture_likelihood(q, *mixture)).sum()
+
+
+def _dense(layer: layers.Layer) -> Tree:
+  """Weight, bias, slope and limit of a 1x1 layer, without its shift."""
+  unit = np.ldexp(1.0, -layer.shift)
+  return _tree(layer.weight * unit, layer.bias * unit, layer.slope / layers.LINEAR, layer.limit)
+
+
+def _apply(layer: Tree, x: Array) -> Array:
+  weight, bias, slope, limit = layer
+  values = x @ weight + bias
+  return jnp.clip(jnp.where(values > 0, values, slope * values), -limit, limit)
+
+
+CAE = Relaxed(_cae_arrays, _cae_bits)
+GAN = Relaxed(_gan_arrays, _gan_bits)
+GMM = Relaxed(_gmm_arrays, _gmm_bits)
