@@ -54,7 +54,7 @@ def define_flags() -> flags.FlagValues:
 def _define_training(here: dict[str, Any]) -> None:
   """What --mode=train of the learned methods has in addition."""
   whole: dict[str, Any] = {'lower_bound': 1, **here}
-  flags.DEFINE_string('workdir', None, 'train: the folder of a run; it goes on there.', **here)
+  flags.DEFINE_string('workdir', None, 'train: the folder of a run, else runs/METHOD.', **here)
   flags.DEFINE_string('preset', 'tiny', 'train: a size of the method.', **here)
   flags.DEFINE_string('val', None, 'train: a folder of images to validate on.', **here)
   flags.DEFINE_string('start', None, 'train: float weights to begin with.', **here)

@@ -51,10 +51,9 @@ def run(values: flags.FlagValues) -> int:
 
   Raises:
     CodecError: the data, the plan or the folder will not do.
-    flags.Error: a flag is missing.
   """
   if not values.workdir:
-    raise flags.Error('--mode=train needs --workdir')
+    values['workdir'].value = f'runs/{values.method}'
   allocation.keep_freed_memory()
   enable_cache()
   processes.join(values)
@@ -64,6 +63,7 @@ def run(values: flags.FlagValues) -> int:
   source = sources.large_enough(_source(plan), plan.crop, log=_log)
   if values.dry_run:
     return _estimate(plan, setup)
+  _log(f'training in {folder}; the same command goes on there')
   began, index = training.start(*setup.init(), setup.optimizer), feeding.indices(plan.batch)
   plans.settle(folder, plan)  # Nothing is written before all of that has worked.
   saves = Checkpoints(folder / 'checkpoints', _log)

@@ -196,7 +196,6 @@ def test_a_budget_is_met(tmp_path, capsys):
     (['stray'], 2, "'stray'"),
     (['--set=steps'], 2, 'key=value'),
     (['--method=gan', '--model=none.safetensors'], 1, 'no such file'),
-    (['--mode=train', '--method=cae'], 2, 'needs --workdir'),
     (['--mode=train'], 2, 'needs --data'),
     (['--set=lmbda=1'], 2, 'key=value'),
     (['--mode=compress', '--input=x', '--output=y', '--target_bpp=nan'], 2, 'positive'),

@@ -125,9 +125,12 @@ def test_what_cannot_be_done_is_said_in_one_line(photos, tmp_path, capsys, flags
   assert run.exists() == ('holds a run' in message)  # Nothing is left behind.
 
 
-def test_the_folder_of_the_run_must_be_named(capsys):
-  assert cli.main(['run.py', '--mode=train', *SMALL]) == 2
-  assert '--workdir' in capsys.readouterr().err
+def test_a_run_without_a_folder_is_in_that_of_its_method(photos, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  given = [one for one in arguments(photos, tmp_path, steps=2) if '--workdir' not in one]
+  assert cli.main(given) == 0
+  assert (tmp_path / 'runs' / 'cae' / cli_fit.MODEL).exists()
+  assert 'training in runs/cae' in capsys.readouterr().err
 
 
 def test_a_dry_run_tells_size_and_leaves_nothing(photos, tmp_path, capsys):
