@@ -44,7 +44,7 @@ def guarded(program: str, body: Callable[[], int]) -> int:
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
-  """key=value options as keywords: values are Python literals, else strings.
+  """key=value options as keywords: values are Python literals or true and false, else strings.
 
   Raises:
     flags.Error: there is no `=`.
@@ -57,7 +57,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     try:
       found[key] = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-      found[key] = value
+      found[key] = {'true': True, 'false': False}.get(value.lower(), value)
   return found
 
 

@@ -21,7 +21,9 @@ Array = jax.Array
 
 _PEDESTAL = 2.0**-36  # Of GDN's parameters: Ballé, Laparra, Simoncelli (2016), section 4.
 _BETA_MIN = 1e-6
-_LARGE, _WIDE = 32 * 32, 16  # Pixels and channels from which `winograd` is the faster.
+# Pixels and channels from which `winograd` is the faster: gradients, and what is convolved.
+_LARGE, _WIDE = 32 * 32, 16
+_VERY_LARGE, _VERY_WIDE = 64 * 96, 96
 
 
 class Frame(NamedTuple):
@@ -106,8 +108,11 @@ def _convolve(x: Array, kernel: Array, stride: int = 1, around: int = 1) -> Arra
 
 @jax.custom_vjp
 def _convolve3(x: Array, kernel: Array) -> Array:
-  """3x3, stride 1: most of the arithmetic of training, whose backward pass XLA's CPU lacks."""
-  return _convolve(x, kernel)
+  """3x3, stride 1: most of the arithmetic, which XLA's code for CPUs does not do the short way."""
+  pixels, narrow = x.shape[1] * x.shape[2], min(kernel.shape[2:])
+  if pixels < _VERY_LARGE or narrow < _VERY_WIDE or x.dtype != jnp.float32:
+    return _convolve(x, kernel)
+  return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_convolve)
 
 
 def _convolve3_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

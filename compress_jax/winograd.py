@@ -1,10 +1,13 @@
-"""The gradient of a 3x3 kernel with few products, for CPUs.
+"""3x3 convolutions and the gradients of their kernels with few products, for CPUs.
 
-XLA computes it as a convolution whose kernel is as large as the image, which on a CPU is
-slow for small images and very slow for large ones. Winograd's minimal filtering takes 36
-products where 144 are due: A. Lavin, S. Gray, "Fast algorithms for convolutional neural
-networks", CVPR 2016, section 4.3 for these matrices of F(4x4, 3x3).
+Winograd's minimal filtering takes 16 products for 2 x 2 outputs, where 36 are due, and for the
+gradient 36 where 144 are, which XLA computes as a convolution whose kernel is as large as the
+image: on a CPU that is slow for small images and very slow for large ones. A. Lavin, S. Gray,
+"Fast algorithms for convolutional neural networks", CVPR 2016, sections 4.1 and 4.3 for these
+matrices of F(2x2, 3x3) and F(4x4, 3x3).
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,14 @@ import numpy as np
 from jax import lax
 
 Array = jax.Array
+_Matrix = tuple[tuple[int, ...], ...]
 
+_STRIP = 768  # Tiles that `convolve` transforms at a time: many more leave the caches.
+_FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+_SEEN = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+_SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))
+
+# Of `kernel_gradient`:
 _TILE = 4  # Outputs along a tile's side; it sees two more inputs.
 _INPUT = (
   (4, 0, -5, 0, 1, 0),
@@ -26,6 +36,42 @@ _KERNEL = np.array(
   [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32
 ) / np.float32(24)
 _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+  """A 3x3 convolution of stride 1, with zeros around x.
+
+  Args:
+    x: f32[B, H, W, Cin].
+    kernel: f32[3, 3, Cin, Cout].
+
+  Returns:
+    f32[B, H, W, Cout], within about 1e-6 of its largest value.
+  """
+  batch, height, width, channels = x.shape
+  across, down = -(-width // 2), -(-height // 2)  # Tiles.
+  tall = min(down, max(1, _STRIP // (batch * across)))
+  rows, strips = 2 * tall, -(-down // tall)
+  below, right = strips * rows - height, 2 * across - width
+  x = jnp.pad(x, ((0, 0), (1, 1 + below), (0, 0), (0, 0)))
+  filters = jnp.einsum('ia,jb,abcd->ijcd', _FILTER, _FILTER, kernel)
+
+  def strip(top: Array) -> Array:
+    part = lax.dynamic_slice_in_dim(x, top, rows + 2, 1)
+    part = jnp.pad(part, ((0, 0), (0, 0), (1, 1 + right), (0, 0)))
+    seen = [_along(row, 2, _SEEN, 2) for row in _along(part, 1, _SEEN, 2)]
+    products = [
+      [place.reshape(-1, channels) @ filters[i, j] for j, place in enumerate(row)]
+      for i, row in enumerate(seen)
+    ]
+    sums = [_combined(row, _SUMS) for row in products]
+    tiles = [_combined(column, _SUMS) for column in zip(*sums, strict=True)]
+    shape = batch, rows // 2, across, -1
+    lines = [jnp.stack([column[i].reshape(shape) for column in tiles], 3) for i in (0, 1)]
+    return jnp.stack(lines, 2).reshape(batch, rows, 2 * across, -1)
+
+  found = lax.map(strip, rows * jnp.arange(strips))
+  return jnp.moveaxis(found, 0, 1).reshape(batch, strips * rows, 2 * across, -1)[:, :height, :width]
 
 
 def kernel_gradient(x: Array, grad: Array) -> Array:
@@ -50,16 +96,21 @@ def kernel_gradient(x: Array, grad: Array) -> Array:
   return jnp.einsum('ia,jb,ijcd->abcd', _KERNEL, _KERNEL, jnp.array(products))
 
 
-def _transformed(x: Array, matrix: tuple[tuple[int, ...], ...]) -> list[list[Array]]:
+def _transformed(x: Array, matrix: _Matrix) -> list[list[Array]]:
   """6 x 6 arrays f32[tiles, C]: of each tile the values of one place, transformed."""
-  rows = [_along(row, 2, matrix) for row in _along(x, 1, matrix)]
+  rows = [_along(row, 2, matrix, _TILE) for row in _along(x, 1, matrix, _TILE)]
   return [[place.reshape(-1, x.shape[-1]) for place in row] for row in rows]
 
 
-def _along(x: Array, axis: int, matrix: tuple[tuple[int, ...], ...]) -> list[Array]:
-  """The matrix times the tiles of one axis; tiles start at every fourth place."""
-  tiles = x.shape[axis] // _TILE
-  last = _TILE * (tiles - 1) + 1
-  taps = [lax.slice_in_dim(x, i, i + last, _TILE, axis) for i in range(len(matrix[0]))]
-  terms = [[c * tap for c, tap in zip(row, taps, strict=True) if c] for row in matrix]
+def _along(x: Array, axis: int, matrix: _Matrix, stride: int) -> list[Array]:
+  """The matrix times the tiles of one axis; tiles start at every `stride`-th place."""
+  size = len(matrix[0])
+  last = (x.shape[axis] - size) // stride * stride + 1
+  taps = [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(size)]
+  return _combined(taps, matrix)
+
+
+def _combined(values: Sequence[Array], matrix: _Matrix) -> list[Array]:
+  """The matrix times a vector of arrays."""
+  terms = [[c * value for c, value in zip(row, values, strict=True) if c] for row in matrix]
   return [sum(row[1:], row[0]) for row in terms]

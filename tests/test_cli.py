@@ -218,6 +218,7 @@ def test_settings_are_literals_where_they_can_be():
     **{'a': 1, 'b': (2, 3.5), 'c': 'image', 'd': None},
     **{'e': 'x=y', 'f': ''},
   }
+  assert settings(['a=true', 'b=False', 'c=FALSE']) == {'a': True, 'b': False, 'c': False}
 
 
 def command(*flags, **options):

@@ -1,4 +1,4 @@
-"""The gradient of 3x3 kernels by Winograd's filtering is XLA's."""
+"""3x3 convolutions and their gradients by Winograd's filtering are XLA's."""
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,19 @@ def test_kernel_gradient_is_that_of_xla(shape):
   np.testing.assert_allclose(found, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.parametrize('strip', [1, 10, 10**6])
+@pytest.mark.parametrize(
+  'shape', [(2, 8, 8, 5, 7), (1, 9, 6, 3, 2), (3, 1, 1, 4, 4), (1, 34, 31, 16, 8), (2, 1, 9, 2, 3)]
+)
+def test_convolutions_are_those_of_xla(shape, strip, monkeypatch):
+  monkeypatch.setattr(winograd, '_STRIP', strip)
+  batch, height, width, inputs, outputs = shape
+  x, kernel = _draw(batch, height, width, inputs), _draw(3, 3, inputs, outputs, seed=1)
+  found, expected = winograd.convolve(x, kernel), _plain(x, kernel)
+  assert found.shape == expected.shape
+  np.testing.assert_allclose(found, expected, atol=3e-6 * float(jnp.abs(expected).max()))
+
+
 @pytest.mark.parametrize('size', [16, 32, 37])
 @pytest.mark.parametrize('channels', [8, 16])
 def test_convolutions_have_the_gradients_of_xla(size, channels):
@@ -44,6 +57,21 @@ def test_large_convolutions_take_the_quick_way_on_a_cpu():
   x, kernel = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 16))
   program = jax.jit(jax.grad(lambda k: layers.convolve(x, k).sum())).lower(kernel)
   assert program.as_text().count('dot_general') >= 36
+
+
+@pytest.mark.parametrize(
+  'size,channels,kind,quick',
+  [
+    (96, 96, 'float32', True),
+    (64, 96, 'float32', False),
+    (96, 64, 'float32', False),
+    (96, 96, 'bfloat16', False),
+  ],
+)
+def test_very_large_images_are_convolved_the_quick_way_on_a_cpu(size, channels, kind, quick):
+  x, kernel = jnp.zeros((1, size, size, channels), kind), jnp.zeros((3, 3, channels, 96), kind)
+  program = jax.jit(layers.convolve).lower(x, kernel).as_text()
+  assert program.count('dot_general') == (16 + 2 if quick else 0)  # 2 transform the kernel.
 
 
 def test_bfloat16_kernels_get_gradients_of_their_type():
