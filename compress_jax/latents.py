@@ -13,3 +13,4 @@ class Latents(NamedTuple):
   mean: np.ndarray | float = (
     0.0  # f64[h, w, C] in 2^-8 symbols: what was subtracted before rounding.
   )
+  y: np.ndarray | None = None  # f32[h, w, C] before gains and rounding; the encoder alone knows.

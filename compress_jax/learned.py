@@ -34,13 +34,15 @@ class Scheme(NamedTuple):
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
   synthesise: Callable[[Released, Sequence[np.ndarray]], list[np.ndarray]]  # Of y_hat.
   export: Callable[[Params, list[Image]], Released]
-  analyse: Callable[[Released, Image], np.ndarray]  # Latents f32[h, w, C] before rounding.
+  decide: Callable[[Any, Latents, int], Latents]  # By `rdoq`, given the method's Coding.
   relaxed: Relaxed  # The rate of latents, and
   whole: Callable[[Params, Array], Array]  # the synthesis of f32[B, h, w, C], to differentiate.
   transposes: bool = False  # Codes tall images on their side.
 
 
-def codec(scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0) -> Codec:
+def codec(
+  scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0, *, rdoq: bool = False
+) -> Codec:
   """The codec of a scheme that writes at one lambda, and of the model it was made of.
 
   Args:
@@ -48,6 +50,7 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0) -> Co
     model: with all parameters.
     lmbda: minimise bits per pixel + lmbda * MSE.
     refine: steps of gradient descent on the latents of each image.
+    rdoq: latents round to what is cheaper, not to what is nearer.
   """
   level = level_of(lmbda)
 
@@ -69,6 +72,8 @@ def codec(scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0) -> Co
 
   def chosen(released: Released, images: Sequence[Image]) -> list[Latents]:
     found = scheme.quantise(released, images, level)
+    if rdoq:
+      found = [scheme.decide(released.coding, latents, level) for latents in found]
     if not refine:
       return found
     return [
@@ -196,8 +201,9 @@ def _refined(
   from compress_jax.refine import Given, refine  # Imports optax.
 
   table = released.coding.rates
-  y = scheme.analyse(released, image) * (table.gain[level] * 2.0**-rates.GAIN_BITS)
-  mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, y.shape)
+  assert latents.y is not None
+  start = rates.scaled(latents.y, table, level, latents.mean)
+  mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, start.shape)
   given = Given(
     released.decoder,
     scheme.relaxed.arrays(released.coding, latents, level),
@@ -206,8 +212,8 @@ def _refined(
     jnp.asarray(image),
     jnp.float32(lmbda),
   )
-  start = jnp.asarray(y - mean, jnp.float32)
-  q = refine(scheme.relaxed.bits, scheme.whole, given, start, latents.q, steps)
+  begin = jnp.asarray(start, jnp.float32)
+  q = refine(scheme.relaxed.bits, scheme.whole, given, begin, latents.q, steps)
   return latents._replace(q=q)
 
 

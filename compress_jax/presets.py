@@ -21,7 +21,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     'paper': Recipe(300_000, 32, 128, 1e-4),  # Theis et al. (2017), section 4: 32 crops of 128.
   },
   'gmm': {
-    'tiny': Recipe(9_000, 4, 128, 1e-3),
+    'tiny': Recipe(11_000, 4, 128, 5e-4),
     'small': Recipe(100_000, 8, 192, 5e-4),
     'paper': Recipe(1_000_000, 8, 256, 1e-4),  # Cheng et al. (2020), section 4.1.
     'large': Recipe(1_000_000, 8, 256, 1e-4),

@@ -27,7 +27,7 @@ QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 whe
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
   'png': (9,),
 }
-ENCODING = {'refine'}  # Options of learned methods that no model has: the encoder's alone.
+ENCODING = {'refine', 'rdoq'}  # Options of learned methods beside those of a model: how to encode.
 CLASSICAL_LIBRARIES = ('pillow',)
 
 
@@ -41,7 +41,7 @@ def pretrained(
     lmbda: minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
     model: a model file in place of the one that is shipped.
     **options: keywords of the method's factory; those of a learned method are in its model,
-      but for `refine`.
+      but for `refine` and `rdoq`, which are the encoder's alone.
 
   Raises:
     CodecError: unknown method or option, a value that is out of range, or no such model.
@@ -58,7 +58,7 @@ def pretrained(
     settings, released = load_model(method, model)
     complaint = f'{_path(method, model)} holds no model of its options'
     try:
-      codec = factory(lmbda=lmbda, **settings, **options)
+      codec = factory(lmbda=lmbda, **{**settings, **options})
     except (TypeError, ValueError, LookupError) as error:
       raise CodecError(f'{complaint}: {error}') from error
     return _explaining(codec, complaint), released

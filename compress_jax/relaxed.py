@@ -58,23 +58,32 @@ def _gmm_arrays(coding: gmm.Coding, latents: Latents, level: int) -> Tree:
   features = hyper.features(coding.hyper, latents.z, coding.prior, latents.q.shape[:2])
   gain = coding.rates.gain[level] * 2.0**-rates.GAIN_BITS
   seen = coding.rates.inverse[level] * 2.0 ** (coding.latent_bits - rates.GAIN_BITS)
-  networks = [_dense(layer) for layer in (*coding.context, *coding.parameters)]
+  (context,) = coding.context
+  parameters = [tuple(map(_dense, net)) for net in (coding.parameters, *coding.later)]
   # What one output counts, of scales, means and logits.
   units = [2.0**-bits for bits in (tables.SIGMA_BITS, rates.MEAN_BITS, rates.LOGIT_BITS)]
-  return (*_tree(features, gain, seen, units, np.zeros(coding.mixtures)), tuple(networks))
+  values = _tree(features, gain, seen, units, np.zeros(coding.mixtures))
+  return (*values, _dense(context), tuple(parameters))
 
 
 def _gmm_bits(tree: Tree, q: Array) -> Array:
-  features, gain, seen, units, components, (context, *parameters) = tree
+  features, gain, seen, units, components, context, parameters = tree
   height, width, channels = q.shape
+  views = len(context[0]) // (len(wavefront.TAPS) * channels)
+  expand = lambda y: y if views == 1 else jnp.concatenate([y, jnp.abs(y)], -1)  # noqa: E731
   around = (wavefront.BORDER, 0), (wavefront.BORDER, wavefront.BORDER), (0, 0)
-  border = jnp.pad(q * seen, around)
+  border = jnp.pad(expand(q * seen), around)
   rows, columns = (jnp.arange(n) + wavefront.BORDER for n in (height, width))
   taps = [border[rows + dr][:, columns + dc] for dr, dc in wavefront.TAPS]
-  x = jnp.concatenate([features, _apply(context, jnp.concatenate(taps, -1))], -1)
-  for layer in parameters:
-    x = _apply(layer, x)
-  parts = x.reshape(height, width, -1, len(components), channels)
+  known = jnp.concatenate([features, _apply(context, jnp.concatenate(taps, -1))], -1)
+  found, start, k = [], 0, len(components)
+  for network in parameters:
+    x = jnp.concatenate([known, expand(q[..., :start] * seen[:start])], -1)
+    for layer in network:
+      x = _apply(layer, x)
+    found.append(x.reshape(height, width, 2 + (k > 1), k, -1))
+    start += found[-1].shape[-1]
+  parts = jnp.concatenate(found, -1)
   scale, mean, *logits = (parts[:, :, i] * units[i] for i in range(parts.shape[2]))
   weights = logits[0] if logits else jnp.zeros_like(scale)
   mixture = (jnp.moveaxis(part, 2, 0) for part in (weights, mean * gain, scale * gain))

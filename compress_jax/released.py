@@ -1,8 +1,10 @@
 """What codes the files of a learned method: float transforms, an integer entropy path, an id.
 
-A `coding` is a NamedTuple of integers, integer arrays, NamedTuples of them and integer networks.
+A `coding` is a NamedTuple of integers, integer arrays, NamedTuples of them, integer networks and
+tuples of networks.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
 
@@ -138,8 +140,11 @@ def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:
       arrays[path] = compact(value)
     elif hasattr(value, '_asdict'):
       arrays |= coding_arrays(value, path)
-    else:
+    elif value and isinstance(value[0], layers.Layer):
       arrays |= layers.to_arrays(value, path)
+    else:
+      for i, network in enumerate(value):
+        arrays |= layers.to_arrays(network, f'{path}.{i}')
   return arrays
 
 
@@ -149,6 +154,11 @@ def _coding(arrays: Arrays, prefix: str, kind: type) -> Any:
     path = f'{prefix}.{name}'
     if hint == layers.Network:
       fields[name] = layers.from_arrays(arrays, path)
+    elif hint == layers.Networks:
+      starts = itertools.takewhile(
+        lambda start: f'{start}.0.weight' in arrays, (f'{path}.{i}' for i in itertools.count())
+      )
+      fields[name] = tuple(layers.from_arrays(arrays, start) for start in starts)
     elif hasattr(hint, '_fields'):
       fields[name] = _coding(arrays, path, hint)
     elif path not in arrays or arrays[path].dtype.kind != 'i':

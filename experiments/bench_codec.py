@@ -50,7 +50,10 @@ LEAST_BPP, WITHIN = 0.5, 0.1
 # Where the time of a stage is spent.
 STAGES = {
   'transform': [(tiles, 'run_many')],
-  'parameters': [(gmm_coding, 'predict'), (gmm_coding, 'predict_step'), (hyper, 'features')],
+  'parameters': [
+    *((gmm_coding, name) for name in ('predict', 'see_step', 'predict_step')),
+    (hyper, 'features'),
+  ],
 }
 
 

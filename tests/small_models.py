@@ -116,7 +116,7 @@ def analyse_whole(method, image):
 def digest(latents):
   """SHA-256 of the symbols of a file, and of the means that gan adds to them."""
   sha = hashlib.sha256()
-  for symbols in map(np.asarray, latents):
+  for symbols in map(np.asarray, (latents.q, latents.z, latents.mean)):
     sha.update(f'{symbols.shape}'.encode() + symbols.astype('<i4').tobytes())
   return sha.hexdigest()
 

@@ -12,7 +12,8 @@ from compress_jax.exact.export import FloatLayer
 from compress_jax.latents import Latents
 from tests.test_hyper import prior_of
 
-MODULES = {'cae': cae, 'gan': gan, 'gmm': gmm, 'gmm of one Gaussian': gmm}
+GMMS = ('gmm', 'gmm of one Gaussian', 'gmm in slices')
+MODULES = {'cae': cae, 'gan': gan, **dict.fromkeys(GMMS, gmm)}
 C, HYPER = 4, 3  # Channels of latents and of hyper-latents.
 K = 3
 LIMIT = 32767
@@ -39,13 +40,16 @@ def upsampling(rng, outputs, slope, bias):
   ]
 
 
-def gmm_networks(rng, mixtures):
+def gmm_networks(rng, mixtures, sizes=(C,), views=1):
   """Random ones, with scales mostly above 0 and means apart."""
   parts = 3 if mixtures > 1 else 2
-  last = layer(rng, 1, 7, parts * mixtures * C)
-  last.bias[: mixtures * C] += 1.5
-  context = layer(rng, 5, C, 2 * C)
-  parameters = [layer(rng, 1, 4 * C, 9, 0.01), layer(rng, 1, 9, 7, 0.01), last]
+  context = layer(rng, 5, views * C, 2 * C)
+  parameters = []
+  for i, size in enumerate(sizes):
+    last = layer(rng, 1, 7, parts * mixtures * size)
+    last.bias[: mixtures * size] += 1.5
+    first = layer(rng, 1, 4 * C + views * sum(sizes[:i]), 9, 0.01)
+    parameters.append([first, layer(rng, 1, 9, 7, 0.01), last])
   return gmm.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), context, parameters)
 
 
@@ -67,7 +71,7 @@ def tiny(name, seed=0):
     floats = upsampling(rng, C, 0.0, 0.0), upsampling(rng, C, 0.0, 2.0)
     return gan.make(*floats, table, prior, zs), floats
   mixtures = 1 if 'one' in name else K
-  networks = gmm_networks(rng, mixtures)
+  networks = gmm_networks(rng, mixtures, *(((1, 2, 1), 2) if 'slices' in name else ()))
   calibration = [(rng.normal(0, 4, (12, 15, C)).astype(np.float32), z) for z in zs]
   return gmm.make(networks, table, prior, mixtures, calibration), networks
 
@@ -170,7 +174,7 @@ def masked(kernel):
   return kernel
 
 
-@pytest.mark.parametrize('name', ['gmm', 'gmm of one Gaussian'])
+@pytest.mark.parametrize('name', GMMS)
 @pytest.mark.parametrize('level', [0, 200])
 def test_gmm_predicts_the_mixtures_of_its_float_networks(name, level):
   coding, networks = CODINGS[name]
@@ -181,8 +185,16 @@ def test_gmm_predicts_the_mixtures_of_its_float_networks(name, level):
   # All positions at once: a masked convolution, and the others as they were trained.
   context = networks.context._replace(kernel=masked(networks.context.kernel))
   features = export.float_run(networks.hyper, hyper.dequantise(z, coding.prior))[-1][:6, :7]
-  seen = np.concatenate([features, export.float_run([context], q / gain)[-1]], -1)
-  parts = export.float_run(networks.parameters, seen)[-1].reshape(6, 7, -1, coding.mixtures, C)
+  views = 1 + ('slices' in name)
+  view = lambda y: np.concatenate([y, abs(y)][:views], -1)  # noqa: E731
+  seen = np.concatenate([features, export.float_run([context], view(q / gain))[-1]], -1)
+  found, start = [], 0
+  for network in networks.parameters:
+    inputs = np.concatenate([seen, view((q / gain)[..., :start])], -1)
+    outputs = export.float_run(network, inputs)[-1]
+    found.append(outputs.reshape(6, 7, 2 + (coding.mixtures > 1), coding.mixtures, -1))
+    start += found[-1].shape[-1]
+  parts = np.concatenate(found, -1)
   scale, mean, logits = (
     np.moveaxis(parts[:, :, i], 2, -1) for i in (0, 1, 2 if coding.mixtures > 1 else 0)
   )
@@ -190,12 +202,14 @@ def test_gmm_predicts_the_mixtures_of_its_float_networks(name, level):
   share = special.softmax(logits, -1).reshape(-1, coding.mixtures)
 
   exact = hyper.features(coding.hyper, z, coding.prior, (6, 7)).reshape(42, -1)
-  border = np.pad(
-    rates.fixed_point(q, coding.rates, level, coding.latent_bits), ((2, 2), (2, 2), (0, 0))
-  )
+  y = rates.fixed_point(q, coding.rates, level, coding.latent_bits)
+  border = np.pad(view(y), ((2, 2), (2, 2), (0, 0)))
   taps = [(i, j) for i in range(3) for j in range(5) if (i, j) < (2, 2)]
   neighbours = np.concatenate([border[i : i + 6, j : j + 7] for i, j in taps], -1)
-  found = gmm.predict(coding, exact, neighbours.reshape(42, -1), level)
+  found = gmm.predict(coding, exact, neighbours.reshape(42, -1), y.reshape(42, -1), level)
+  fields = ([field.reshape(42, -1, coding.mixtures) for field in part] for part in found)
+  joined = [np.concatenate(field, 1) for field in zip(*fields, strict=True)]
+  found = mixture.Mixture(*(field.reshape(-1, coding.mixtures) for field in joined))
   check_mixture(found, *by_symbol, share)
 
 
@@ -249,26 +263,35 @@ def test_cae_takes_scales_and_logits_of_any_size():
   assert (cae.prior(made, 0).counts > 0).all()
 
 
-@pytest.mark.parametrize('name', ['gmm', 'gmm of one Gaussian'])
+@pytest.mark.parametrize('name', GMMS)
 @pytest.mark.parametrize('n', [1, 3, 16, 17, 50])
 def test_a_step_predicts_what_many_positions_at_once_do(name, n):
   coding, _ = CODINGS[name]
   rng = np.random.default_rng(n)
   top = export.ACTIVATION
   features = rng.integers(-top, top + 1, (n, 2 * C)).astype(np.float64)
-  neighbours = rng.choice([0, 5, -700, top, -top], (n, 12 * C)).astype(np.float64)
-  expected = gmm.predict(coding, features, neighbours, 99)
-  found = gmm.predict_step(coding, gmm.stepwise(coding), features, neighbours, 99)
-  for ours, theirs in zip(found, expected, strict=True):
-    np.testing.assert_array_equal(ours, theirs)
+  views = 1 + ('slices' in name)
+  neighbours = rng.choice([0, 5, -700, top, -top], (n, 12 * C * views)).astype(np.float64)
+  own = rng.choice([0, 5, -700, top, -top], (n, C)).astype(np.float64)
+  nets = gmm.stepwise(coding)
+  known = gmm.see_step(nets, features, neighbours)
+  for i, expected in enumerate(gmm.predict(coding, features, neighbours, own, 99)):
+    hidden = own.copy()
+    hidden[:, nets.slices[i].start :] = -3  # Not decoded yet.
+    found = gmm.predict_step(coding, nets, i, known, hidden, 99)
+    for ours, theirs in zip(found, expected, strict=True):
+      np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize('name', GMMS[::2])
 @pytest.mark.parametrize('batch', [1, 5, 10**6])
-def test_how_many_positions_the_encoder_predicts_at_a_time_is_not_in_the_file(batch, monkeypatch):
-  latents = random_latents('gmm', (9, 14), extremes=0.05)
-  expected = written('gmm', latents, 150)
+def test_how_many_positions_the_encoder_predicts_at_a_time_is_not_in_the_file(
+  name, batch, monkeypatch
+):
+  latents = random_latents(name, (9, 14), extremes=0.05)
+  expected = written(name, latents, 150)
   monkeypatch.setattr(gmm, '_BATCH', batch)
-  assert written('gmm', latents, 150) == expected
+  assert written(name, latents, 150) == expected
 
 
 def test_the_cheapest_latents_cost_what_decoders_expect_at_least():

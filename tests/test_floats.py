@@ -59,7 +59,7 @@ def test_entropy_parameters_come_as_scales_means_and_logits(mixtures):
   parts = {'hyper_synthesis': None, 'context': params['conv0'], 'parameters': params}
   empty = {'kernel': np.zeros((1, 1, 1, 1)), 'bias': np.zeros(1)}
   net = {f'conv{i}': empty for i in range(3)} | {f'up{i}': {'conv': empty} for i in range(2)}
-  network = gmm.float_networks({**parts, 'hyper_synthesis': net}, 0.1).parameters
+  (network,) = gmm.float_networks({**parts, 'hyper_synthesis': net}, 0.1).parameters
   found = export.float_run(network, X[0])[-1]
   expected = apply(module, params, X)[0]
   assert expected.shape == (4, 5, 3, mixtures, 1)

@@ -174,7 +174,7 @@ def ours(checkpoint, x, reference):
     model = Model(**checkpoint.options).bind({'params': params})
     z_hat = jnp.round(given['z'] - model.prior.medians()) + model.prior.medians()
     seen = jnp.concatenate([given['features'], given['context']], -1)
-    scale, mean, logits = jnp.moveaxis(model.parameters(seen), (3, 4), (0, 1))
+    scale, mean, logits = jnp.moveaxis(model.parameters[0](seen), (3, 4), (0, 1))
     return {
       'y': model.analysis(x),
       'z': model.hyper_analysis(given['y']),

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress_jax import dct, layers, learned, tiles
+from compress_jax import convolution, dct, layers, learned, levels, tiles
+from compress_jax.codec import CodecError
 from compress_jax.exact import hyper
 from compress_jax.levels import LAMBDA_RANGE
 from compress_jax.methods import cae as cae_method
@@ -25,6 +26,10 @@ TINY = {
 TINY |= {f'linear {name}': (module, {**kw, 'linear': True}) for name, (module, kw) in TINY.items()}
 TINY['gmm of a stem'] = gmm_method, {'channels': 4, 'attention': False, 'stem': 4}
 TINY['gmm of more latents'] = gmm_method, {**TINY['gmm of a stem'][1], 'latents': 6, 'hyper': 3}
+TINY['gmm in slices'] = (
+  gmm_method,
+  {**TINY['gmm of more latents'][1], 'slices': (2, 4), 'magnitudes': True},
+)
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 # These programs run once: compiling them is what takes time.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -220,7 +225,7 @@ def test_what_is_synthesised_is_whole_symbols_with_noise_for_the_rate_alone():
   assert (np.asarray(noisy.bits['y']) != rounded.bits['y']).all()
 
 
-@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm of a stem', 'gmm of more latents'])
+@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm of a stem', 'gmm in slices'])
 def test_noise_goes_with_the_key_of_an_example_wherever_it_stands(name):
   module, options = TINY[name]
   codec, rng = module.codec(**options), np.random.default_rng(0)
@@ -349,7 +354,7 @@ def test_the_context_applies_each_tap_to_its_own_neighbour():
   masked[2, 2:] = masked[3:] = 0
   params = {'kernel': kernel, 'bias': bias}
   np.testing.assert_allclose(
-    gmm.Context(4).apply({'params': params}, y), layers.convolve(y, masked) + bias, atol=1e-4
+    gmm.Context(4).apply({'params': params}, y), convolution.convolve(y, masked) + bias, atol=1e-4
   )
 
 
@@ -383,6 +388,7 @@ def reach(network, channels, cell_in, cell_out, halo):
 MODELS = {
   'gmm': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None)),
   'gmm of a stem': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True)),
+  'gmm of more latents': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True, 3)),
   'gan of 1 block': (gan_method, gan.Model(2, 1, 3, 3, 1)),
   'gan of 2 blocks': (gan_method, gan.Model(2, 2, 3, 3, 1)),
   'cae': (cae_method, cae.Model((4, 4, 4), 1, 1)),
@@ -395,8 +401,10 @@ BEFORE = {
   ('gmm', 'hyper_analysis'): (1 + 1 + 1 + 2 + 2) / 4,
   ('gmm', 'synthesis'): np.ceil(6 + (1 + 2 + 1) / 2 + (1 + 3 + 2 + 1) / 4 + (1 + 2 + 1) / 8),
   # In cells of 4 pixels at first.
-  ('gmm of a stem', 'analysis'): (1 + 2 + 1 + 2 + 4 + 2 + 12) * 4 / 16,
-  ('gmm of a stem', 'synthesis'): 6 + (1 + 2 + 1) / 2 + (1 + 2 + 1) / 4,
+  ('gmm of a stem', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2 + 12) * 4 / 16,
+  ('gmm of a stem', 'synthesis'): np.ceil(6 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
+  ('gmm of more latents', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2) * 4 / 16,
+  ('gmm of more latents', 'synthesis'): np.ceil(4 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
   ('gan of 1 block', 'analysis'): (3 + 1 + 2 + 4 + 8 + 16) / 16,
   ('gan of 1 block', 'hyper_analysis'): (1 + 2 + 4) / 4,
   ('cae', 'synthesis'): np.ceil(1 + 6 / 2 + 1 / 2 + 1 / 4),
@@ -420,7 +428,7 @@ def test_the_halo_of_tiles_covers_what_an_output_depends_on(case, monkeypatch):
   monkeypatch.setattr(learned, 'transform', transform)
   module._scheme.__wrapped__(model)
   network, cells, halo = wired[case[1]]
-  channels = 3 if case[1] == 'analysis' else LATENTS[module]
+  channels = 3 if case[1] == 'analysis' else getattr(model, 'latents', None) or LATENTS[module]
   before, behind = reach(network, channels, *cells, halo)
   assert max(before, behind) <= halo
   # The probe sees all that there is to see.
@@ -469,13 +477,28 @@ def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(monkeypatch):
 # Files.
 
 
-def test_latents_and_hyper_latents_of_other_widths_are_coded():
+@pytest.mark.parametrize('more', [{}, {'slices': (5, 12, 7), 'magnitudes': True}], ids=str)
+def test_latents_and_hyper_latents_of_other_widths_are_coded(more):
   widths = {'channels': 4, 'latents': 24, 'hyper': 3, 'widths': (8, 8), 'mixtures': 2}
-  codec = gmm_method.codec(**widths, attention=False, stem=4, linear=True, lmbda=0.013)
+  options = {**widths, 'attention': False, 'stem': 4, 'linear': True, **more}
+  codec = gmm_method.codec(**options, lmbda=0.013)
   image = np.asarray(255 * in_reach(16)[0].clip(0, 1), np.uint8)[:21, :45]
-  released = codec.export(jax.tree.map(np.asarray, jit(codec.init)(jax.random.key(0))), [image])
+  params = jax.tree.map(np.asarray, jit(codec.init)(jax.random.key(0)))
+  released = codec.export(params, [image])
   assert released.coding.rates.gain.shape[1] == 24
   assert hyper.channels(released.coding.prior) == 3
-  decoded = codec.decode(released, codec.encode(released, image))
+  assert len(released.coding.later) == (2 if more else 0)
+  file = codec.encode(released, image)
+  decoded = codec.decode(released, file)
   assert decoded.shape == image.shape
   assert np.mean((decoded - image.astype(float)) ** 2) < 100  # As transform coding does it.
+  level = jnp.array([levels.level_of(0.013)])
+  coded = jit(codec.apply)(params, image[None] / np.float32(255), level, None)
+  estimate = float(sum(bits[0] for bits in coded.bits.values())) / 8
+  assert abs(len(file) - estimate) < 0.01 * estimate + 64
+
+
+def test_slices_sum_up_to_the_latents():
+  for wrong in ((3, 4), (24, 1), (), (0, 24)):
+    with pytest.raises(CodecError, match='slices'):
+      gmm_method.codec(channels=4, latents=24, slices=wrong)

@@ -119,14 +119,23 @@ def test_a_model_without_one_of_its_tables_is_refused(name):
   arrays = released.to_arrays(MODELS[name])
   networks = {
     field: value for field, value in MODELS[name].coding._asdict().items()
-    if isinstance(value, tuple) and isinstance(value[0], layers.Layer)
+    if isinstance(value, tuple) and value and isinstance(value[0], layers.Layer)
   }  # fmt: skip
   first = [f'coding.{field}.0.weight' for field in networks]
-  tables = [k for k in arrays if k.startswith('coding.') and k.split('.')[1] not in networks]
+  others = {*networks, 'later'}
+  tables = [k for k in arrays if k.startswith('coding.') and k.split('.')[1] not in others]
   assert tables
   for key in (*tables, *first):
     with pytest.raises(CodecError, match=key.removesuffix('.0.weight').replace('.', r'\.')):
       loaded(name, {k: v for k, v in arrays.items() if k != key})
+
+
+def test_a_model_without_one_of_its_slices_is_refused():
+  arrays = released.to_arrays(MODELS['gmm in slices'])
+  for lost in ('coding.later.0.', 'coding.later.1.'):
+    assert any(key.startswith(lost) for key in arrays)
+    with pytest.raises(CodecError, match='do not fit together'):
+      loaded('gmm in slices', {k: v for k, v in arrays.items() if not k.startswith(lost)})
 
 
 @ALL

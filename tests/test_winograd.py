@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from compress_jax import layers, winograd
+from compress_jax import convolution, winograd
 
 
 def _plain(x, kernel):
@@ -47,7 +47,7 @@ def test_convolutions_are_those_of_xla(shape, strip, monkeypatch):
 def test_convolutions_have_the_gradients_of_xla(size, channels):
   x, kernel = _draw(2, size, size, channels), _draw(3, 3, channels, 24, seed=1)
   value = lambda f: lambda x, k: jnp.sum(jnp.sin(f(x, k)))  # noqa: E731
-  found = jax.jit(jax.grad(value(layers.convolve), (0, 1)))(x, kernel)
+  found = jax.jit(jax.grad(value(convolution.convolve), (0, 1)))(x, kernel)
   expected = jax.grad(value(_plain), (0, 1))(x, kernel)
   for one, other in zip(found, expected, strict=True):
     np.testing.assert_allclose(one, other, atol=3e-5 * float(jnp.abs(other).max()))
@@ -55,7 +55,7 @@ def test_convolutions_have_the_gradients_of_xla(size, channels):
 
 def test_large_convolutions_take_the_quick_way_on_a_cpu():
   x, kernel = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 16))
-  program = jax.jit(jax.grad(lambda k: layers.convolve(x, k).sum())).lower(kernel)
+  program = jax.jit(jax.grad(lambda k: convolution.convolve(x, k).sum())).lower(kernel)
   assert program.as_text().count('dot_general') >= 36
 
 
@@ -70,13 +70,13 @@ def test_large_convolutions_take_the_quick_way_on_a_cpu():
 )
 def test_very_large_images_are_convolved_the_quick_way_on_a_cpu(size, channels, kind, quick):
   x, kernel = jnp.zeros((1, size, size, channels), kind), jnp.zeros((3, 3, channels, 96), kind)
-  program = jax.jit(layers.convolve).lower(x, kernel).as_text()
+  program = jax.jit(convolution.convolve).lower(x, kernel).as_text()
   assert program.count('dot_general') == (16 + 2 if quick else 0)  # 2 transform the kernel.
 
 
 def test_bfloat16_kernels_get_gradients_of_their_type():
   x, kernel = _draw(1, 32, 32, 16), _draw(3, 3, 16, 16, seed=1)
-  loss = lambda k, x: jnp.sum(layers.convolve(x, k).astype(jnp.float32) ** 2)  # noqa: E731
+  loss = lambda k, x: jnp.sum(convolution.convolve(x, k).astype(jnp.float32) ** 2)  # noqa: E731
   half = jax.grad(loss)(kernel.astype(jnp.bfloat16), x.astype(jnp.bfloat16))
   whole = jax.grad(loss)(kernel, x)
   assert half.dtype == jnp.bfloat16

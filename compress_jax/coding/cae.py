@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress_jax import coder
+from compress_jax import coder, rdoq
 from compress_jax.codec import CodecError
 from compress_jax.exact import mixture, rates, static, tables
 from compress_jax.latents import Latents
@@ -31,10 +31,26 @@ def check(coding: Coding) -> None:
 
 def prior(coding: Coding, level: int) -> static.Static:
   """The tables of a level: its gains shift the scales."""
+  return static.static_of_mixture(_mixture(coding, level))
+
+
+def _mixture(coding: Coding, level: int) -> mixture.Mixture:
+  """Of every channel."""
   shifted = coding.scale + coding.rates.offset[level][:, None]
   index = np.clip(shifted, 0, tables.N_SCALES - 1)
   weight = coding.weight.astype(np.float64)
-  return static.static_of_mixture(mixture.Mixture(np.zeros_like(weight), index, weight))
+  return mixture.Mixture(np.zeros_like(weight), index, weight)
+
+
+def decide(coding: Coding, latents: Latents, level: int) -> Latents:
+  """With the symbols of `rdoq`."""
+  assert latents.y is not None
+  model, q = _mixture(coding, level), latents.q.copy()
+  scaled = rates.scaled(latents.y, coding.rates, level)
+  for row, values in zip(q, scaled, strict=True):
+    repeated = mixture.Mixture(*(np.tile(field, (len(row), 1)) for field in model))
+    row[:] = rdoq.choose(repeated, row.ravel(), values.ravel()).reshape(row.shape)
+  return latents._replace(q=q)
 
 
 def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress_jax import coder
+from compress_jax import coder, rdoq
 from compress_jax.codec import CodecError
 from compress_jax.exact import export, hyper, layers, mixture, rates, tables
 from compress_jax.exact.export import FloatLayer
@@ -65,6 +65,16 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
   hyper.write(writer, coding.prior, latents.z)
   model = _mixture(predict(coding, latents.z, (height, width), level))
   mixture.write_steps(writer, model, latents.q.ravel(), _bounds(height * width, channels))
+
+
+def decide(coding: Coding, latents: Latents, level: int) -> Latents:
+  """With the symbols of `rdoq`."""
+  assert latents.y is not None
+  shape = latents.q.shape
+  model = _mixture(predict(coding, latents.z, shape[:2], level))
+  scaled = rates.scaled(latents.y, coding.rates, level, latents.mean)
+  q = rdoq.choose(model, latents.q.ravel(), scaled.ravel())
+  return latents._replace(q=q.reshape(shape))
 
 
 def read(

@@ -1,12 +1,16 @@
-"""gmm's files: hyper-latents by static tables, then latents along the context's wavefront."""
+"""gmm's files: hyper-latents by static tables, then latents along the context's wavefront.
 
+In a step of the wavefront all positions code their first slice of latents, then the next.
+"""
+
+import itertools
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from compress_jax import coder
+from compress_jax import coder, rdoq
 from compress_jax.codec import CodecError
 from compress_jax.exact import export, hyper, layers, mixture, packed, rates, wavefront
 from compress_jax.exact.export import FloatLayer
@@ -24,12 +28,15 @@ class Coding(NamedTuple):
   """All that decides a probability."""
 
   mixtures: int  # K
-  latent_bits: int  # Fraction bits of the latents that the context sees.
+  latent_bits: int  # Fraction bits of the latents that the networks see.
   rates: rates.Rates
   prior: hyper.Prior  # Of the hyper-latents.
   hyper: layers.Network  # Hyper-latents to features f64[h, w, 2C].
   context: layers.Network  # One layer: neighbours f64[n, 12 C] to features f64[n, 2C].
-  parameters: layers.Network  # Both features, side by side, to scales, means and logits.
+  # Both features, side by side, to scales, means and logits of the first slice of latents.
+  parameters: layers.Network
+  # The same of the other slices, from both features and the latents of the slices before.
+  later: layers.Networks = ()
 
 
 class FloatNetworks(NamedTuple):
@@ -37,74 +44,184 @@ class FloatNetworks(NamedTuple):
 
   hyper: Sequence[FloatLayer]
   context: FloatLayer  # Kernel f32[5, 5, C, 2C]; only what the mask leaves counts.
-  parameters: Sequence[FloatLayer]
+  parameters: Sequence[Sequence[FloatLayer]]  # Of every slice.
+
+
+class Slice(NamedTuple):
+  """Latents of a position that are coded at a time."""
+
+  start: int  # The first of their channels.
+  stop: int
+  rates: rates.Rates  # Of these channels.
+
+
+def slices(coding: Coding) -> list[Slice]:
+  """In the order in which they are coded."""
+  each = coding.mixtures * (3 if coding.mixtures > 1 else 2)
+  sizes = [layers.ends(network)[1] // each for network in _networks(coding)]
+  stops = np.cumsum(sizes).tolist()
+  spans = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
+  return [
+    Slice(span.start, span.stop, rates.Rates(*(table[:, span] for table in coding.rates)))
+    for span in spans
+  ]
+
+
+def _networks(coding: Coding) -> layers.Networks:
+  return (coding.parameters, *coding.later)
+
+
+def _views(coding: Coding) -> int:
+  """2 where the networks see the latents' magnitudes beside them, else 1."""
+  return layers.ends(coding.context)[0] // (len(wavefront.TAPS) * rates.channels(coding.rates))
+
+
+def seen(latents: np.ndarray, views: int) -> np.ndarray:
+  """Latents f64[..., C] as networks see them: f64[..., C], or with magnitudes f64[..., 2C]."""
+  return latents if views == 1 else np.concatenate([latents, np.abs(latents)], -1)
 
 
 def check(coding: Coding) -> None:
   """Raises CodecError where the parts of a model do not fit together."""
   n, k = rates.channels(coding.rates), coding.mixtures
-  parts = 3 if k > 1 else 2
-  taps = len(wavefront.TAPS) * n
-  seen = layers.ends(coding.context)[1]
+  parts, views = 3 if k > 1 else 2, _views(coding)
+  known = layers.ends(coding.hyper)[1] + layers.ends(coding.context)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0]
-  fits &= layers.ends(coding.context)[0] == taps and len(coding.context) == 1
-  fits &= layers.ends(coding.parameters) == (layers.ends(coding.hyper)[1] + seen, parts * k * n)
-  fits &= all(layer.kernel == 1 for layer in coding.context + coding.parameters)
-  if not fits or k < 1:
+  fits &= layers.ends(coding.context)[0] == len(wavefront.TAPS) * n * views
+  fits &= len(coding.context) == 1 and views in (1, 2) and k >= 1
+  before = 0
+  for network in _networks(coding):
+    inputs, outputs = layers.ends(network)
+    fits &= inputs == known + views * before and outputs % max(parts * k, 1) == 0
+    before += outputs // max(parts * k, 1)
+  single = itertools.chain(coding.context, *_networks(coding))
+  if not fits or before != n or any(layer.kernel != 1 for layer in single):
     raise CodecError('the networks of the model do not fit together')
 
 
 def predict(
-  coding: Coding, features: np.ndarray, neighbours: np.ndarray, level: int
-) -> mixture.Mixture:
-  """The mixtures of many positions, C symbols each.
+  coding: Coding, features: np.ndarray, neighbours: np.ndarray, own: np.ndarray, level: int
+) -> list[mixture.Mixture]:
+  """The mixtures of many positions, of each slice.
 
   Args:
     coding: of the model.
     features: f64[n, 2C] of the hyper-synthesis.
-    neighbours: f64[n, 12 C], what the context sees.
+    neighbours: f64[n, 12 C] as `seen`, what the context sees.
+    own: f64[n, C], latents of these positions as `rates.fixed_point` gives them.
     level: 0..255.
   """
-  outputs = np.concatenate([features, layers.dense(neighbours, coding.context[0])], 1)
-  for layer in coding.parameters:
-    outputs = layers.dense(outputs, layer)
-  return rates.mixture_at(outputs, coding.mixtures, coding.rates, level)
+  known = np.concatenate([features, layers.dense(neighbours, coding.context[0])], 1)
+  found = []
+  for network, part in zip(_networks(coding), slices(coding), strict=True):
+    outputs = _beside(known, own[:, : part.start], _views(coding))
+    for layer in network:
+      outputs = layers.dense(outputs, layer)
+    found.append(rates.mixture_at(outputs, coding.mixtures, part.rates, level))
+  return found
+
+
+def _beside(known: np.ndarray, before: np.ndarray, views: int) -> np.ndarray:
+  """What the parameter network of a slice sees."""
+  return np.concatenate([known, seen(before, views)], 1) if before.shape[1] else known
 
 
 class Stepwise(NamedTuple):
-  """What `predict` computes with, laid out for few positions at a time."""
+  """What decoding computes with, laid out for few positions at a time."""
 
   context: tuple[packed.Packed, ...]
-  parameters: tuple[packed.Packed, ...]
+  parameters: tuple[tuple[packed.Packed, ...], ...]
+  slices: list[Slice]
+  views: int
 
 
 def stepwise(coding: Coding) -> Stepwise:
   """Lays out the networks that run at every step of decoding."""
-  return Stepwise(packed.pack(coding.context), packed.pack(coding.parameters))
+  networks = tuple(packed.pack(network) for network in _networks(coding))
+  return Stepwise(packed.pack(coding.context), networks, slices(coding), _views(coding))
+
+
+def see_step(nets: Stepwise, features: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+  """What all slices of a few positions see: both features side by side."""
+  return np.concatenate([features, packed.run(nets.context, neighbours)], 1)
 
 
 def predict_step(
-  coding: Coding, nets: Stepwise, features: np.ndarray, neighbours: np.ndarray, level: int
+  coding: Coding, nets: Stepwise, index: int, known: np.ndarray, own: np.ndarray, level: int
 ) -> mixture.Mixture:
-  """The same integers as `predict`, sooner for few positions."""
-  outputs = np.concatenate([features, packed.run(nets.context, neighbours)], 1)
-  outputs = packed.run(nets.parameters, outputs)
-  return rates.mixture_at(outputs, coding.mixtures, coding.rates, level)
+  """The same integers as `predict` for one slice, sooner for few positions.
+
+  Args:
+    coding: of the model.
+    nets: its networks.
+    index: of the slice.
+    known: of `see_step`.
+    own: f64[n, C], of which the latents of the slices before are known.
+    level: 0..255.
+  """
+  part = nets.slices[index]
+  outputs = packed.run(nets.parameters[index], _beside(known, own[:, : part.start], nets.views))
+  return rates.mixture_at(outputs, coding.mixtures, part.rates, level)
 
 
 def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) -> None:
   """Codes latents and hyper-latents."""
-  height, width, channels = latents.q.shape
+  height, width, _ = latents.q.shape
   hyper.write(writer, coding.prior, latents.z)
   features = hyper.features(coding.hyper, latents.z, coding.prior, (height, width))
-  border = wavefront.padded(rates.fixed_point(latents.q, coding.rates, level, coding.latent_bits))
+  y = rates.fixed_point(latents.q, coding.rates, level, coding.latent_bits)
+  border = wavefront.padded(seen(y, _views(coding)))
   rows, columns, bounds = wavefront.order(height, width)
+  parts = slices(coding)
   for first, last in pairwise(_cuts(bounds)):  # Nothing here depends on how steps group.
     span = slice(bounds[first], bounds[last])
     at = rows[span], columns[span]
-    predicted = predict(coding, features[at], wavefront.gather(border, *at), level)
-    steps = (bounds[first : last + 1] - bounds[first]) * channels
-    mixture.write_steps(writer, predicted, latents.q[at].ravel(), steps)
+    predicted = predict(coding, features[at], wavefront.gather(border, *at), y[at], level)
+    places, steps = _stream_order(bounds[first : last + 1] - bounds[first], parts)
+    fields = zip(*predicted, strict=True)
+    models = mixture.Mixture(*(np.concatenate(field)[places] for field in fields))
+    symbols = [latents.q[at][:, part.start : part.stop].ravel() for part in parts]
+    mixture.write_steps(writer, models, np.concatenate(symbols)[places], steps)
+
+
+def decide(coding: Coding, latents: Latents, level: int) -> Latents:
+  """With the symbols of `rdoq`, by the mixtures that the nearest ones would be coded with."""
+  assert latents.y is not None
+  height, width, _ = latents.q.shape
+  features = hyper.features(coding.hyper, latents.z, coding.prior, (height, width))
+  fixed = rates.fixed_point(latents.q, coding.rates, level, coding.latent_bits)
+  border = wavefront.padded(seen(fixed, _views(coding)))
+  scaled = rates.scaled(latents.y, coding.rates, level)
+  rows, columns, _ = wavefront.order(height, width)
+  q = latents.q.copy()
+  for first in range(0, height * width, _BATCH):
+    at = rows[first : first + _BATCH], columns[first : first + _BATCH]
+    predicted = predict(coding, features[at], wavefront.gather(border, *at), fixed[at], level)
+    for model, part in zip(predicted, slices(coding), strict=True):
+      own = (*at, slice(part.start, part.stop))
+      chosen = rdoq.choose(model, latents.q[own].ravel(), scaled[own].ravel())
+      q[own] = chosen.reshape(-1, part.stop - part.start)
+  return latents._replace(q=q)
+
+
+def _stream_order(bounds: np.ndarray, parts: Sequence[Slice]) -> tuple[np.ndarray, np.ndarray]:
+  """Step by step, in each slice by slice, what is there slice by slice.
+
+  Args:
+    bounds: i64[steps + 1], positions where steps begin.
+    parts: the slices.
+
+  Returns:
+    places i64[n] in the symbols of all slices one after the other, and where the slices
+    of steps begin among them: i64[steps * slices + 1].
+  """
+  sizes = np.array([part.stop - part.start for part in parts])
+  counts = np.outer(np.diff(bounds), sizes).ravel()  # Symbols of every slice of every step.
+  starts = np.add.outer(bounds[:-1], np.zeros_like(sizes)) * sizes
+  starts += bounds[-1] * np.array([part.start for part in parts])
+  ends = np.append(0, np.cumsum(counts))
+  places = np.arange(ends[-1]) + np.repeat(starts.ravel() - ends[:-1], counts)
+  return places, ends
 
 
 def _cuts(bounds: np.ndarray) -> list[int]:
@@ -128,16 +245,22 @@ def read(
   bits_z = reader.bits
   features = hyper.features(coding.hyper, z, coding.prior, (height, width))
   q = np.zeros((height, width, coding.rates.gain.shape[1]), np.int64)
-  border = wavefront.padded(q.astype(np.float64))
+  nets = stepwise(coding)
+  border = wavefront.padded(seen(q.astype(np.float64), nets.views))
   inner = border[wavefront.BORDER :, wavefront.BORDER : -wavefront.BORDER]
   rows, columns, bounds = wavefront.order(height, width)
-  nets = stepwise(coding)
   for start, stop in pairwise(bounds):
     at = rows[start:stop], columns[start:stop]
-    predicted = predict_step(coding, nets, features[at], wavefront.gather(border, *at), level)
-    symbols = mixture.read(reader, predicted).reshape(stop - start, -1)
+    known = see_step(nets, features[at], wavefront.gather(border, *at))
+    symbols = np.zeros((stop - start, q.shape[2]), np.int64)
+    own = np.zeros(symbols.shape)
+    for i, part in enumerate(nets.slices):
+      predicted = predict_step(coding, nets, i, known, own, level)
+      span = slice(part.start, part.stop)
+      symbols[:, span] = mixture.read(reader, predicted).reshape(stop - start, -1)
+      own[:, span] = rates.fixed_point(symbols[:, span], part.rates, level, coding.latent_bits)
     q[at] = symbols
-    inner[at] = rates.fixed_point(symbols, coding.rates, level, coding.latent_bits)
+    inner[at] = seen(own, nets.views)
   return Latents(q, z), {'z': bits_z, 'y': reader.bits - bits_z}
 
 
@@ -164,59 +287,72 @@ def make(
   hyper_net, bits = export.quantise(networks.hyper, zs, in_bits=hyper.BITS, in_limit=hyper.LIMIT)
   causal = wavefront.causal_rows(networks.context.kernel)
   context = networks.context._replace(kernel=causal[None, None])
+  views = networks.context.kernel.shape[2] // rates.channels(table)
   latent_bits = export.fraction([y for y, _ in calibration])
-  seen = [_neighbourhoods(y, table, latent_bits) for y, _ in calibration]
+  found = [_neighbourhoods(y, table, latent_bits, views) for y, _ in calibration]
   context_net, context_bits = export.quantise(
-    [context], seen, in_bits=latent_bits, in_limit=export.ACTIVATION
+    [context], [near for near, _ in found], in_bits=latent_bits, in_limit=export.ACTIVATION
   )
-  # Both features enter the same sums: one fraction for both, the other's in the weights.
-  joined = [
-    _side_by_side(networks.hyper, z, context, neighbours, y.shape, context_bits - bits)
-    for (y, _), z, neighbours in zip(calibration, zs, seen, strict=True)
-  ]
-  parameters, _ = export.quantise(
-    _scaled(networks.parameters, bits - context_bits, context.bias.size, mixtures),
-    joined,
-    in_bits=bits,
-    in_limit=export.ACTIVATION,
-    out_bits=_OUT_BITS,
-    out_limit=_OUT_LIMIT,
+  made: list[layers.Network] = []
+  start = 0
+  for network in networks.parameters:
+    # All inputs enter the same sums: one fraction for all, the others' in the weights.
+    shifts = np.repeat(
+      [0, context_bits - bits, latent_bits - bits],
+      [networks.hyper[-1].bias.size, context.bias.size, views * start],
+    )
+    inputs = [
+      _inputs(networks.hyper, z, context, near, own[..., :start], y.shape, views) * 2.0**shifts
+      for (y, _), z, (near, own) in zip(calibration, zs, found, strict=True)
+    ]
+    made.append(
+      export.quantise(
+        _scaled(network, -shifts, mixtures),
+        inputs,
+        in_bits=bits,
+        in_limit=export.ACTIVATION,
+        out_bits=_OUT_BITS,
+        out_limit=_OUT_LIMIT,
+      )[0]
+    )
+    start += network[-1].bias.size // (mixtures * (3 if mixtures > 1 else 2))
+  return Coding(
+    mixtures, latent_bits, table, prior, hyper_net, context_net, made[0], tuple(made[1:])
   )
-  return Coding(mixtures, latent_bits, table, prior, hyper_net, context_net, parameters)
 
 
-def _neighbourhoods(y: np.ndarray, table: rates.Rates, bits: int) -> np.ndarray:
-  """f64[1, n, 12 C] of all positions, at the finest level."""
+def _neighbourhoods(
+  y: np.ndarray, table: rates.Rates, bits: int, views: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """At the finest level, what the context sees at all positions f64[1, n, 12 C], and f64[n, C]."""
   level = len(table.gain) - 1
   q = rates.quantise(y, table, level)
-  border = wavefront.padded(rates.fixed_point(q, table, level, bits) * 2.0**-bits)
+  fixed = rates.fixed_point(q, table, level, bits) * 2.0**-bits
   rows, columns, _ = wavefront.order(*y.shape[:2])
-  return wavefront.gather(border, rows, columns)[None]
+  border = wavefront.padded(seen(fixed, views))
+  return wavefront.gather(border, rows, columns)[None], fixed[rows, columns]
 
 
-def _side_by_side(
+def _inputs(
   hyper_net: Sequence[FloatLayer],
   z: np.ndarray,
   context: FloatLayer,
-  neighbours: np.ndarray,
+  near: np.ndarray,
+  before: np.ndarray,
   shape: tuple[int, ...],
-  shift: int,
+  views: int,
 ) -> np.ndarray:
-  """f64[1, n, 4C]: what the parameter network sees, the context in units of 2^-shift."""
+  """f64[1, n, inputs]: what the parameter network of a slice sees."""
   features = export.float_run(hyper_net, z)[-1][: shape[0], : shape[1]]
   rows, columns, _ = wavefront.order(*shape[:2])
-  seen = export.float_run([context], neighbours)[-1]
-  return np.concatenate([features[rows, columns][None], seen * 2.0**shift], -1)
+  of_context = export.float_run([context], near)[-1]
+  return np.concatenate([features[rows, columns][None], of_context, seen(before, views)[None]], -1)
 
 
-def _scaled(
-  network: Sequence[FloatLayer], shift: int, seen: int, mixtures: int
-) -> list[FloatLayer]:
-  """With the context's inputs times 2^shift, and every output in its own fraction bits."""
-  first = network[0].kernel.copy()
-  first[:, :, -seen:] *= 2.0**shift
-  last = network[-1]
+def _scaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
+  """With weights of inputs times 2^shifts, and every output in its own fraction bits."""
+  first, last = network[0], network[-1]
   parts = 3 if mixtures > 1 else 2
   factor = np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
   scaled = last._replace(kernel=last.kernel * factor, bias=last.bias * factor)
-  return [network[0]._replace(kernel=first), *network[1:-1], scaled]
+  return [first._replace(kernel=first.kernel * 2.0 ** shifts[:, None]), *network[1:-1], scaled]

@@ -32,6 +32,7 @@ class Layer(NamedTuple):
 
 
 Network = tuple[Layer, ...]
+Networks = tuple[Network, ...]
 
 
 def dense(x: Array, layer: Layer, xp: Any = np) -> Array:

@@ -56,12 +56,17 @@ def channels(rates: Rates) -> int:
   return shape[1]
 
 
+def scaled(y: np.ndarray, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> np.ndarray:
+  """What `quantise` rounds, f64[..., C]."""
+  gain = rates.gain[level] * 2.0**-GAIN_BITS
+  found: np.ndarray = y.astype(np.float64) * gain - mean * 2.0**-tables.FRACTION
+  return found
+
+
 def quantise(y: np.ndarray, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> Ints:
   """Symbols i64[..., C] of latents f32[..., C], after subtracting `mean` in 2^-8 symbols."""
-  scaled = (
-    y.astype(np.float64) * (rates.gain[level] * 2.0**-GAIN_BITS) - mean * 2.0**-tables.FRACTION
-  )
-  return np.clip(np.rint(scaled), -escapes.LIMIT, escapes.LIMIT).astype(np.int64)
+  whole = np.rint(scaled(y, rates, level, mean))
+  return np.clip(whole, -escapes.LIMIT, escapes.LIMIT).astype(np.int64)
 
 
 def dequantise(q: Ints, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> np.ndarray:

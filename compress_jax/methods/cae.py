@@ -22,8 +22,8 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 2
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'widths': (32, 64, 96), 'linear': True},
-  'small': {'widths': (48, 96, 96), 'linear': True},
+  'tiny': {'widths': (32, 64, 96), 'linear': True, 'rdoq': True},
+  'small': {'widths': (48, 96, 96), 'linear': True, 'rdoq': True},
   'paper': {'widths': (64, 128, 96)},
 }
 BOUNDS = {'noisy': False, 'rounded': True}
@@ -43,6 +43,7 @@ def codec(
   linear: bool = False,
   bound: str = 'noisy',
   refine: int = 0,
+  rdoq: bool = False,
 ) -> Codec:
   """Theis et al. (2017).
 
@@ -57,6 +58,7 @@ def codec(
       noise u, as the other methods do, 'rounded' the density at round(y) + u, as the paper
       does, whose mean is never below the true rate.
     refine: steps of gradient descent on the latents of each image; 0 for none.
+    rdoq: latents round to what is cheaper in rate and distortion, not to what is nearer.
 
   Raises:
     CodecError: no such bound.
@@ -65,7 +67,7 @@ def codec(
     raise CodecError(f'bound must be one of {", ".join(BOUNDS)}, not {bound!r}')
   first, second, last = widths
   model = networks.Model((first, second, last), components, levels, linear, BOUNDS[bound])
-  made = learned.codec(_scheme(model), model, lmbda, refine)
+  made = learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
   return made._replace(apply=functools.partial(_apply, model))
 
 
@@ -95,7 +97,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
     nothing = np.zeros((0, 0, 0), np.int64)
     ys = run(analysis, released.encoder, images)
-    return [Latents(rates.quantise(y, released.coding.rates, level), nothing) for y in ys]
+    return [Latents(rates.quantise(y, released.coding.rates, level), nothing, y=y) for y in ys]
 
   def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
     return run(synthesis, released.decoder, y_hats)
@@ -117,7 +119,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
-    analyse=lambda released, image: run(analysis, released.encoder, [image])[0],
+    decide=coding.decide,
     relaxed=relaxed.CAE,
     whole=learned.whole(nets),
   )

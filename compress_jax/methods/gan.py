@@ -22,8 +22,14 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 1
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'base': 8, 'blocks': 2, 'latents': 96, 'hyper': 48, 'linear': True},
-  'small': {'base': 16, 'blocks': 3, 'latents': 128, 'hyper': 96, 'linear': True},
+  'tiny': {
+    **{'base': 8, 'blocks': 2, 'latents': 96, 'hyper': 48},
+    **{'linear': True, 'rdoq': True},
+  },
+  'small': {
+    **{'base': 16, 'blocks': 3, 'latents': 128, 'hyper': 96},
+    **{'linear': True, 'rdoq': True},
+  },
   'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
   'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
 }
@@ -45,6 +51,7 @@ def codec(
   levels: int = 6,
   linear: bool = False,
   refine: int = 0,
+  rdoq: bool = False,
 ) -> Codec:
   """Mentzer et al. (2020).
 
@@ -58,9 +65,10 @@ def codec(
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
+    rdoq: latents round to what is cheaper in rate and distortion, not to what is nearer.
   """
   model = networks.Model(base, blocks, latents, hyper, levels, linear)
-  return learned.codec(_scheme(model), model, lmbda, refine)
+  return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
@@ -106,7 +114,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
-    analyse=lambda released, image: analyse(released.encoder, [image])[0][0],
+    decide=coding.decide,
     relaxed=relaxed.GAN,
     whole=learned.whole(nets),
   )
@@ -115,4 +123,4 @@ def _scheme(model: networks.Model) -> learned.Scheme:
 def _quantise(own: Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
   symbols = hyper_latents.quantise(z, own.prior)
   mean = coding.predict(own, symbols, y.shape[:2], level).mean
-  return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean)
+  return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean, y)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress_jax import floats, learned, relaxed
-from compress_jax.codec import Codec, Image, Params
+from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.coding import gmm as coding
 from compress_jax.exact import hyper as hyper_latents
 from compress_jax.exact import rates
@@ -23,14 +23,17 @@ from compress_jax.released import Released, release
 METHOD_ID = 3
 PRESETS: dict[str, dict[str, Any]] = {
   'tiny': {
-    'channels': 64,
-    'latents': 192,
+    'channels': 96,
+    'latents': 320,
     'hyper': 64,
-    'widths': (384, 512),
+    'widths': (384, 320),
     'stem': 4,
     'linear': True,
+    'slices': (20, 44, 96, 160),
+    'magnitudes': True,
+    'rdoq': True,
   },
-  'small': {'channels': 128, 'latents': 192, 'stem': 4, 'linear': True},
+  'small': {'channels': 128, 'latents': 192, 'stem': 4, 'linear': True, 'rdoq': True},
   'paper': {'channels': 128},
   'large': {'channels': 192},
 }
@@ -54,7 +57,10 @@ def codec(
   linear: bool = False,
   latents: int | None = None,
   hyper: int | None = None,
+  slices: Sequence[int] | None = None,
+  magnitudes: bool = False,
   refine: int = 0,
+  rdoq: bool = False,
 ) -> Codec:
   """Cheng et al. (2020).
 
@@ -73,13 +79,26 @@ def codec(
     latents: M, channels of the latents; N in the paper and unless given. They bound the
       quality at high rates.
     hyper: channels of the hyper-latents and width of their networks, M unless given.
+    slices: how many latents of a position are coded at a time, summing up to M; each sees
+      those before it (Minnen & Singh 2020); not in the paper, which codes all at once.
+    magnitudes: the networks that predict rates see the latents' magnitudes beside them; not
+      in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
+    rdoq: latents round to what is cheaper in rate and distortion, not to what is nearer.
+
+  Raises:
+    CodecError: the slices are not whole numbers that sum up to M.
   """
+  depth = latents or channels
+  if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
+    raise CodecError(f'slices={slices} must be positive and sum up to the {depth} latents')
   hidden = None if widths is None else (widths[0], widths[1])
   model = networks.Model(
-    channels, mixtures, attention, levels, slope, hidden, stem, linear, latents, hyper
+    *(channels, mixtures, attention, levels, slope, hidden, stem, linear, latents, hyper),
+    slices=None if slices is None else tuple(slices),
+    magnitudes=magnitudes,
   )
-  return learned.codec(_scheme(model), model, lmbda, refine)
+  return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
@@ -97,7 +116,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
     own: Coding = released.coding
     return [
-      Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior))
+      Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior), y=y)
       for y, z in analyse(released.encoder, images)
     ]
 
@@ -130,7 +149,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
-    analyse=lambda released, image: analyse(released.encoder, [image])[0][0],
+    decide=coding.decide,
     relaxed=relaxed.GMM,
     whole=learned.whole(nets),
     transposes=True,

@@ -8,10 +8,12 @@ CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from compress_jax import entropy, floats, quantization
 from compress_jax.codec import Coded, Params
 from compress_jax.coding.gmm import FloatNetworks
+from compress_jax.exact.export import FloatLayer
 from compress_jax.layers import (
   Attention,
   BlockAnalysis,
@@ -48,7 +50,8 @@ class Analysis(nn.Module):
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """Three residual blocks of stride 2, a last convolution, two attention modules.
 
-    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages.
+    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages. Latents that
+    outnumber the channels get no attention module of their own.
     """
     image, gain = x, 0.1 if self.linear else 16.0
     latents = self.latents or self.channels
@@ -57,11 +60,12 @@ class Analysis(nn.Module):
       x = ResidualBlock(self.slope, name='block1')(leaky(self.slope)(x), frame)
     for i in range(0 if self.stem == 1 else 2, 3):
       x = ResidualDown(self.channels, self.slope, name=f'down{i}')(x, frame)
-      if i == 1 and self.attention:
+      if i == (1 if self.stem == 1 else 2) and self.attention:
         x = Attention(name='attention0')(x, frame)
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
     x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
-    x = Attention(name='attention1')(x, frame) if self.attention else x
+    if self.attention and self.latents is None:
+      x = Attention(name='attention1')(x, frame)
     return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
 
 
@@ -76,14 +80,16 @@ class Synthesis(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
-    """The mirror of the analysis."""
+    """The mirror of the analysis; more latents than channels first become twice the channels."""
     last = initial(0.1 if self.linear else 1.0)
-    x = Attention(name='attention0')(y, frame) if self.attention else y
+    x = y if y.shape[-1] == self.channels else Conv(2 * self.channels, name='first')(y, frame)
+    if self.attention and y.shape[-1] == self.channels:
+      x = Attention(name='attention0')(x, frame)
     stages = 3 if self.stem == 1 else 2
     for i in range(stages):
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
       x = ResidualUp(self.channels, self.slope, name=f'up{i}')(x, frame)
-      if i == 1 and self.attention and self.stem == 1:
+      if i == (1 if self.stem == 1 else 0) and self.attention:
         x = Attention(name='attention1')(x, frame)
     x = ResidualBlock(self.slope, name=f'block{stages}')(x, frame)
     if self.stem == 1:
@@ -98,11 +104,13 @@ class HyperAnalysis(nn.Module):
 
   channels: int  # H.
   slope: float = 0.01
+  magnitudes: bool = False  # Also of the latents' magnitudes, as Ballé et al. (2018) do.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
     """Five 3x3 convolutions, the third and fifth of stride 2."""
     act = leaky(self.slope)
+    y = with_magnitudes(y) if self.magnitudes else y
     for i, stride in enumerate((1, 1, 2, 1)):
       y = act(Conv(self.channels, stride=stride, name=f'conv{i}')(y, frame))
     return Conv(self.channels, stride=2, kernel_init=initial(64.0), name='conv4')(y, frame)
@@ -179,6 +187,11 @@ class EntropyParameters(nn.Module):
     return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
 
 
+def with_magnitudes(y: Array) -> Array:
+  """f32[..., C] to f32[..., 2C]: rates depend on magnitudes, which networks of few units lack."""
+  return jnp.concatenate([y, jnp.abs(y)], -1)
+
+
 def depths(model: 'Model') -> tuple[int, int]:
   """Channels of the latents and of the hyper-latents."""
   latents = model.latents or model.channels
@@ -190,7 +203,7 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
   rest = (model.attention, model.slope, model.stem, model.linear)
   return {
     'analysis': Analysis(model.channels, *rest, model.latents),
-    'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope),
+    'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope, model.magnitudes),
     'synthesis': Synthesis(model.channels, *rest),
   }
 
@@ -198,6 +211,11 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
 def prior(model: 'Model') -> entropy.Factorized:
   """The density of the hyper-latents."""
   return entropy.Factorized(depths(model)[1])
+
+
+def _slice(i: int) -> str:
+  """What the entropy parameters of a slice are named."""
+  return f'parameters{i}' if i else 'parameters'
 
 
 class Model(nn.Module):
@@ -213,6 +231,8 @@ class Model(nn.Module):
   linear: bool = False
   latents: int | None = None
   hyper: int | None = None
+  slices: tuple[int, ...] | None = None  # Latents that are coded at a time; all of them.
+  magnitudes: bool = False
 
   def setup(self) -> None:
     """The networks by name."""
@@ -221,7 +241,11 @@ class Model(nn.Module):
     self.hyper_synthesis = HyperSynthesis(self.slope)
     latents, hyper = depths(self)
     self.context = Context(2 * hyper)
-    self.parameters = EntropyParameters(latents, self.mixtures, self.slope, self.widths)
+    sizes = self.slices or (latents,)
+    self.parameters = [
+      EntropyParameters(size, self.mixtures, self.slope, self.widths, name=_slice(i))
+      for i, size in enumerate(sizes)
+    ]
     self.prior = prior(self)
     start = (self.levels, latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
@@ -247,8 +271,15 @@ class Model(nn.Module):
       key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
       z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, y * gain)
     features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
-    seen = jnp.concatenate([features, self.context(y_hat.astype(x.dtype))], -1)
-    predicted = self.parameters(seen).astype(jnp.float32)
+    expand = with_magnitudes if self.magnitudes else lambda y: y
+    near = y_hat.astype(x.dtype)
+    seen = jnp.concatenate([features, self.context(expand(near))], -1)
+    starts = np.cumsum([0, *(part.channels for part in self.parameters)])
+    parts = [
+      part(jnp.concatenate([seen, expand(near[..., :start])], -1))
+      for part, start in zip(self.parameters, starts, strict=False)
+    ]
+    predicted = jnp.concatenate(parts, -1).astype(jnp.float32)
     scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
     likelihood = entropy.mixture_likelihood(q_coded, logits, mean * gain, scale * gain)
     bits = {
@@ -269,8 +300,9 @@ def float_networks(params: Params, slope: float) -> FloatNetworks:
     floats.layer(net['up1']['conv'], slope=slope, shuffle=True),
     floats.layer(net['conv2']),
   ]
-  net = params['parameters']
-  parameters = [floats.layer(net[f'conv{i}'], slope=slope) for i in range(2)]
-  return FloatNetworks(
-    hyper, floats.layer(params['context']), [*parameters, floats.layer(net['conv2'])]
-  )
+  parameters: list[list[FloatLayer]] = []
+  while _slice(len(parameters)) in params:
+    net = params[_slice(len(parameters))]
+    hidden = [floats.layer(net[f'conv{i}'], slope=slope) for i in range(2)]
+    parameters.append([*hidden, floats.layer(net['conv2'])])
+  return FloatNetworks(hyper, floats.layer(params['context']), parameters)

@@ -1,0 +1,145 @@
+"""How natural codecs look: rate, PSNR and the realism distance of their real files.
+
+  python -m experiments.realism --codec=with=gan:RUN1/model.safetensors \\
+    --codec=without=gan:RUN2/model.safetensors --codec=jpeg --lambdas=0.0018,0.0067
+
+The distance is that of `compress_jax.realism`: 0 for the originals, larger for textures that are
+blurred or made up. It needs many images: those of all points are drawn from the same ones, pair by
+pair. --picture shows crops of one image at files of equal size, the nearest below --target_bpp.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from compress_jax import baselines, budget, data, metrics, realism
+from compress_jax.cache import enable_cache
+from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.command import guarded, parse
+from compress_jax.evaluate import protocol_images
+from compress_jax.pretrained import lambda_range, pretrained
+
+_SIDE = 192  # Pixels of the crops in a picture, shown twice as large.
+
+
+class Entry(NamedTuple):
+  """A codec that is measured."""
+
+  label: str
+  points: tuple[float, ...]  # Lambdas or qualities.
+  at: Callable[[float], tuple[Codec, Released]]
+  span: tuple[float, float] | None  # Of lambdas; None for qualities.
+
+
+def define_flags() -> flags.FlagValues:
+  """The flags of this experiment."""
+  values = flags.FlagValues()
+  here: dict[str, Any] = {'flag_values': values}
+  flags.DEFINE_multi_string(
+    'codec', [], 'LABEL=METHOD:MODEL, a method, or a classical codec; repeatable.', **here
+  )
+  flags.DEFINE_list('lambdas', ['0.0018', '0.0067', '0.025'], 'Operating points.', **here)
+  flags.DEFINE_string('images', None, 'A folder of images in place of the Kodak suite.', **here)
+  flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
+  flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
+  flags.DEFINE_string('picture', None, 'A PNG of crops at equal bytes.', **here)
+  flags.DEFINE_integer('show', 0, 'The image of the picture, by its number.', 0, **here)
+  flags.DEFINE_float('target_bpp', 0.3, 'Bits per pixel of its files.', 0, **here)
+  flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
+  return values
+
+
+def entry(text: str, lambdas: Sequence[float]) -> Entry:
+  """The codec that a --codec names.
+
+  Raises:
+    CodecError: there is no such codec, or no such model.
+  """
+  label, _, named = text.rpartition('=')
+  if named in baselines.CODECS:
+    kind = baselines.CODECS[named]
+    make = lambda point: (kind.factory(quality=point), ())  # noqa: E731
+    return Entry(label or named, tuple(kind.qualities), make, None)
+  method, _, model = named.partition(':')
+  options = {'model': model} if model else {}
+  make = lambda point: pretrained(method, lmbda=point, **options)  # noqa: E731
+  make(lambdas[0])  # Complains before any work.
+  return Entry(label or method, tuple(lambdas), make, lambda_range(method))
+
+
+def run(values: flags.FlagValues) -> int:
+  """Prints a line per operating point."""
+  enable_cache()
+  if not values.codec:
+    raise flags.Error('--codec says what to measure, for instance --codec=gan')
+  lambdas = [float(text) for text in values.lambdas]
+  entries = [entry(text, lambdas) for text in values.codec]
+  description, found = data.default_images(values.images)
+  images = [image.load() for image in protocol_images(found, values.protocol, values.limit)]
+  known = [realism.moments(image) for image in images]
+  print(f'{len(images)} images ({description}), {values.protocol}')
+  print('| codec | point | bpp | PSNR | realism distance (95 %) |\n| --- | --: | --: | --: | --: |')
+  for codec in entries:
+    for point in codec.points:
+      print(line(codec, point, images, known), flush=True)
+  if values.picture:
+    shown = pictures(entries, images[values.show % len(images)], values.target_bpp)
+    data.save_image(values.picture, shown)
+    print(f'{values.picture}: the original, then {", ".join(e.label for e in entries)}')
+  return 0
+
+
+def line(
+  codec: Entry, point: float, images: Sequence[Image], known: Sequence[realism.Moments]
+) -> str:
+  """A row of the table."""
+  made, released = codec.at(point)
+  files = [made.encode(released, image) for image in images]
+  coded = [made.decode(released, file) for file in files]
+  bpp = np.mean([metrics.bpp(len(f), *x.shape[:2]) for f, x in zip(files, images, strict=True)])
+  psnr = np.mean([metrics.psnr(a, b) for a, b in zip(images, coded, strict=True)])
+  found = [realism.moments(image) for image in coded]
+  low, high = realism.interval(known, found)
+  far = f'{realism.distance(known, found):.3f} ({low:.3f} to {high:.3f})'
+  return f'| {codec.label} | {point:g} | {bpp:.3f} | {psnr:.2f} | {far} |'
+
+
+def pictures(entries: Sequence[Entry], image: Image, target: float) -> Image:
+  """The middle of the original and of what each codec makes of it within `target` bpp."""
+  shown = [image]
+  for codec in entries:
+
+    def code(point: float, codec: Entry = codec) -> budget.Point:
+      made, released = codec.at(point)
+      file = made.encode(released, image)
+      psnr = metrics.psnr(image, made.decode(released, file))
+      return budget.Point(point, file, metrics.bpp(len(file), *image.shape[:2]), psnr)
+
+    best = _best(codec, code, target)
+    made, released = codec.at(best.lmbda)
+    shown.append(made.decode(released, best.file))
+    print(f'{codec.label}: {best.bpp:.3f} bpp, {best.psnr:.2f} dB')
+  crops = [data.centre_crop(each, _SIDE).repeat(2, 0).repeat(2, 1) for each in shown]
+  return np.concatenate(crops, 1)
+
+
+def _best(codec: Entry, code: budget.CodeAt, target: float) -> budget.Point:
+  """The best file within `target` bpp; of a classical codec, at one of its qualities."""
+  if codec.span:
+    return budget.within_bpp(code, target, codec.span)
+  found = [point for point in map(code, codec.points) if point.bpp <= target]
+  if not found:
+    raise CodecError(f'{codec.label} has no file within {target:g} bpp')
+  return max(found, key=lambda point: point.psnr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Returns the exit status."""
+  return guarded('realism', lambda: run(parse(define_flags(), __doc__, argv)))
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,76 @@
+"""Symbols are chosen by rate and distortion; files get better and decode as all others."""
+
+import numpy as np
+import pytest
+
+from compress_jax import rdoq
+from compress_jax.exact import mixture, tables
+from compress_jax.exact.tables import EXP
+from compress_jax.levels import LAMBDA_RANGE
+from compress_jax.pretrained import pretrained
+from tests import small_models
+
+METHODS = ('cae', 'gan', 'gmm')
+LAMBDA = 0.0067
+
+
+def model(n, rng):
+  """Three Gaussians for each of n symbols."""
+  return mixture.Mixture(
+    rng.integers(-600, 600, (n, 3)).astype(float),
+    rng.integers(0, 120, (n, 3)),
+    rng.integers(1, EXP[0] + 1, (n, 3)).astype(float),
+  )
+
+
+def test_of_two_neighbours_the_cheaper_is_chosen():
+  rng = np.random.default_rng(0)
+  n = 5000
+  given, scaled = model(n, rng), rng.normal(0, 3, n)
+  nearest = np.rint(scaled).astype(np.int64)
+  chosen = rdoq.choose(given, nearest, scaled)
+  around = np.floor(scaled)[:, None] + np.array([0, 1])
+  edges = (around[:, :1] + np.array([-0.5, 0.5, 1.5])) * 2.0**tables.FRACTION
+  mass = np.diff(mixture.cumulative(given, edges), axis=1)
+  share = mass / (2.0**24 * given.weight.sum(1, keepdims=True)) + 2.0**-16
+  costs = -rdoq.BIT * np.log2(share) + (around - scaled[:, None]) ** 2
+  clear = np.abs(np.diff(costs))[:, 0] > 1e-9
+  expected = around[np.arange(n), costs.argmin(1)]
+  np.testing.assert_array_equal(chosen[clear], expected[clear])
+  assert 0.02 < (chosen != nearest).mean() < 0.5
+  assert chosen.dtype == np.int64
+
+
+def test_chunks_do_not_matter(monkeypatch):
+  rng = np.random.default_rng(1)
+  given, scaled = model(100, rng), rng.normal(0, 3, 100)
+  nearest = np.rint(scaled).astype(np.int64)
+  whole = rdoq.choose(given, nearest, scaled)
+  monkeypatch.setattr(rdoq, '_CHUNK', 7)
+  np.testing.assert_array_equal(rdoq.choose(given, nearest, scaled), whole)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_files_of_the_models_that_ship_cost_less_and_decode_to_what_was_chosen(method):
+  saved, error = [], []
+  for image in small_models.strips():
+    files = []
+    for chosen in (False, True):
+      codec, released = pretrained(method, lmbda=LAMBDA, rdoq=chosen)
+      files.append(codec.encode(released, image))
+    latents = codec.quantise(released, image)
+    np.testing.assert_array_equal(codec.latents(released, files[1]).q, latents.q)
+    off = [np.mean((codec.decode(released, file) - image.astype(float)) ** 2) for file in files]
+    saved.append(8 * (len(files[0]) - len(files[1])) / image[..., 0].size)
+    error.append(off[1] - off[0])
+  assert min(saved) > 0
+  assert np.mean(saved) > LAMBDA * np.mean(error)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_any_picture_is_coded(method):
+  for lmbda in LAMBDA_RANGE:
+    codec, released = pretrained(method, lmbda=lmbda, model=small_models.path(method), rdoq=True)
+    for size in ((1, 1), (9, 50)):
+      noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+      assert codec.decode(released, codec.encode(released, noise)).shape == noise.shape
