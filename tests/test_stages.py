@@ -361,7 +361,7 @@ def plan_of(*flags):
 def test_options_of_training_are_told_from_those_of_the_method():
   plan = plan_of('--set=channel_steps=50', '--set=levels=2', '--set=refit_prior=True')
   assert (plan.channel_steps, plan.refit_prior) == (50, True)
-  assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'levels': 2}
+  assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'rdoq': True, 'levels': 2}
   assert (plan_of().channel_steps, plan_of().refit_prior) == (0, False)
 
 
