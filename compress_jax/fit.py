@@ -88,7 +88,11 @@ def fit(
       pending, since = [], time.monotonic()
     if validates and watch.validate and not stopped:
       before = time.monotonic()
-      score = watch.validate(step, state.average)
+      try:
+        score = watch.validate(step, state.average)
+      except Exception:
+        saves.save(step, state)  # A validation that fails costs no training.
+        raise
       since += time.monotonic() - before
     if saving or validates:
       saves.save(step, state, score if validates else None)

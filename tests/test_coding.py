@@ -6,7 +6,7 @@ from scipy import special
 
 from compress_jax import coder
 from compress_jax.codec import CodecError
-from compress_jax.coding import cae, gan, gmm
+from compress_jax.coding import cae, gan, gmm, gmm_export
 from compress_jax.exact import export, hyper, mixture, rates, tables
 from compress_jax.exact.export import FloatLayer
 from compress_jax.latents import Latents
@@ -50,7 +50,7 @@ def gmm_networks(rng, mixtures, sizes=(C,), views=1):
     last.bias[: mixtures * size] += 1.5
     first = layer(rng, 1, 4 * C + views * sum(sizes[:i]), 9, 0.01)
     parameters.append([first, layer(rng, 1, 9, 7, 0.01), last])
-  return gmm.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), context, parameters)
+  return gmm_export.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), context, parameters)
 
 
 def cae_prior(rng):
@@ -73,7 +73,7 @@ def tiny(name, seed=0):
   mixtures = 1 if 'one' in name else K
   networks = gmm_networks(rng, mixtures, *(((1, 2, 1), 2) if 'slices' in name else ()))
   calibration = [(rng.normal(0, 4, (12, 15, C)).astype(np.float32), z) for z in zs]
-  return gmm.make(networks, table, prior, mixtures, calibration), networks
+  return gmm_export.make(networks, table, prior, mixtures, calibration), networks
 
 
 CODINGS = {name: tiny(name) for name in MODULES}

@@ -74,6 +74,19 @@ def test_validation_gets_the_average_and_gives_the_score_that_is_saved():
   assert saves.steps == [(4, 4, 0.4), (8, 8, 0.8), (9, 9, 0.9)]
 
 
+def test_a_validation_that_fails_costs_no_training():
+  def broken(step, params):
+    raise CodecError('no export')
+
+  saves = Saves()
+  watch = fit.Watch(lambda step, means, seconds: None, broken, lambda step: False)
+  train_step = lambda held, data, index: (state(held.step + 1), {'updates': np.float32(1)})  # noqa: E731
+  with pytest.raises(CodecError, match='no export'):
+    rhythm = fit.Rhythm(9, log=100, save=100, validate=4)
+    fit.fit(state(), train_step, 'data', None, rhythm=rhythm, saves=saves, watch=watch)
+  assert saves.steps == [(4, 4, None)]
+
+
 def test_a_run_that_is_stopped_is_saved_at_once_without_validation():
   def never(step, params):
     raise AssertionError

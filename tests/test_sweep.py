@@ -231,6 +231,15 @@ time.sleep(20)
 """
 
 
+@pytest.fixture
+def heeding():
+  """SIGINT interrupts, though a shell that started this in the background has it ignored."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('heeding')
 def test_an_interrupt_lets_the_training_save(tmp_path):
   file = tmp_path / 'state'
 

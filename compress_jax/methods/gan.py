@@ -22,14 +22,8 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 1
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {
-    **{'base': 8, 'blocks': 2, 'latents': 96, 'hyper': 48},
-    **{'linear': True, 'rdoq': True},
-  },
-  'small': {
-    **{'base': 16, 'blocks': 3, 'latents': 128, 'hyper': 96},
-    **{'linear': True, 'rdoq': True},
-  },
+  'tiny': {'base': 12, 'blocks': 2, 'latents': 192, 'hyper': 64, 'linear': True, 'rdoq': True},
+  'small': {'base': 16, 'blocks': 3, 'latents': 192, 'hyper': 96, 'linear': True, 'rdoq': True},
   'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
   'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
 }

@@ -13,6 +13,7 @@ import numpy as np
 from compress_jax import floats, learned, relaxed
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.coding import gmm as coding
+from compress_jax.coding import gmm_export
 from compress_jax.exact import hyper as hyper_latents
 from compress_jax.exact import rates
 from compress_jax.latents import Latents
@@ -125,7 +126,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
 
   def export(params: Params, images: list[Image]) -> Released:
     encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
-    made = coding.make(
+    made = gmm_export.make(
       networks.float_networks(params, model.slope),
       floats.rates_of(params['log_gains']),
       floats.prior_of(networks.prior(model), params['prior']),

@@ -12,7 +12,7 @@ import numpy as np
 
 from compress_jax import entropy, floats, quantization
 from compress_jax.codec import Coded, Params
-from compress_jax.coding.gmm import FloatNetworks
+from compress_jax.coding.gmm_export import FloatNetworks
 from compress_jax.exact.export import FloatLayer
 from compress_jax.layers import (
   Attention,
@@ -64,7 +64,7 @@ class Analysis(nn.Module):
         x = Attention(name='attention0')(x, frame)
       x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
     x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
-    if self.attention and self.latents is None:
+    if self.attention and latents == self.channels:
       x = Attention(name='attention1')(x, frame)
     return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
 

@@ -1,0 +1,119 @@
+"""From gmm's float networks to the integer networks that code its files."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from compress_jax.coding import gmm
+from compress_jax.exact import export, hyper, layers, rates, wavefront
+from compress_jax.exact.export import FloatLayer
+
+# What the networks put out, as powers of two over the common fraction of 16 bits.
+_OUT_BITS = 16
+_OUT_LIMIT = 2**25  # Scales and means up to 512 and 8,192.
+_PARTS = (0, rates.MEAN_BITS - _OUT_BITS, rates.LOGIT_BITS - _OUT_BITS)
+
+
+class FloatNetworks(NamedTuple):
+  """The same networks as they were trained."""
+
+  hyper: Sequence[FloatLayer]
+  context: FloatLayer  # Kernel f32[5, 5, C, 2C]; only what the mask leaves counts.
+  parameters: Sequence[Sequence[FloatLayer]]  # Of every slice.
+
+
+def make(
+  networks: FloatNetworks,
+  table: rates.Rates,
+  prior: hyper.Prior,
+  mixtures: int,
+  calibration: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> gmm.Coding:
+  """Integer networks from float ones.
+
+  Args:
+    networks: as they were trained.
+    table: gains.
+    prior: of the hyper-latents.
+    mixtures: K.
+    calibration: latents f32[h, w, C] and hyper-latents of a few images.
+
+  Raises:
+    CodecError: weights are not finite, or so large that sums would not be exact.
+  """
+  zs = [hyper.dequantise(hyper.quantise(z, prior), prior) for _, z in calibration]
+  hyper_net, bits = export.quantise(networks.hyper, zs, in_bits=hyper.BITS, in_limit=hyper.LIMIT)
+  causal = wavefront.causal_rows(networks.context.kernel)
+  context = networks.context._replace(kernel=causal[None, None])
+  views = networks.context.kernel.shape[2] // rates.channels(table)
+  latent_bits = export.fraction([y for y, _ in calibration])
+  found = [_neighbourhoods(y, table, latent_bits, views) for y, _ in calibration]
+  context_net, context_bits = export.quantise(
+    [context], [near for near, _ in found], in_bits=latent_bits, in_limit=export.ACTIVATION
+  )
+  made: list[layers.Network] = []
+  start = 0
+  for network in networks.parameters:
+    # All inputs enter the same sums: one fraction for all, the others' in the weights.
+    shifts = np.repeat(
+      [0, context_bits - bits, latent_bits - bits],
+      [networks.hyper[-1].bias.size, context.bias.size, views * start],
+    )
+    inputs = [
+      _inputs(networks.hyper, z, context, near, own[..., :start], y.shape, views) * 2.0**shifts
+      for (y, _), z, (near, own) in zip(calibration, zs, found, strict=True)
+    ]
+    made.append(
+      export.quantise(
+        _scaled(network, -shifts, mixtures),
+        inputs,
+        in_bits=bits,
+        in_limit=export.ACTIVATION,
+        out_bits=_OUT_BITS,
+        out_limit=_OUT_LIMIT,
+      )[0]
+    )
+    start += network[-1].bias.size // (mixtures * (3 if mixtures > 1 else 2))
+  return gmm.Coding(
+    mixtures, latent_bits, table, prior, hyper_net, context_net, made[0], tuple(made[1:])
+  )
+
+
+def _neighbourhoods(
+  y: np.ndarray, table: rates.Rates, bits: int, views: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """At the finest level, what the context sees at all positions f64[1, n, 12 C], and f64[n, C]."""
+  level = len(table.gain) - 1
+  q = rates.quantise(y, table, level)
+  fixed = rates.fixed_point(q, table, level, bits) * 2.0**-bits
+  rows, columns, _ = wavefront.order(*y.shape[:2])
+  border = wavefront.padded(gmm.seen(fixed, views))
+  return wavefront.gather(border, rows, columns)[None], fixed[rows, columns]
+
+
+def _inputs(
+  hyper_net: Sequence[FloatLayer],
+  z: np.ndarray,
+  context: FloatLayer,
+  near: np.ndarray,
+  before: np.ndarray,
+  shape: tuple[int, ...],
+  views: int,
+) -> np.ndarray:
+  """f64[1, n, inputs]: what the parameter network of a slice sees."""
+  features = export.float_run(hyper_net, z)[-1][: shape[0], : shape[1]]
+  rows, columns, _ = wavefront.order(*shape[:2])
+  of_context = export.float_run([context], near)[-1]
+  return np.concatenate(
+    [features[rows, columns][None], of_context, gmm.seen(before, views)[None]], -1
+  )
+
+
+def _scaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
+  """With weights of inputs times 2^shifts, and every output in its own fraction bits."""
+  first, last = network[0], network[-1]
+  parts = 3 if mixtures > 1 else 2
+  factor = np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
+  scaled = last._replace(kernel=last.kernel * factor, bias=last.bias * factor)
+  return [first._replace(kernel=first.kernel * 2.0 ** shifts[:, None]), *network[1:-1], scaled]
