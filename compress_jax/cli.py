@@ -17,7 +17,7 @@ from compress_jax.command import guarded, parse
 from compress_jax.methods import NUMBERS
 
 PROGRAM = 'compress-jax'
-STAGES = ('rate-distortion', 'adversarial', 'scales')  # Those of `stages`.
+STAGES = ('rate-distortion', 'decoder', 'adversarial', 'scales')  # Those of `stages`.
 MODES = ('eval', 'compress', 'decompress', 'train', 'export')
 
 
@@ -59,7 +59,7 @@ def _define_training(here: dict[str, Any]) -> None:
   flags.DEFINE_string('val', None, 'train: a folder of images to validate on.', **here)
   flags.DEFINE_string('start', None, 'train: float weights to begin with.', **here)
   flags.DEFINE_enum(
-    'stage', STAGES[0], STAGES, "train: the second is gan's, the third for gains.", **here
+    'stage', STAGES[0], STAGES, "train: the first, or what follows; adversarial is gan's.", **here
   )
   flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'train: what is minimised.', **here)
   flags.DEFINE_string('lpips', None, 'train: weights of LPIPS for the second stage.', **here)

@@ -58,10 +58,12 @@ def codec(
     side = 2 * HYPER_SIDE
     return model.init(key, jnp.zeros((1, side, side, 3)), jnp.zeros(1, jnp.int32))['params']
 
-  def apply(params: Params, x: Array, level: Level, key: Key | None) -> Coded:
+  def apply(
+    params: Params, x: Array, level: Level, key: Key | None, *, decided: bool = False
+  ) -> Coded:
     if key is not None and key.ndim == 0:
       key = jax.random.split(key, len(x))
-    coded: Any = model.apply({'params': params}, x, level, key)
+    coded: Any = model.apply({'params': params}, x, level, key, decided=decided)
     return coded
 
   def export(params: Params, images: list[Image]) -> Released:

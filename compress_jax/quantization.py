@@ -4,6 +4,7 @@ A model learns its gains at a few levels; between those they are interpolated ge
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,21 @@ def initial_log_gains(levels: int, channels: int, cell: int | None = None) -> Ar
 def straight_through(x: Array) -> Array:
   """round(x) with the gradient of x."""
   return x + lax.stop_gradient(jnp.round(x) - x)
+
+
+def cheaper(x: Array, bits: Callable[[Array], Array], worth: float) -> Array:
+  """The whole numbers beside x of least squared distance + worth * bits, with the gradient of x.
+
+  Args:
+    x: f32[...].
+    bits: what whole numbers f32[...] cost, each.
+    worth: of a bit, in squared units of x.
+  """
+  nearest = jnp.round(x)
+  other = nearest + jnp.where(x > nearest, 1, -1)
+  farther = 1 - 2 * jnp.abs(x - nearest)  # (x - other)^2 - (x - nearest)^2
+  chosen = jnp.where(worth * (bits(nearest) - bits(other)) > farther, other, nearest)
+  return x + lax.stop_gradient(chosen - x)
 
 
 def noise(keys: Array, x: Array) -> Array:

@@ -1,5 +1,6 @@
 """The stages of training by name: where each begins, what it minimises, what learns."""
 
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from compress_jax import float_weights, losses, masking, objectives, scales, training
+from compress_jax import float_weights, freezing, losses, masking, objectives, scales, training
 from compress_jax.codec import Codec, CodecError, Params
 from compress_jax.levels import level_of
 from compress_jax.models import gan as networks
 from compress_jax.plans import Plan
 
 DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion}
+ENCODER = {'analysis', 'hyper_analysis', scales.GAINS}  # What decides the latents of a file.
 Log = Callable[[str], None]
 
 
@@ -80,8 +82,26 @@ def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
   adam = optax.adam(scales.schedule(plan.lr))
   return Setup(
     lambda: (start, {}),
-    _loss(plan, scales.learning_only(codec.apply, parts), chosen),
-    scales.optimizer(adam, start, parts),
+    _loss(plan, freezing.learning_only(codec.apply, parts), chosen),
+    freezing.optimizer(adam, start, parts),
+    lambda params: _only(params, parts, start),
+  )
+
+
+def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
+  """All but the encoder learns, from the symbols that files hold: Z. Guo, Z. Zhang, R. Feng, Z.
+  Chen, "Soft then hard: rethinking the quantization in neural image compression", ICML 2021.
+  """
+  del log
+  if not plan.start:
+    raise CodecError('the stage decoder needs --start: weights whose encoder is done')
+  apply = _apply(codec, decided=True)
+  start = _begin(plan, codec)
+  parts = start.keys() - ENCODER
+  return Setup(
+    lambda: (start, {}),
+    _loss(plan, freezing.learning_only(apply, parts), _level(plan)),
+    freezing.optimizer(optax.adam(training.schedule(plan.lr, plan.steps)), start, parts),
     lambda params: _only(params, parts, start),
   )
 
@@ -90,12 +110,10 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   """The synthesis of gan and a discriminator learn."""
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
-  assert codec.apply is not None
+  apply = _apply(codec, decided=plan.options.get('rdoq', False))
   discriminator, key = networks.Discriminator(), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
-  latents = jax.eval_shape(
-    codec.apply, params := _begin(plan, codec), _zeros(shape), _zeros(1), key
-  )
+  latents = jax.eval_shape(apply, params := _begin(plan, codec), _zeros(shape), _zeros(1), key)
 
   def both() -> tuple[Params, Any]:
     fresh, state = objectives.init_discriminator(
@@ -106,7 +124,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   perceptual = objectives.perceptual_of(plan.lpips)
   log(perceptual.about)
   loss = objectives.adversarial(
-    codec.apply,
+    apply,
     discriminator,
     perceptual=perceptual,
     level=_level(plan),
@@ -121,6 +139,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
 
 STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
   'rate-distortion': _rate_distortion,
+  'decoder': _decoder,
   'adversarial': _adversarial,
   'scales': _scales,
 }
@@ -135,6 +154,12 @@ def _loss(
     distortion=DISTORTIONS[plan.distortion],
     compute_dtype=jnp.dtype(plan.precision),
   )
+
+
+def _apply(codec: Codec, *, decided: bool) -> objectives.Apply:
+  """That of a codec; `decided` rounds latents as files with `rdoq` do."""
+  apply: Any = codec.apply
+  return functools.partial(apply, decided=decided)
 
 
 def _level(plan: Plan) -> int | None:

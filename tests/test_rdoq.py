@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from compress_jax import rdoq
-from compress_jax.exact import mixture, tables
+from compress_jax.exact import mixture, rates, tables
 from compress_jax.exact.tables import EXP
-from compress_jax.levels import LAMBDA_RANGE
+from compress_jax.levels import LAMBDA_RANGE, level_of
 from compress_jax.pretrained import pretrained
 from tests import small_models
 
@@ -65,6 +65,21 @@ def test_files_of_the_models_that_ship_cost_less_and_decode_to_what_was_chosen(m
     error.append(off[1] - off[0])
   assert min(saved) > 0
   assert np.mean(saved) > LAMBDA * np.mean(error)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_training_can_round_as_files_do(method):
+  codec, released = pretrained(method, lmbda=LAMBDA, model=small_models.path(method), rdoq=True)
+  level = np.full(1, level_of(LAMBDA), np.int32)
+  for image in small_models.strips():
+    x = image[None].astype(np.float32) / 255
+    coded = codec.apply(small_models.params(method), x, level, None, decided=True)
+    held = codec.quantise(released, image)
+    y_hat = rates.dequantise(held.q, released.coding.rates, level[0], held.mean)
+    step = released.coding.rates.inverse[level[0]] * 2.0**-rates.GAIN_BITS
+    assert (np.abs(coded.y_hat[0] - y_hat) < step / 2).mean() > 0.99
+    bits = 8 * len(codec.encode(released, image))
+    assert float(sum(coded.bits.values())[0]) == pytest.approx(bits, rel=0.02, abs=512)
 
 
 @pytest.mark.parametrize('method', METHODS)

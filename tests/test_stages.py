@@ -248,9 +248,16 @@ def same(one, other):
   return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 
 
-@pytest.mark.parametrize('refit', [False, True])
-def test_all_but_the_gains_stays_bit_for_bit_as_it_was(tmp_path, refit):
-  plan = PLAN._replace(stage='scales', start=saved(tmp_path, start()), refit_prior=refit)
+@pytest.mark.parametrize(
+  'change,learning',
+  [
+    ({'stage': 'scales'}, {'log_gains'}),
+    ({'stage': 'scales', 'refit_prior': True}, {'log_gains', 'prior'}),
+    ({'stage': 'decoder'}, {'synthesis', 'prior'}),
+  ],
+)
+def test_what_does_not_learn_stays_bit_for_bit_as_it_was(tmp_path, change, learning):
+  plan = PLAN._replace(start=saved(tmp_path, start()), **change)
   setup = stages.setup_of(plan, cae.codec(**OPTIONS))
   before, state = setup.init()
   assert same(before, start())
@@ -264,15 +271,14 @@ def test_all_but_the_gains_stays_bit_for_bit_as_it_was(tmp_path, refit):
   params, opt_state = before, setup.optimizer.init(before)
   for step in range(2):
     params, opt_state, slopes = update(params, opt_state, step)
-  learning = {'log_gains', 'prior'} if refit else {'log_gains'}
   assert {name for name in params if not same(params[name], before[name])} == learning
   reached = {name for name in slopes if float(optax.tree.norm(slopes[name])) > 0}
   assert reached == learning  # The rest is not even differentiated.
   moments = sum(leaf.size for leaf in jax.tree.leaves(opt_state) if leaf.ndim)
   assert moments == 2 * sum(leaf.size for n in learning for leaf in jax.tree.leaves(before[n]))
-  # Adam's first step is as long as its learning rate, the second no longer.
-  moved = np.abs(np.asarray(params['log_gains'] - before['log_gains'])).max()
-  assert 0.9e-3 < moved < 2.1e-3
+  if 'log_gains' in learning:  # Adam's first step is as long as its rate, the second no longer.
+    moved = np.abs(np.asarray(params['log_gains'] - before['log_gains'])).max()
+    assert 0.9e-3 < moved < 2.1e-3
 
 
 def shifted(tree):
@@ -296,6 +302,16 @@ def test_so_it_is_after_the_adversarial_stage(monkeypatch):
   found = stages.setup_of(plan, codec, said.append).weights({'codec': shifted(params)})
   assert same(found, {**params, 'synthesis': shifted(params['synthesis'])})
   assert len(said) == 1 and 'no LPIPS' in said[0]
+
+
+def test_the_decoder_learns_from_what_files_hold(tmp_path):
+  plan = PLAN._replace(stage='decoder', start=saved(tmp_path, start()))
+  codec = cae.codec(**OPTIONS)
+  _, (_, metrics) = stages.setup_of(plan, codec).loss(start(), {}, X, KEYS, 0)
+  drawn = objectives._draw(KEYS, None)
+  coded = codec.apply(start(), X, drawn.level, None, decided=True)
+  pixels = X.shape[1] * X.shape[2]
+  assert float(metrics['bpp']) == pytest.approx(float(coded.bits['y'].mean()) / pixels, rel=1e-5)
 
 
 def test_weights_of_one_rate_begin_with_gains_of_many(tmp_path):
@@ -324,6 +340,7 @@ def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_pa
   'change,message',
   [
     ({'stage': 'scales'}, 'the stage scales needs --start'),
+    ({'stage': 'decoder'}, 'the stage decoder needs --start'),
     ({'stage': 'scales', 'channel_steps': 5}, 'channel_steps=5 is of the first stage, not scales'),
     ({'refit_prior': True}, 'refit_prior=True is of the stage scales, not rate-distortion'),
     ({'channel_steps': 40}, '100 steps end before all channels are on, at step 120'),

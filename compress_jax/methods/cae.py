@@ -78,11 +78,13 @@ def _apply(
   level: Level,
   key: Key | None,
   mask: Array | None = None,
+  *,
+  decided: bool = False,
 ) -> Coded:
   """The forward pass, with a mask bool[C] of channels that are sent."""
   if key is not None and key.ndim == 0:
     key = jax.random.split(key, len(x))
-  coded: Any = model.apply({'params': params}, x, level, key, mask)
+  coded: Any = model.apply({'params': params}, x, level, key, mask, decided=decided)
   return coded
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compress_jax import entropy, floats, quantization
+from compress_jax import entropy, floats, quantization, rdoq
 from compress_jax.codec import Coded, Params
 from compress_jax.exact.export import FloatLayer
 from compress_jax.layers import (
@@ -180,10 +180,13 @@ class Model(nn.Module):
     start = (self.levels, self.latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
-  def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
+  def __call__(
+    self, x: Array, level: Array, key: Array | None = None, *, decided: bool = False
+  ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
 
-    The transforms work in the type of x, what decides about the rate in float32.
+    `decided` rounds by rate and distortion as `rdoq` does, whatever the keys. The transforms
+    work in the type of x, what decides about the rate in float32.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
@@ -197,14 +200,18 @@ class Model(nn.Module):
     mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
     scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
     centred = (y - mean) * gain
+    price = lambda q: entropy.bits_of(  # noqa: E731
+      entropy.gaussian_likelihood(q, jnp.zeros_like(mean), scale * gain)
+    )
     q = quantization.straight_through(centred)
     z_coded, q_coded = z_hat, q
-    if key is not None:
+    if decided:
+      q = q_coded = quantization.cheaper(centred, price, rdoq.BIT)
+    elif key is not None:
       key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
       z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, centred)
-    likelihood = entropy.gaussian_likelihood(q_coded, jnp.zeros_like(mean), scale * gain)
     bits = {
-      'y': entropy.bits_of(likelihood).sum((1, 2, 3)),
+      'y': price(q_coded).sum((1, 2, 3)),
       'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
     }
     y_hat = q / gain + mean

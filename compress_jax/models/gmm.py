@@ -5,12 +5,14 @@ Gaussian mixture likelihoods and attention modules", CVPR 2020. The skeleton is 
 CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress_jax import entropy, floats, quantization
+from compress_jax import entropy, floats, quantization, rdoq
 from compress_jax.codec import Coded, Params
 from compress_jax.coding.gmm_export import FloatNetworks
 from compress_jax.exact.export import FloatLayer
@@ -250,10 +252,13 @@ class Model(nn.Module):
     start = (self.levels, latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
-  def __call__(self, x: Array, level: Array, key: Array | None = None) -> Coded:
+  def __call__(
+    self, x: Array, level: Array, key: Array | None = None, *, decided: bool = False
+  ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
 
-    The transforms work in the type of x, what decides about the rate in float32.
+    `decided` rounds by rate and distortion as `rdoq` does, whatever the keys. The transforms
+    work in the type of x, what decides about the rate in float32.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
@@ -264,15 +269,28 @@ class Model(nn.Module):
     z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
     median = jax.lax.stop_gradient(self.prior.medians())
     z_hat = quantization.straight_through(z - median) + median
+    features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
     q = quantization.straight_through(y * gain)
-    y_hat = q / gain
+    price = self._price(features, q / gain, gain)
     z_coded, q_coded = z_hat, q
-    if key is not None:
+    if decided:  # By what the nearest ones would cost; what they cost depends on each other.
+      q = q_coded = quantization.cheaper(y * gain, price, rdoq.BIT)
+      price = self._price(features, q / gain, gain)
+    elif key is not None:
       key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
       z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, y * gain)
-    features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
+    bits = {
+      'y': price(q_coded).sum((1, 2, 3)),
+      'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
+    }
+    y_hat = q / gain
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, bits)
+
+  def _price(self, features: Array, y_hat: Array, gain: Array) -> Callable[[Array], Array]:
+    """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""
     expand = with_magnitudes if self.magnitudes else lambda y: y
-    near = y_hat.astype(x.dtype)
+    near = y_hat.astype(features.dtype)
     seen = jnp.concatenate([features, self.context(expand(near))], -1)
     starts = np.cumsum([0, *(part.channels for part in self.parameters)])
     parts = [
@@ -281,13 +299,9 @@ class Model(nn.Module):
     ]
     predicted = jnp.concatenate(parts, -1).astype(jnp.float32)
     scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
-    likelihood = entropy.mixture_likelihood(q_coded, logits, mean * gain, scale * gain)
-    bits = {
-      'y': entropy.bits_of(likelihood).sum((1, 2, 3)),
-      'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
-    }
-    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
-    return Coded(x_hat.astype(jnp.float32), y_hat, bits)
+    return lambda q: entropy.bits_of(
+      entropy.mixture_likelihood(q, logits, mean * gain, scale * gain)
+    )
 
 
 def float_networks(params: Params, slope: float) -> FloatNetworks:
