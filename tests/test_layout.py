@@ -15,7 +15,7 @@ MACHINERY |= {'journal', 'workers', 'measure', 'evaluate'}
 MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
 MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop'}
 MACHINERY |= {'objectives', 'lpips', 'crops', 'sources', 'streams', 'feeding', 'fit', 'plans'}
-MACHINERY |= {'checkpoints', 'progress', 'validation', 'estimates', 'masking', 'scales'}
+MACHINERY |= {'checkpoints', 'progress', 'validation', 'estimates', 'masking', 'scales', 'freezing'}
 PROGRAMS = {
   '',
   'pretrained',
