@@ -19,6 +19,7 @@ from compress_jax.released import Released, flatten
 from compress_jax.tiles import Transform
 
 _TRANSPOSED = 1  # Header flag.
+_WORTH = 1.0  # Squared steps that a bit is worth at most: farther symbols are not looked at.
 HYPER_SIDE = 64  # Pixels of a hyper-latent.
 
 
@@ -34,14 +35,14 @@ class Scheme(NamedTuple):
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
   synthesise: Callable[[Released, Sequence[np.ndarray]], list[np.ndarray]]  # Of y_hat.
   export: Callable[[Params, list[Image]], Released]
-  decide: Callable[[Any, Latents, int], Latents]  # By `rdoq`, given the method's Coding.
+  decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the method's Coding.
   relaxed: Relaxed  # The rate of latents, and
   whole: Callable[[Params, Array], Array]  # the synthesis of f32[B, h, w, C], to differentiate.
   transposes: bool = False  # Codes tall images on their side.
 
 
 def codec(
-  scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0, *, rdoq: bool = False
+  scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0, *, rdoq: float = 0.0
 ) -> Codec:
   """The codec of a scheme that writes at one lambda, and of the model it was made of.
 
@@ -50,8 +51,13 @@ def codec(
     model: with all parameters.
     lmbda: minimise bits per pixel + lmbda * MSE.
     refine: steps of gradient descent on the latents of each image.
-    rdoq: latents round to what is cheaper, not to what is nearer.
+    rdoq: what a bit is worth where latents round to what is cheaper, as in `rdoq`.
+
+  Raises:
+    CodecError: a bit cannot be worth that.
   """
+  if isinstance(rdoq, bool) or not 0 <= rdoq <= _WORTH:
+    raise CodecError(f'rdoq={rdoq} must be a number from 0 to {_WORTH:g}')
   level = level_of(lmbda)
 
   def init(key: Key) -> Params:
@@ -59,11 +65,11 @@ def codec(
     return model.init(key, jnp.zeros((1, side, side, 3)), jnp.zeros(1, jnp.int32))['params']
 
   def apply(
-    params: Params, x: Array, level: Level, key: Key | None, *, decided: bool = False
+    params: Params, x: Array, level: Level, key: Key | None, *, worth: float | None = None
   ) -> Coded:
     if key is not None and key.ndim == 0:
       key = jax.random.split(key, len(x))
-    coded: Any = model.apply({'params': params}, x, level, key, decided=decided)
+    coded: Any = model.apply({'params': params}, x, level, key, worth=worth)
     return coded
 
   def export(params: Params, images: list[Image]) -> Released:
@@ -75,7 +81,7 @@ def codec(
   def chosen(released: Released, images: Sequence[Image]) -> list[Latents]:
     found = scheme.quantise(released, images, level)
     if rdoq:
-      found = [scheme.decide(released.coding, latents, level) for latents in found]
+      found = [scheme.decide(released.coding, latents, level, rdoq) for latents in found]
     if not refine:
       return found
     return [

@@ -95,7 +95,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   del log
   if not plan.start:
     raise CodecError('the stage decoder needs --start: weights whose encoder is done')
-  apply = _apply(codec, decided=True)
+  apply = _apply(codec, plan)
   start = _begin(plan, codec)
   parts = start.keys() - ENCODER
   return Setup(
@@ -110,7 +110,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   """The synthesis of gan and a discriminator learn."""
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
-  apply = _apply(codec, decided=plan.options.get('rdoq', False))
+  apply = _apply(codec, plan)
   discriminator, key = networks.Discriminator(), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
   latents = jax.eval_shape(apply, params := _begin(plan, codec), _zeros(shape), _zeros(1), key)
@@ -156,10 +156,10 @@ def _loss(
   )
 
 
-def _apply(codec: Codec, *, decided: bool) -> objectives.Apply:
-  """That of a codec; `decided` rounds latents as files with `rdoq` do."""
+def _apply(codec: Codec, plan: Plan) -> objectives.Apply:
+  """That of a codec, with latents rounded as its files round them."""
   apply: Any = codec.apply
-  return functools.partial(apply, decided=decided)
+  return functools.partial(apply, worth=plan.options.get('rdoq', 0.0))
 
 
 def _level(plan: Plan) -> int | None:

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from compress_jax import rdoq
+from compress_jax.codec import CodecError
 from compress_jax.exact import mixture, rates, tables
 from compress_jax.exact.tables import EXP
 from compress_jax.levels import LAMBDA_RANGE, level_of
 from compress_jax.pretrained import pretrained
 from tests import small_models
 
-METHODS = ('cae', 'gan', 'gmm')
+WORTH = {'cae': 0.05, 'gan': 0.05, 'gmm': 0.1}
+METHODS = tuple(WORTH)
 LAMBDA = 0.0067
 
 
@@ -28,12 +30,12 @@ def test_of_two_neighbours_the_cheaper_is_chosen():
   n = 5000
   given, scaled = model(n, rng), rng.normal(0, 3, n)
   nearest = np.rint(scaled).astype(np.int64)
-  chosen = rdoq.choose(given, nearest, scaled)
+  chosen = rdoq.choose(given, nearest, scaled, 0.1)
   around = np.floor(scaled)[:, None] + np.array([0, 1])
   edges = (around[:, :1] + np.array([-0.5, 0.5, 1.5])) * 2.0**tables.FRACTION
   mass = np.diff(mixture.cumulative(given, edges), axis=1)
   share = mass / (2.0**24 * given.weight.sum(1, keepdims=True)) + 2.0**-16
-  costs = -rdoq.BIT * np.log2(share) + (around - scaled[:, None]) ** 2
+  costs = -0.1 * np.log2(share) + (around - scaled[:, None]) ** 2
   clear = np.abs(np.diff(costs))[:, 0] > 1e-9
   expected = around[np.arange(n), costs.argmin(1)]
   np.testing.assert_array_equal(chosen[clear], expected[clear])
@@ -45,9 +47,9 @@ def test_chunks_do_not_matter(monkeypatch):
   rng = np.random.default_rng(1)
   given, scaled = model(100, rng), rng.normal(0, 3, 100)
   nearest = np.rint(scaled).astype(np.int64)
-  whole = rdoq.choose(given, nearest, scaled)
+  whole = rdoq.choose(given, nearest, scaled, 0.1)
   monkeypatch.setattr(rdoq, '_CHUNK', 7)
-  np.testing.assert_array_equal(rdoq.choose(given, nearest, scaled), whole)
+  np.testing.assert_array_equal(rdoq.choose(given, nearest, scaled, 0.1), whole)
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -55,8 +57,8 @@ def test_files_of_the_models_that_ship_cost_less_and_decode_to_what_was_chosen(m
   saved, error = [], []
   for image in small_models.strips():
     files = []
-    for chosen in (False, True):
-      codec, released = pretrained(method, lmbda=LAMBDA, rdoq=chosen)
+    for worth in (0, WORTH[method]):
+      codec, released = pretrained(method, lmbda=LAMBDA, rdoq=worth)
       files.append(codec.encode(released, image))
     latents = codec.quantise(released, image)
     np.testing.assert_array_equal(codec.latents(released, files[1]).q, latents.q)
@@ -69,11 +71,13 @@ def test_files_of_the_models_that_ship_cost_less_and_decode_to_what_was_chosen(m
 
 @pytest.mark.parametrize('method', METHODS)
 def test_training_can_round_as_files_do(method):
-  codec, released = pretrained(method, lmbda=LAMBDA, model=small_models.path(method), rdoq=True)
+  codec, released = pretrained(
+    method, lmbda=LAMBDA, model=small_models.path(method), rdoq=WORTH[method]
+  )
   level = np.full(1, level_of(LAMBDA), np.int32)
   for image in small_models.strips():
     x = image[None].astype(np.float32) / 255
-    coded = codec.apply(small_models.params(method), x, level, None, decided=True)
+    coded = codec.apply(small_models.params(method), x, level, None, worth=WORTH[method])
     held = codec.quantise(released, image)
     y_hat = rates.dequantise(held.q, released.coding.rates, level[0], held.mean)
     step = released.coding.rates.inverse[level[0]] * 2.0**-rates.GAIN_BITS
@@ -85,7 +89,15 @@ def test_training_can_round_as_files_do(method):
 @pytest.mark.parametrize('method', METHODS)
 def test_any_picture_is_coded(method):
   for lmbda in LAMBDA_RANGE:
-    codec, released = pretrained(method, lmbda=lmbda, model=small_models.path(method), rdoq=True)
+    codec, released = pretrained(
+      method, lmbda=lmbda, model=small_models.path(method), rdoq=WORTH[method]
+    )
     for size in ((1, 1), (9, 50)):
       noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
       assert codec.decode(released, codec.encode(released, noise)).shape == noise.shape
+
+
+@pytest.mark.parametrize('worth', [True, -0.1, 1.5])
+def test_a_bit_is_worth_a_share_of_a_step(worth):
+  with pytest.raises(CodecError, match=f'rdoq={worth} must be a number from 0 to 1'):
+    pretrained('cae', lmbda=LAMBDA, rdoq=worth)

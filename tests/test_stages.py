@@ -309,7 +309,7 @@ def test_the_decoder_learns_from_what_files_hold(tmp_path):
   codec = cae.codec(**OPTIONS)
   _, (_, metrics) = stages.setup_of(plan, codec).loss(start(), {}, X, KEYS, 0)
   drawn = objectives._draw(KEYS, None)
-  coded = codec.apply(start(), X, drawn.level, None, decided=True)
+  coded = codec.apply(start(), X, drawn.level, None, worth=0.0)
   pixels = X.shape[1] * X.shape[2]
   assert float(metrics['bpp']) == pytest.approx(float(coded.bits['y'].mean()) / pixels, rel=1e-5)
 
@@ -378,7 +378,7 @@ def plan_of(*flags):
 def test_options_of_training_are_told_from_those_of_the_method():
   plan = plan_of('--set=channel_steps=50', '--set=levels=2', '--set=refit_prior=True')
   assert (plan.channel_steps, plan.refit_prior) == (50, True)
-  assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'rdoq': True, 'levels': 2}
+  assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'rdoq': 0.05, 'levels': 2}
   assert (plan_of().channel_steps, plan_of().refit_prior) == (0, False)
 
 

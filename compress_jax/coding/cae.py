@@ -42,14 +42,14 @@ def _mixture(coding: Coding, level: int) -> mixture.Mixture:
   return mixture.Mixture(np.zeros_like(weight), index, weight)
 
 
-def decide(coding: Coding, latents: Latents, level: int) -> Latents:
+def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
   """With the symbols of `rdoq`."""
   assert latents.y is not None
   model, q = _mixture(coding, level), latents.q.copy()
   scaled = rates.scaled(latents.y, coding.rates, level)
   for row, values in zip(q, scaled, strict=True):
     repeated = mixture.Mixture(*(np.tile(field, (len(row), 1)) for field in model))
-    row[:] = rdoq.choose(repeated, row.ravel(), values.ravel()).reshape(row.shape)
+    row[:] = rdoq.choose(repeated, row.ravel(), values.ravel(), worth).reshape(row.shape)
   return latents._replace(q=q)
 
 

@@ -67,13 +67,13 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
   mixture.write_steps(writer, model, latents.q.ravel(), _bounds(height * width, channels))
 
 
-def decide(coding: Coding, latents: Latents, level: int) -> Latents:
+def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
   """With the symbols of `rdoq`."""
   assert latents.y is not None
   shape = latents.q.shape
   model = _mixture(predict(coding, latents.z, shape[:2], level))
   scaled = rates.scaled(latents.y, coding.rates, level, latents.mean)
-  q = rdoq.choose(model, latents.q.ravel(), scaled.ravel())
+  q = rdoq.choose(model, latents.q.ravel(), scaled.ravel(), worth)
   return latents._replace(q=q.reshape(shape))
 
 

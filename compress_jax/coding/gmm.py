@@ -171,7 +171,7 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
     mixture.write_steps(writer, models, np.concatenate(symbols)[places], steps)
 
 
-def decide(coding: Coding, latents: Latents, level: int) -> Latents:
+def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
   """With the symbols of `rdoq`, by the mixtures that the nearest ones would be coded with."""
   assert latents.y is not None
   height, width, _ = latents.q.shape
@@ -186,7 +186,7 @@ def decide(coding: Coding, latents: Latents, level: int) -> Latents:
     predicted = predict(coding, features[at], wavefront.gather(border, *at), fixed[at], level)
     for model, part in zip(predicted, slices(coding), strict=True):
       own = (*at, slice(part.start, part.stop))
-      chosen = rdoq.choose(model, latents.q[own].ravel(), scaled[own].ravel())
+      chosen = rdoq.choose(model, latents.q[own].ravel(), scaled[own].ravel(), worth)
       q[own] = chosen.reshape(-1, part.stop - part.start)
   return latents._replace(q=q)
 

@@ -22,8 +22,8 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 2
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'widths': (32, 64, 96), 'linear': True, 'rdoq': True},
-  'small': {'widths': (48, 96, 96), 'linear': True, 'rdoq': True},
+  'tiny': {'widths': (32, 64, 96), 'linear': True, 'rdoq': 0.05},
+  'small': {'widths': (48, 96, 96), 'linear': True, 'rdoq': 0.05},
   'paper': {'widths': (64, 128, 96)},
 }
 BOUNDS = {'noisy': False, 'rounded': True}
@@ -43,7 +43,7 @@ def codec(
   linear: bool = False,
   bound: str = 'noisy',
   refine: int = 0,
-  rdoq: bool = False,
+  rdoq: float = 0.0,
 ) -> Codec:
   """Theis et al. (2017).
 
@@ -58,7 +58,8 @@ def codec(
       noise u, as the other methods do, 'rounded' the density at round(y) + u, as the paper
       does, whose mean is never below the true rate.
     refine: steps of gradient descent on the latents of each image; 0 for none.
-    rdoq: latents round to what is cheaper in rate and distortion, not to what is nearer.
+    rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
+      and distortion; 0 rounds to what is nearer.
 
   Raises:
     CodecError: no such bound.
@@ -79,12 +80,12 @@ def _apply(
   key: Key | None,
   mask: Array | None = None,
   *,
-  decided: bool = False,
+  worth: float | None = None,
 ) -> Coded:
   """The forward pass, with a mask bool[C] of channels that are sent."""
   if key is not None and key.ndim == 0:
     key = jax.random.split(key, len(x))
-  coded: Any = model.apply({'params': params}, x, level, key, mask, decided=decided)
+  coded: Any = model.apply({'params': params}, x, level, key, mask, worth=worth)
   return coded
 
 

@@ -22,8 +22,8 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 1
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'base': 12, 'blocks': 2, 'latents': 192, 'hyper': 64, 'linear': True, 'rdoq': True},
-  'small': {'base': 16, 'blocks': 3, 'latents': 192, 'hyper': 96, 'linear': True, 'rdoq': True},
+  'tiny': {'base': 12, 'blocks': 2, 'latents': 192, 'hyper': 64, 'linear': True, 'rdoq': 0.05},
+  'small': {'base': 16, 'blocks': 3, 'latents': 192, 'hyper': 96, 'linear': True, 'rdoq': 0.05},
   'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
   'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
 }
@@ -45,7 +45,7 @@ def codec(
   levels: int = 6,
   linear: bool = False,
   refine: int = 0,
-  rdoq: bool = False,
+  rdoq: float = 0.0,
 ) -> Codec:
   """Mentzer et al. (2020).
 
@@ -59,7 +59,8 @@ def codec(
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
-    rdoq: latents round to what is cheaper in rate and distortion, not to what is nearer.
+    rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
+      and distortion; 0 rounds to what is nearer.
   """
   model = networks.Model(base, blocks, latents, hyper, levels, linear)
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)

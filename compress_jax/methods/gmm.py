@@ -32,9 +32,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     'linear': True,
     'slices': (20, 44, 96, 160),
     'magnitudes': True,
-    'rdoq': True,
+    'rdoq': 0.1,
   },
-  'small': {'channels': 128, 'latents': 192, 'stem': 4, 'linear': True, 'rdoq': True},
+  'small': {'channels': 128, 'latents': 192, 'stem': 4, 'linear': True, 'rdoq': 0.1},
   'paper': {'channels': 128},
   'large': {'channels': 192},
 }
@@ -61,7 +61,7 @@ def codec(
   slices: Sequence[int] | None = None,
   magnitudes: bool = False,
   refine: int = 0,
-  rdoq: bool = False,
+  rdoq: float = 0.0,
 ) -> Codec:
   """Cheng et al. (2020).
 
@@ -85,7 +85,8 @@ def codec(
     magnitudes: the networks that predict rates see the latents' magnitudes beside them; not
       in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
-    rdoq: latents round to what is cheaper in rate and distortion, not to what is nearer.
+    rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
+      and distortion; 0 rounds to what is nearer.
 
   Raises:
     CodecError: the slices are not whole numbers that sum up to M.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
-from compress_jax import entropy, quantization, rdoq
+from compress_jax import entropy, quantization
 from compress_jax.codec import Coded
 from compress_jax.layers import (
   BlockAnalysis,
@@ -155,22 +155,22 @@ class Model(nn.Module):
     key: Array | None = None,
     mask: Array | None = None,
     *,
-    decided: bool = False,
+    worth: float | None = None,
   ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise where the rate is counted.
 
-    `decided` rounds by rate and distortion as `rdoq` does, whatever the keys. The transforms
-    work in the type of x, what decides about the rate in float32. Channels where mask bool[C] is
-    false are zero and cost nothing.
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`, whatever the
+    keys. The transforms work in the type of x, what decides about the rate in float32. Channels
+    where mask bool[C] is false are zero and cost nothing.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
     around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     scaled = self.analysis(jnp.pad(x, around, 'reflect')).astype(jnp.float32) * gain
-    if decided:
+    if worth is not None:
       price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
-      q = quantization.cheaper(scaled, price, rdoq.BIT)
+      q = quantization.cheaper(scaled, price, worth)
       bits = price(q)
     else:
       q = quantization.straight_through(scaled)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compress_jax import entropy, floats, quantization, rdoq
+from compress_jax import entropy, floats, quantization
 from compress_jax.codec import Coded, Params
 from compress_jax.exact.export import FloatLayer
 from compress_jax.layers import (
@@ -181,12 +181,12 @@ class Model(nn.Module):
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
   def __call__(
-    self, x: Array, level: Array, key: Array | None = None, *, decided: bool = False
+    self, x: Array, level: Array, key: Array | None = None, *, worth: float | None = None
   ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
 
-    `decided` rounds by rate and distortion as `rdoq` does, whatever the keys. The transforms
-    work in the type of x, what decides about the rate in float32.
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`, whatever the
+    keys. The transforms work in the type of x, what decides about the rate in float32.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
@@ -205,8 +205,8 @@ class Model(nn.Module):
     )
     q = quantization.straight_through(centred)
     z_coded, q_coded = z_hat, q
-    if decided:
-      q = q_coded = quantization.cheaper(centred, price, rdoq.BIT)
+    if worth is not None:
+      q = q_coded = quantization.cheaper(centred, price, worth)
     elif key is not None:
       key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
       z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, centred)
