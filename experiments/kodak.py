@@ -3,7 +3,8 @@
   python -m experiments.kodak --protocol=crop --output=runs/kodak-crop
 
 writes results.json, results.csv, tables, figures, CompressAI's result files and
-index.html. Interrupt it at will: the same command goes on where it was.
+index.html. Interrupt it at will: the same command goes on where it was. Models of your own
+stand beside them as --methods=gmm,mine=gmm:runs/gmm/model.safetensors,jpeg.
 
 Several processes with one folder share the images: --coordinator=HOST:PORT
 --num_processes=N --process_id=0 reports what those of 1, 2, ... have measured too.
@@ -14,14 +15,14 @@ import functools
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from compress_jax import baselines, data, processes, workers
-from compress_jax.codec import CodecError
+from compress_jax.codec import CodecError, Image
 from compress_jax.command import guarded, parse, settings
 from compress_jax.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
 from compress_jax.journal import Row
@@ -51,7 +52,9 @@ def define_flags() -> flags.FlagValues:
   codecs = [*METHODS, *baselines.CODECS]
   flags.DEFINE_string('images', None, 'A folder of images in place of the suite.', **here)
   flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
-  flags.DEFINE_list('methods', codecs, 'Methods, variants and classical codecs.', **here)
+  flags.DEFINE_list(
+    'methods', codecs, 'Methods, variants, LABEL=METHOD:MODEL, classical codecs.', **here
+  )
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points of the methods.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
   flags.DEFINE_string('output', None, 'A folder; runs/kodak-<protocol> if not given.', **here)
@@ -106,7 +109,8 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   meta = {**describe(values), 'images': description, 'processes': parallel, 'failures': failures}
   if result.rows:
     measured = [image for image in images if any(r['image'] == image.name for r in result.rows)]
-    report(output, meta, result.rows, measured, values.preview_budget)
+    models = {recipe.codec: dict(recipe.options).get('model') for recipe in chosen}
+    report(output, meta, result.rows, measured, values.preview_budget, models)
   for line in failures:
     print(f'error: {line}', file=sys.stderr)
   return 1 if failures else 0
@@ -134,7 +138,7 @@ def recipes(
 
 
 def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
-  """label -> (method, options) of a method or of one of its variants."""
+  """label -> (method, options) of a method, one of its variants, or a model file."""
   every = {
     label: (method, own) for method, group in VARIANTS.items() for label, own in group.items()
   }
@@ -146,8 +150,12 @@ def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: REFINED[name]}
   if name in METHODS:
     return {name: (name, {})}
+  label, _, named = name.rpartition('=')
+  method, _, model = named.partition(':')
+  if model and method in METHODS:
+    return {label or method: (method, {'model': model})}
   known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])
-  raise CodecError(f'no codec {name!r}; there are: {known}')
+  raise CodecError(f'no codec {name!r}; there are: {known}, and LABEL=METHOD:MODEL')
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:
@@ -181,8 +189,9 @@ def report(
   rows: Sequence[Row],
   images: Sequence[data.NamedImage],
   preview_budget: int,
+  models: Mapping[str, str | None],
 ) -> None:
-  """Writes the tables, the figures and the page."""
+  """Writes the tables, the figures and the page; `models` are the files of labels."""
   # Imported here: worker processes import this file too, and need no plotting.
   from compress_jax import figures, page
   from compress_jax import report as reports
@@ -190,13 +199,20 @@ def report(
   published = reports.read_published(PUBLISHED)
   reports.write_results(output, meta, rows)
   figures.write_figures(output / 'figures', rows, published)
-  decoders = functools.cache(decoder)
+
+  @functools.cache
+  def decoding(method: str, model: str | None) -> Callable[[bytes], Image]:
+    return decoder(method, **({'model': model} if model else {}))
+
+  def decode(row: Mapping[str, Any]) -> Image:
+    return decoding(row['method'], models.get(row['codec']))((output / row['file']).read_bytes())
+
   page.write_page(
     output,
     meta,
     rows,
     originals={image.name: image.load() for image in images},
-    decode=lambda row: decoders(row['method'])((output / row['file']).read_bytes()),
+    decode=decode,
     preview_budget=preview_budget,
     published=published,
   )

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image as PILImage
 
 from experiments import kodak
+from tests import small_models
 
 
 @pytest.fixture(scope='module')
@@ -53,3 +54,14 @@ def test_a_wrong_comparison_gets_one_line(folders, flag, message, capsys):
   assert compare(folders, flag, *(['--methods=kmeans'] if 'lambdas' in flag else [])) > 0
   out, err = capsys.readouterr()
   assert out == '' and message in err and err.count('\n') == 1
+
+
+def test_models_of_ones_own_stand_beside_the_others(folders, tmp_path, capsys):
+  methods = f'--methods=mine=gan:{small_models.path("gan")}'
+  ends = ['--limit=1', '--lambdas=0.0067,0.013', f'--output={tmp_path}']
+  assert compare(folders, methods, *ends) == 0, capsys.readouterr().err
+  rows = json.loads((tmp_path / 'results.json').read_text())['rows']
+  assert [(row['codec'], row['method']) for row in rows] == [('mine', 'gan')] * 2
+  assert 'data:image/webp' in (tmp_path / 'index.html').read_text()
+  assert compare(folders, '--methods=mine=gan:/nowhere', *ends) > 0
+  assert '/nowhere' in capsys.readouterr().err
