@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from compress_jax import budget, data, methods, metrics, pretrained, processes
+from compress_jax import allocation, budget, data, methods, metrics, pretrained, processes
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.command import options as method_options
@@ -62,6 +62,7 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
     tasks = plan(values.input, values.output, '.png', _find_coded)
   several, ours = len(tasks) > 1, mine.of(tasks)
   check(tasks, ours, force=values.force)
+  allocation.keep_freed_memory()
   enable_cache()
   devices, failed = jax.local_device_count(), 0
   for start in range(0, len(ours), devices):  # Learned methods use all devices for a group.

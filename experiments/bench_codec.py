@@ -35,7 +35,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from compress_jax import data, methods, metrics, tiles
+from compress_jax import allocation, data, methods, metrics, tiles
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Params, Released
 from compress_jax.coding import gmm as gmm_coding
@@ -253,6 +253,7 @@ def run(values: Any) -> int:
   """Measures what the flags ask for."""
   if values.peer and not values.peer_python:
     raise flags.Error('--peer needs --peer_python')
+  allocation.keep_freed_memory()
   enable_cache()
   load = os.getloadavg()[0]
   print(f'{os.cpu_count()} cores, load {load:.2f} at the start; medians of {values.repeats}')
