@@ -100,6 +100,7 @@ def adversarial(
   *,
   perceptual: Perceptual,
   level: int | None = None,
+  weight: float = ADVERSARIAL_WEIGHT,
   ramp: int = 0,
   compute_dtype: Any = jnp.float32,
 ) -> LossFn:
@@ -118,7 +119,8 @@ def adversarial(
     discriminator: called with images and latents, as `models.gan.Discriminator`.
     perceptual: from `perceptual_of`.
     level: as in `rate_distortion`.
-    ramp: steps in which the adversarial weight rises from 0 to 64: time for a fresh
+    weight: of the adversarial term, relative to MSE.
+    ramp: steps in which that weight rises from 0: time for a fresh
       discriminator to learn. HiFiC has none.
     compute_dtype: of the codec's activations; the discriminator works in float32.
   """
@@ -137,7 +139,7 @@ def adversarial(
       'd_real': losses.called_real(real.logits),
       'd_fake': losses.called_coded(fake.logits),
     }
-    beta = ADVERSARIAL_WEIGHT * (jnp.clip(step / ramp, 0, 1) if ramp else 1.0)
+    beta = weight * (jnp.clip(step / ramp, 0, 1) if ramp else 1.0)
     distance = losses.squared_error(x, coded.x_hat)
     distance += PERCEPTUAL_WEIGHT * terms['perceptual'] + beta * terms['g_adv']
     total, metrics = losses.rate_distortion(

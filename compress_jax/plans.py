@@ -8,7 +8,7 @@ from compress_jax.codec import CodecError
 from compress_jax.writing import write_atomically
 
 FILE = 'plan.json'
-_KINDS = {int: 'a whole number', bool: 'True or False'}
+_KINDS = {int: 'a whole number', bool: 'True or False', float: 'a number'}
 
 
 class Plan(NamedTuple):
@@ -31,6 +31,7 @@ class Plan(NamedTuple):
   # What has a default is given by --set, beside the options of the method.
   channel_steps: int = 0  # From one channel of cae's latents to the next; 0: all are on.
   refit_prior: bool = False  # In the stage of scales.
+  adversarial_weight: float = 64.0  # Relative to MSE, in the stage of that name; HiFiC's is 64.
 
 
 def take(options: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
   found = {name: options.pop(name) for name in Plan._field_defaults if name in options}
   for name, value in found.items():
     wanted = type(Plan._field_defaults[name])
-    if type(value) is not wanted or value < 0:
+    if type(value) not in ((int, float) if wanted is float else (wanted,)) or value < 0:
       raise CodecError(f'{name}={value} must be {_KINDS[wanted]}')
   return found
 

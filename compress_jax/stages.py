@@ -43,6 +43,10 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
     raise CodecError(f'channel_steps={plan.channel_steps} is of the first stage, not {plan.stage}')
   if plan.refit_prior and plan.stage != 'scales':
     raise CodecError(f'refit_prior=True is of the stage scales, not {plan.stage}')
+  usual = Plan._field_defaults['adversarial_weight']
+  if plan.adversarial_weight != usual and plan.stage != 'adversarial':
+    weight = plan.adversarial_weight
+    raise CodecError(f'adversarial_weight={weight:g} is of the stage adversarial, not {plan.stage}')
   return STAGES[plan.stage](plan, codec, log)
 
 
@@ -128,6 +132,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     discriminator,
     perceptual=perceptual,
     level=_level(plan),
+    weight=plan.adversarial_weight,
     compute_dtype=jnp.dtype(plan.precision),
   )
   rate = training.schedule(plan.lr, plan.steps)

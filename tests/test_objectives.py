@@ -139,14 +139,16 @@ def witnessed():
   codec = {'synthesis': jnp.float32(51.0)}  # Brighter by 1 / 5.
   both = {'codec': codec, 'discriminator': params}
 
-  @functools.partial(jax.jit, static_argnames='ramp')
-  def run(x, step, ramp):
+  @functools.partial(jax.jit, static_argnames=('ramp', 'weight'))
+  def run(x, step, ramp, weight=64):
     calls.clear()
-    loss = objectives.adversarial(Spy(), witness, perceptual=NOTHING, level=LEVEL, ramp=ramp)
+    given = {'level': LEVEL, 'ramp': ramp, 'weight': weight}
+    loss = objectives.adversarial(Spy(), witness, perceptual=NOTHING, **given)
     return loss(both, state, x, keys_of(3), step)[1][1], calls[:]
 
   found = {(10, step): run(x, step, 10)[0] for step in (0, 5, 30)}
   found[0, 0], seen = run(x, 0, 0)
+  found['twice'] = run(x, 0, 0, 128)[0]
   return found, seen
 
 
@@ -179,6 +181,12 @@ def test_the_adversarial_weight_rises_from_zero_during_the_ramp():
   for step, share in ((0, 0), (5, 0.5), (30, 1)):
     lacking = float(found[0, 0]['loss'] - found[10, step]['loss'])
     assert lacking == pytest.approx((1 - share) * whole, abs=2e-3)
+
+
+def test_the_adversarial_weight_is_that_of_the_adversarial_term():
+  found, _ = witnessed()
+  more = float(found['twice']['loss'] - found[0, 0]['loss'])
+  assert more == pytest.approx(LAMBDA * 64 * math.log(2), abs=2e-3)
 
 
 DISCRIMINATOR = Discriminator((2, 3))

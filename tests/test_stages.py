@@ -343,6 +343,10 @@ def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_pa
     ({'stage': 'decoder'}, 'the stage decoder needs --start'),
     ({'stage': 'scales', 'channel_steps': 5}, 'channel_steps=5 is of the first stage, not scales'),
     ({'refit_prior': True}, 'refit_prior=True is of the stage scales, not rate-distortion'),
+    (
+      {'adversarial_weight': 9.0},
+      'adversarial_weight=9 is of the stage adversarial, not rate-distortion',
+    ),
     ({'channel_steps': 40}, '100 steps end before all channels are on, at step 120'),
     ({'stage': 'adversarial', 'start': 'x'}, 'the adversarial stage is one of gan'),
   ],
@@ -380,6 +384,21 @@ def test_options_of_training_are_told_from_those_of_the_method():
   assert (plan.channel_steps, plan.refit_prior) == (50, True)
   assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'rdoq': 0.05, 'levels': 2}
   assert (plan_of().channel_steps, plan_of().refit_prior) == (0, False)
+
+
+def test_the_adversarial_weight_is_an_option(monkeypatch):
+  assert plan_of('--set=adversarial_weight=200').adversarial_weight == 200
+  with pytest.raises(CodecError, match='adversarial_weight=many must be a number'):
+    plan_of('--set=adversarial_weight=many')
+  codec, seen = gan.codec(base=1, blocks=1, latents=4, hyper=4), []
+  params = jax.eval_shape(codec.init, KEYS[0])
+  monkeypatch.setattr(stages.float_weights, 'weights', lambda path: (params, {}))
+  spy = lambda *given, weight, **rest: seen.append(weight)  # noqa: E731
+  monkeypatch.setattr(objectives, 'adversarial', spy)
+  plan = PLAN._replace(method='gan', stage='adversarial', start='x', crop=64)
+  for chosen in (plan, plan._replace(adversarial_weight=9.0)):
+    stages.setup_of(chosen, codec)
+  assert seen == [64, 9]
 
 
 @pytest.mark.parametrize('value', ['True', '-1', '0.5', 'many'])
