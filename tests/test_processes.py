@@ -122,7 +122,7 @@ def reports(monkeypatch):
   """(names of images, failures) of every report."""
   written = []
 
-  def report(output, meta, rows, images, preview_budget):
+  def report(output, meta, rows, images, preview_budget, models):
     written.append(([row['image'] for row in rows], meta['failures']))
 
   monkeypatch.setattr(kodak, 'report', report)
