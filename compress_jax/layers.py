@@ -273,6 +273,7 @@ class ResidualUp(nn.Module):
     """f32[B, H, W, C] to f32[B, 2H, 2W, features]."""
     out = leaky(self.slope)(SubPixel(self.features, name='subpixel')(x, frame))
     out = GDN(inverse=True, name='igdn')(Conv(self.features, name='conv')(out, frame))
+    x, out = lax.optimization_barrier((x, out))  # Side by side, two such products are slower.
     return out + SubPixel(self.features, name='skip')(x, frame)
 
 
