@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   if mallopt is None:
     return False
-  # -1: never; a heap that has once grown beyond a largest number would shrink again and again.
+  # -1: never trim. With any threshold a heap larger than it gives pages back after every run.
   settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 2**28))
   done = [mallopt(name, value) for name, value in settings]
   return all(status == 1 for status in done)

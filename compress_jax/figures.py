@@ -138,12 +138,12 @@ def split_figure(rows: Sequence[Row], subtitle: str) -> Figure:
   total = figure.get_figheight()
   panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
   figure.subplots_adjust(
-    0.115, 0.62 / total, 0.97, 1 - 1.05 / total, hspace=0.75 * len(found) * 2 / sum(heights)
+    0.115, 0.62 / total, 0.95, 1 - 1.05 / total, hspace=0.75 * len(found) * 2 / sum(heights)
   )
   colours = part_colours(found)
   widest = max(sum(parts.values()) for points in found.values() for _, parts in points)
   for ax, (codec, points) in zip(panels, found.items(), strict=True):
-    _split_panel(ax, codec, points, colours)
+    _split_panel(ax, codec, points, colours, widest)
     ax.set_xlim(0, widest * 1.09)
   panels[-1].set_xlabel('mean bytes per image')
   _headline(figure, 'Where the bytes go', subtitle, False)
@@ -155,13 +155,13 @@ def _split_panel(
   codec: str,
   points: Sequence[tuple[float, Mapping[str, float]]],
   colours: Mapping[str, str],
+  widest: float,
 ) -> None:
-  widest = max(sum(parts.values()) for _, parts in points)
   for y, (_, parts) in enumerate(points):
     left, whole = 0.0, sum(parts.values())
     for part, size in parts.items():
       ax.barh(y, size, left=left, color=colours[part], height=0.72, ec='white', lw=0.8)
-      if size > 0.08 * widest:
+      if size > 0.06 * widest:
         text = f'{size / whole:.0%}'.replace('%', ' %')
         ax.text(left + size / 2, y, text, ha='center', va='center', color='white', size=8)
       left += size

@@ -115,7 +115,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
   apply = _apply(codec, plan)
-  discriminator, key = networks.Discriminator(), jax.random.key(plan.seed)
+  discriminator, key = networks.Discriminator(details=True), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
   latents = jax.eval_shape(apply, params := _begin(plan, codec), _zeros(shape), _zeros(1), key)
 

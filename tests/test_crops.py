@@ -36,6 +36,13 @@ def test_unscaled_crops_are_pixels_of_one_image():
   assert min(tops) == 0 and max(tops) == 4  # The last place that holds a crop, and the first.
 
 
+def test_every_pixel_counts_alike_so_images_are_drawn_by_their_area():
+  images = [coordinates(20, 20, 1), coordinates(60, 80, 2), coordinates(40, 20, 3)]
+  found = draw(images, 1200, 16, (1.0, 1.0))[:, 0, 0, 2] * 255
+  shares = np.bincount(np.rint(found).astype(int), minlength=4)[1:] / 1200
+  np.testing.assert_allclose(shares, [1 / 15, 12 / 15, 2 / 15], atol=0.035)  # 3 deviations.
+
+
 def test_half_of_the_crops_are_shrunk_but_never_below_the_crop():
   slopes = []
   for crop in draw([coordinates(64, 64)], 200, 16) * 255:

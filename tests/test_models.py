@@ -131,6 +131,20 @@ def test_the_discriminator_has_its_parameters_and_judges_patches_of_eight_pixels
   assert jax.eval_shape(module.apply, shapes, x, y_hat).shape == (1, 32, 32)
 
 
+def test_the_details_that_a_discriminator_sees_leave_out_the_local_mean():
+  module = gan.Discriminator((4, 4, 4, 4), details=True)
+  rng = np.random.default_rng(0)
+  x, y_hat = rng.uniform(size=(1, 32, 32, 3)), np.zeros((1, 2, 2, 5))
+  variables = module.init(jax.random.key(0), x, y_hat)
+  kernel = variables['params']['conv0']['kernel']
+  assert kernel.shape == (4, 4, 3 + 3 + 12, 4)
+  variables['params']['conv0']['kernel'] = kernel.at[:, :, :3].set(0)  # The image itself.
+  judged = jit(lambda x: module.apply(variables, x, y_hat))
+  texture = 0.1 * (np.indices((32, 32)).sum(0)[None, ..., None] % 2)
+  np.testing.assert_allclose(judged(x + 0.3), judged(x), rtol=1e-3)
+  assert np.abs(judged(x + texture) / judged(x) - 1).max() > 0.02
+
+
 def test_the_discriminator_sees_kernels_of_norm_one_and_sends_no_gradient_to_the_latents():
   module, shapes, x, y_hat = discriminator((4, 4, 4, 4), 32, 5)
   rng = np.random.default_rng(0)
