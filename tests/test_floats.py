@@ -9,7 +9,7 @@ from compress_jax import floats
 from compress_jax.entropy import Factorized
 from compress_jax.exact import export
 from compress_jax.layers import Conv, Deconv, SubPixel
-from compress_jax.models import gan, gmm
+from compress_jax.models import gan, gmm_entropy
 from tests.test_entropy import factorised
 from tests.test_layers import apply, init, leaky
 
@@ -45,21 +45,21 @@ def test_hyper_syntheses_run_as_they_were_trained():
   module = gan.HyperSynthesis(6)
   params = init(module, X)
   check_equal(module, params, gan.float_layers(params))
-  module = gmm.HyperSynthesis(0.1)
+  module = gmm_entropy.HyperSynthesis(0.1)
   params = {'hyper_synthesis': init(module, X)}
   params['context'] = {'kernel': np.zeros((5, 5, 4, 8)), 'bias': np.zeros(8)}
   params['parameters'] = {f'conv{i}': params['context'] for i in range(3)}
-  check_equal(module, params['hyper_synthesis'], gmm.float_networks(params, 0.1).hyper)
+  check_equal(module, params['hyper_synthesis'], gmm_entropy.float_networks(params, 0.1).hyper)
 
 
 @pytest.mark.parametrize('mixtures', [1, 3])
 def test_entropy_parameters_come_as_scales_means_and_logits(mixtures):
-  module = gmm.EntropyParameters(1, mixtures, 0.1, (7, 5))
+  module = gmm_entropy.EntropyParameters(1, mixtures, 0.1, (7, 5))
   params = init(module, X)
   parts = {'hyper_synthesis': None, 'context': params['conv0'], 'parameters': params}
   empty = {'kernel': np.zeros((1, 1, 1, 1)), 'bias': np.zeros(1)}
   net = {f'conv{i}': empty for i in range(3)} | {f'up{i}': {'conv': empty} for i in range(2)}
-  (network,) = gmm.float_networks({**parts, 'hyper_synthesis': net}, 0.1).parameters
+  (network,) = gmm_entropy.float_networks({**parts, 'hyper_synthesis': net}, 0.1).parameters
   found = export.float_run(network, X[0])[-1]
   expected = apply(module, params, X)[0]
   assert expected.shape == (4, 5, 3, mixtures, 1)

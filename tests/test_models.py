@@ -16,7 +16,7 @@ from compress_jax.levels import LAMBDA_RANGE
 from compress_jax.methods import cae as cae_method
 from compress_jax.methods import gan as gan_method
 from compress_jax.methods import gmm as gmm_method
-from compress_jax.models import cae, gan, gmm
+from compress_jax.models import cae, gan, gmm, gmm_entropy
 
 TINY = {
   'cae': (cae_method, {'widths': (4, 4, 4)}),
@@ -343,7 +343,7 @@ def test_a_codec_with_a_linear_path_is_good_from_the_first_step(name):
 
 
 def test_the_context_sees_exactly_the_twelve_neighbours_that_are_coded_before():
-  module, y = gmm.Context(4), np.ones((1, 7, 8, 2), np.float32)
+  module, y = gmm_entropy.Context(4), np.ones((1, 7, 8, 2), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), y)['params']
   rng = np.random.default_rng(0)
   params = random(shapes, lambda shape: 1 + rng.random(shape))
@@ -368,7 +368,9 @@ def test_the_context_applies_each_tap_to_its_own_neighbour():
   masked[2, 2:] = masked[3:] = 0
   params = {'kernel': kernel, 'bias': bias}
   np.testing.assert_allclose(
-    gmm.Context(4).apply({'params': params}, y), convolution.convolve(y, masked) + bias, atol=1e-4
+    gmm_entropy.Context(4).apply({'params': params}, y),
+    convolution.convolve(y, masked) + bias,
+    atol=1e-4,
   )
 
 

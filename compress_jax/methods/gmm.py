@@ -19,6 +19,7 @@ from compress_jax.exact import rates
 from compress_jax.latents import Latents
 from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
 from compress_jax.models import gmm as networks
+from compress_jax.models.gmm_entropy import float_networks
 from compress_jax.released import Released, release
 
 METHOD_ID = 3
@@ -128,7 +129,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   def export(params: Params, images: list[Image]) -> Released:
     encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
     made = gmm_export.make(
-      networks.float_networks(params, model.slope),
+      float_networks(params, model.slope),
       floats.rates_of(params['log_gains']),
       floats.prior_of(networks.prior(model), params['prior']),
       model.mixtures,
