@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 
 from compress_jax import float_weights, freezing, losses, masking, objectives, scales, training
 from compress_jax.codec import Codec, CodecError, Params
@@ -52,11 +53,10 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
 
 def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   """All of a codec learns."""
-  del log
   loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = training.adam(plan.lr, plan.steps)
-  return Setup(lambda: (_begin(plan, codec), {}), loss, optimizer)
+  return Setup(lambda: (_begin(plan, codec, log), {}), loss, optimizer)
 
 
 def _incremental(
@@ -75,14 +75,13 @@ def _incremental(
 
 def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
   """Only gains learn, at the lambdas that have their own, and the prior if that is asked for."""
-  del log
   if not plan.start:
     raise CodecError('the stage scales needs --start: weights whose gains are to be trained')
   assert codec.apply is not None
   parts = {scales.GAINS, scales.PRIOR} if plan.refit_prior else {scales.GAINS}
   levels = _gains(codec).shape[0]
   chosen = scales.trained_levels(levels) if plan.lmbda is None else level_of(plan.lmbda)
-  start = _begin(plan, codec, lambda params: scales.with_levels(params, levels))
+  start = _begin(plan, codec, log, lambda params: scales.with_levels(params, levels))
   adam = optax.adam(scales.schedule(plan.lr))
   return Setup(
     lambda: (start, {}),
@@ -96,11 +95,10 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   """All but the encoder learns, from the symbols that files hold: Z. Guo, Z. Zhang, R. Feng, Z.
   Chen, "Soft then hard: rethinking the quantization in neural image compression", ICML 2021.
   """
-  del log
   if not plan.start:
     raise CodecError('the stage decoder needs --start: weights whose encoder is done')
   apply = _apply(codec, plan)
-  start = _begin(plan, codec)
+  start = _begin(plan, codec, log)
   parts = start.keys() - ENCODER
   return Setup(
     lambda: (start, {}),
@@ -117,7 +115,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   apply = _apply(codec, plan)
   discriminator, key = networks.Discriminator(details=True), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
-  latents = jax.eval_shape(apply, params := _begin(plan, codec), _zeros(shape), _zeros(1), key)
+  latents = jax.eval_shape(apply, params := _begin(plan, codec, log), _zeros(shape), _zeros(1), key)
 
   def both() -> tuple[Params, Any]:
     fresh, state = objectives.init_discriminator(
@@ -172,15 +170,21 @@ def _level(plan: Plan) -> int | None:
 
 
 def _begin(
-  plan: Plan, codec: Codec, changed: Callable[[Params], Params] = lambda params: params
+  plan: Plan, codec: Codec, log: Log, changed: Callable[[Params], Params] = lambda params: params
 ) -> Params:
-  """Fresh parameters, or those of --start after a change."""
+  """Fresh parameters, or those of --start after a change; networks that these lack are fresh."""
   if not plan.start:
     return codec.init(jax.random.key(plan.seed))
   params = changed(float_weights.weights(Path(plan.start))[0])
-  if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, _shapes(codec)):
+  found, wanted = (traverse_util.flatten_dict(tree) for tree in (params, _shapes(codec)))
+  if any(key not in wanted or np.shape(found[key]) != wanted[key].shape for key in found):
     raise CodecError(f'the weights of {plan.start} are not those of {plan.method} of these options')
-  return params
+  if missing := wanted.keys() - found.keys():
+    fresh = traverse_util.flatten_dict(codec.init(jax.random.key(plan.seed)))
+    found |= {key: fresh[key] for key in missing}
+    names = sorted({'.'.join(key[:2]) for key in missing})
+    log(f'{plan.start} lacks {", ".join(names)}, which begins anew')
+  return traverse_util.unflatten_dict(found)
 
 
 def _only(params: Params, parts: Collection[str], start: Params) -> Params:

@@ -30,6 +30,8 @@ TINY['gmm in slices'] = (
   gmm_method,
   {**TINY['gmm of more latents'][1], 'slices': (2, 4), 'magnitudes': True},
 )
+TINY['gmm with restoration'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, 'restoration': 3}
+TINY['gan with restoration'] = gan_method, {**TINY['linear gan'][1], 'restoration': 3}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 # These programs run once: compiling them is what takes time.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -405,8 +407,13 @@ MODELS = {
   'gmm': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None)),
   'gmm of a stem': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True)),
   'gmm of more latents': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True, 3)),
+  'gmm with restoration': (
+    gmm_method,
+    gmm.Model(2, 1, True, 1, 0.01, None, 4, True, restoration=2),
+  ),
   'gan of 1 block': (gan_method, gan.Model(2, 1, 3, 3, 1)),
   'gan of 2 blocks': (gan_method, gan.Model(2, 2, 3, 3, 1)),
+  'gan with restoration': (gan_method, gan.Model(2, 1, 3, 3, 1, True, 2)),
   'cae': (cae_method, cae.Model((4, 4, 4), 1, 1)),
 }
 LATENTS = {gmm_method: 2, gan_method: 3, cae_method: 4}  # Of these models, in channels.
@@ -419,6 +426,7 @@ BEFORE = {
   # In cells of 4 pixels at first.
   ('gmm of a stem', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2 + 12) * 4 / 16,
   ('gmm of a stem', 'synthesis'): np.ceil(6 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
+  ('gmm with restoration', 'synthesis'): np.ceil(6 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1 + 9) / 4),
   ('gmm of more latents', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2) * 4 / 16,
   ('gmm of more latents', 'synthesis'): np.ceil(4 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
   ('gan of 1 block', 'analysis'): (3 + 1 + 2 + 4 + 8 + 16) / 16,
@@ -430,6 +438,7 @@ BEFORE = {
 BEHIND = {
   ('gan of 1 block', 'synthesis'): 1 + 2 + 2,
   ('gan of 2 blocks', 'synthesis'): 1 + 4 + 2,
+  ('gan with restoration', 'synthesis'): 1 + 2 + 4,  # 36 pixels more.
 }
 
 
@@ -463,7 +472,8 @@ def test_the_analysis_of_cae_sees_its_margin_and_no_more():
   assert (seen[0] - cae.MARGIN, seen[-1] - cae.MARGIN) == (3 - 38, 3 + 38)
 
 
-def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(monkeypatch):
+@pytest.mark.parametrize('restoration', [0, 4])
+def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(restoration, monkeypatch):
   monkeypatch.setattr(tiles, 'BUCKETS', ())
   wired, transform = {}, learned.transform
 
@@ -472,11 +482,12 @@ def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(monkeypatch):
     return wired[name][1]
 
   monkeypatch.setattr(learned, 'transform', noted)
-  gmm_method._scheme.__wrapped__(gmm.Model(2, 1, False, 1, 0.01, None, 4, True))
+  model = gmm.Model(2, 1, False, 1, 0.01, None, 4, True, restoration=restoration)
+  gmm_method._scheme.__wrapped__(model)
   rng = np.random.default_rng(0)
-  image = rng.integers(0, 256, (37, 421, 3), np.uint8)  # 3 x 27 cells.
+  image = rng.integers(0, 256, (37, 469, 3), np.uint8)  # 3 x 30 cells.
   extended = np.pad(image, ((0, 11), (0, 11), (0, 0)), 'edge').astype(np.float32) / 255
-  latents = rng.normal(size=(3, 27, 2)).astype(np.float32)
+  latents = rng.normal(size=(3, 30, 2)).astype(np.float32)
   for name, given, whole in (('analysis', image, extended), ('synthesis', latents, latents)):
     network, tiled = wired[name]
     shapes = jax.eval_shape(network.init, jax.random.key(0), whole[None])['params']
@@ -485,7 +496,7 @@ def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(monkeypatch):
     params = jax.tree.map(lambda v: v + np.float32(0.05), params)
     expected = np.asarray(jit(network.apply)({'params': params}, whole[None]))[0]
     found = tiles.run(tiled, {name: params}, given, largest=2 * tiled.halo + 2)
-    assert len(tiles.plan(3, 27, tiled.halo, largest=2 * tiled.halo + 2)) > 1
+    assert len(tiles.plan(3, 30, tiled.halo, largest=2 * tiled.halo + 2)) > 1
     assert found.shape == expected.shape and expected.std() > 0.01
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 

@@ -420,3 +420,23 @@ def test_a_run_from_before_there_were_such_options_goes_on(tmp_path):
   assert plans.settle(tmp_path, PLAN)
   with pytest.raises(CodecError, match='channel_steps 0, not 9'):
     plans.settle(tmp_path, PLAN._replace(channel_steps=9))
+
+
+def test_networks_that_the_first_weights_lack_begin_anew_and_a_line_says_so(tmp_path):
+  options = {'base': 2, 'blocks': 1, 'latents': 4, 'hyper': 4, 'linear': True}
+  first = jit(gan.codec(**options).init)(jax.random.key(5))
+  path = tmp_path / 'first.safetensors'
+  host = flatten(jax.tree.map(np.asarray, first), 'params')
+  model_files.write(path, host, {'method': 'gan', 'options': options}, overwrite=True)
+  more = {**options, 'restoration': 3}
+  plan = PLAN._replace(method='gan', options=more, start=str(path))
+  lines = []
+  params, _ = stages.setup_of(plan, codec := gan.codec(**more), lines.append).init()
+  assert lines == [f'{path} lacks synthesis.restoration, which begins anew']
+  added = params['synthesis'].pop('restoration')
+  assert same(params, first)
+  fresh = codec.init(jax.random.key(plan.seed))['synthesis']['restoration']
+  assert same(added, fresh)
+  narrower = PLAN._replace(method='gan', options={**more, 'latents': 5}, start=str(path))
+  with pytest.raises(CodecError, match='are not those of gan'):
+    stages.setup_of(narrower, gan.codec(**narrower.options)).init()

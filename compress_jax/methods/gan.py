@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress_jax import floats, learned, relaxed
+from compress_jax import restoration as restoring
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gan as coding
 from compress_jax.exact import hyper as hyper_latents
@@ -22,8 +23,24 @@ from compress_jax.released import Released, release
 
 METHOD_ID = 1
 PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'base': 12, 'blocks': 2, 'latents': 192, 'hyper': 64, 'linear': True, 'rdoq': 0.05},
-  'small': {'base': 16, 'blocks': 3, 'latents': 192, 'hyper': 96, 'linear': True, 'rdoq': 0.05},
+  'tiny': {
+    'base': 12,
+    'blocks': 2,
+    'latents': 192,
+    'hyper': 64,
+    'linear': True,
+    'restoration': 64,
+    'rdoq': 0.05,
+  },
+  'small': {
+    'base': 16,
+    'blocks': 3,
+    'latents': 192,
+    'hyper': 96,
+    'linear': True,
+    'restoration': 64,
+    'rdoq': 0.05,
+  },
   'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
   'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
 }
@@ -44,6 +61,7 @@ def codec(
   hyper: int = 320,
   levels: int = 6,
   linear: bool = False,
+  restoration: int = 0,
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -58,11 +76,17 @@ def codec(
     levels: rates whose gains are learned; 1 makes a model of one rate.
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
+    restoration: channels of a network that sees the picture of the linear path and corrects it,
+      0 for none; not in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
+
+  Raises:
+    CodecError: there is nothing to restore.
   """
-  model = networks.Model(base, blocks, latents, hyper, levels, linear)
+  restoring.check(restoration, linear)
+  model = networks.Model(base, blocks, latents, hyper, levels, linear, restoration)
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
 
@@ -72,7 +96,8 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   nets = networks.transforms(model)
   analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
   hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
-  synthesis = learned.transform(nets, 'synthesis', (1, _CELL), 2 * model.blocks + 4)
+  halo = 2 * model.blocks + 4 + (model.restoration > 0)
+  synthesis = learned.transform(nets, 'synthesis', (1, _CELL), halo)
 
   def analyse(encoder: Params, images: Sequence[Image]) -> list[tuple[np.ndarray, np.ndarray]]:
     ys = run(analysis, encoder, images)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress_jax import floats, learned, relaxed
+from compress_jax import restoration as restoring
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.coding import gmm as coding
 from compress_jax.coding import gmm_export
@@ -33,9 +34,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     'linear': True,
     'slices': (20, 44, 96, 160),
     'magnitudes': True,
+    'restoration': 64,
     'rdoq': 0.1,
   },
-  'small': {'channels': 128, 'latents': 192, 'stem': 4, 'linear': True, 'rdoq': 0.1},
+  'small': {
+    'channels': 128,
+    'latents': 192,
+    'stem': 4,
+    'linear': True,
+    'restoration': 64,
+    'rdoq': 0.1,
+  },
   'paper': {'channels': 128},
   'large': {'channels': 192},
 }
@@ -61,6 +70,7 @@ def codec(
   hyper: int | None = None,
   slices: Sequence[int] | None = None,
   magnitudes: bool = False,
+  restoration: int = 0,
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -85,13 +95,16 @@ def codec(
       those before it (Minnen & Singh 2020); not in the paper, which codes all at once.
     magnitudes: the networks that predict rates see the latents' magnitudes beside them; not
       in the paper.
+    restoration: channels of a network that sees the picture of the linear path and corrects it,
+      0 for none; not in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 
   Raises:
-    CodecError: the slices are not whole numbers that sum up to M.
+    CodecError: the slices are not whole numbers that sum up to M, or there is nothing to restore.
   """
+  restoring.check(restoration, linear)
   depth = latents or channels
   if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
     raise CodecError(f'slices={slices} must be positive and sum up to the {depth} latents')
@@ -100,6 +113,7 @@ def codec(
     *(channels, mixtures, attention, levels, slope, hidden, stem, linear, latents, hyper),
     slices=None if slices is None else tuple(slices),
     magnitudes=magnitudes,
+    restoration=restoration,
   )
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
@@ -110,7 +124,9 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   nets = networks.transforms(model)
   analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
   hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
-  synthesis = learned.transform(nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO)
+  synthesis = learned.transform(
+    nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO + 2 * (model.restoration > 0)
+  )
 
   def analyse(encoder: Params, images: Sequence[Image]) -> list[tuple[np.ndarray, np.ndarray]]:
     ys = run(analysis, encoder, images)

@@ -21,6 +21,7 @@ from compress_jax.layers import (
   initial,
   leaky,
 )
+from compress_jax.restoration import Restoration
 
 Array = jax.Array
 
@@ -64,6 +65,7 @@ class Synthesis(nn.Module):
   base: int
   blocks: int
   linear: bool = False
+  restoration: int = 0  # Channels of what sees the picture of the linear path.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
@@ -72,14 +74,18 @@ class Synthesis(nn.Module):
     x = head = ChannelNorm(name='norm_first')(x)
     for i in range(self.blocks):
       x = GeneratorBlock(name=f'block{i}')(x, frame)
-    x = x + head
+    x = known = x + head
     for i in reversed(range(_STAGES)):
       x = Deconv(self.base * 2**i, name=f'up{i}')(x, frame)
       x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
-    if self.linear:
-      x = Conv(3, 7, kernel_init=initial(0.1), name='last')(x, frame)
-      return x + BlockSynthesis(CELL, name='linear')(y)
-    return Conv(3, 7, bias_init=nn.initializers.constant(0.5), name='last')(x, frame)
+      known = x if i == _STAGES // 2 else known
+    if not self.linear:
+      return Conv(3, 7, bias_init=nn.initializers.constant(0.5), name='last')(x, frame)
+    image = Conv(3, 7, kernel_init=initial(0.1), name='last')(x, frame)
+    image = image + BlockSynthesis(CELL, name='linear')(y)
+    if not self.restoration:
+      return image
+    return image + Restoration(self.restoration, name='restoration')(image, known, frame)
 
 
 class HyperAnalysis(nn.Module):
@@ -156,7 +162,7 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
   return {
     'analysis': Analysis(model.base, model.latents, model.linear),
     'hyper_analysis': HyperAnalysis(model.hyper),
-    'synthesis': Synthesis(model.base, model.blocks, model.linear),
+    'synthesis': Synthesis(model.base, model.blocks, model.linear, model.restoration),
   }
 
 
@@ -180,6 +186,7 @@ class Model(nn.Module):
   hyper: int
   levels: int
   linear: bool = False
+  restoration: int = 0
 
   def setup(self) -> None:
     """The networks by name."""

@@ -37,6 +37,7 @@ from compress_jax.models.gmm_entropy import (
   slice_name,
   with_magnitudes,
 )
+from compress_jax.restoration import Restoration
 
 Array = jax.Array
 
@@ -85,6 +86,7 @@ class Synthesis(nn.Module):
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
+  restoration: int = 0  # Channels of what sees the picture of the linear path.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
@@ -101,10 +103,16 @@ class Synthesis(nn.Module):
         x = Attention(name='attention1')(x, frame)
     x = ResidualBlock(self.slope, name=f'block{stages}')(x, frame)
     if self.stem == 1:
-      x = SubPixel(3, last, name='last')(x, frame)
+      image = SubPixel(3, last, name='last')(x, frame)
     else:
-      x = from_cells(Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame), self.stem)
-    return x + BlockSynthesis(CELL, name='linear')(y) if self.linear else x
+      image = Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame)
+      image = from_cells(image, self.stem)
+    if not self.linear:
+      return image
+    image = image + BlockSynthesis(CELL, name='linear')(y)
+    if not self.restoration:
+      return image
+    return image + Restoration(self.restoration, self.slope, name='restoration')(image, x, frame)
 
 
 def depths(model: 'Model') -> tuple[int, int]:
@@ -116,10 +124,11 @@ def depths(model: 'Model') -> tuple[int, int]:
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """The networks that run on tiles."""
   rest = (model.attention, model.slope, model.stem, model.linear)
+  synthesis = Synthesis(model.channels, *rest, model.restoration)
   return {
     'analysis': Analysis(model.channels, *rest, model.latents),
     'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope, model.magnitudes),
-    'synthesis': Synthesis(model.channels, *rest),
+    'synthesis': synthesis,
   }
 
 
@@ -143,6 +152,7 @@ class Model(nn.Module):
   hyper: int | None = None
   slices: tuple[int, ...] | None = None  # Latents that are coded at a time; all of them.
   magnitudes: bool = False
+  restoration: int = 0
 
   def setup(self) -> None:
     """The networks by name."""

@@ -1,0 +1,36 @@
+"""What sees the picture of the linear path corrects it, from its pixels."""
+
+import jax
+import numpy as np
+import pytest
+
+from compress_jax.codec import CodecError
+from compress_jax.methods import gan, gmm
+from compress_jax.restoration import Restoration
+
+
+def corrected(image, features):
+  network = Restoration(5)
+  params = network.init(jax.random.key(0), image, features)
+  return np.asarray(network.apply(params, image, features))
+
+
+def test_a_correction_has_the_size_of_the_image_and_depends_on_pixels_and_features():
+  rng = np.random.default_rng(0)
+  image = rng.uniform(size=(1, 48, 48, 3)).astype(np.float32)
+  features = rng.normal(size=(1, 12, 12, 4)).astype(np.float32)
+  found = corrected(image, features)
+  assert found.shape == image.shape
+  other = image.copy()
+  other[0, 24, 24] += 0.5
+  by_pixel = np.abs(corrected(other, features) - found).max((0, 3)) > 0
+  assert by_pixel[24, 24] and by_pixel[0, 24] and by_pixel[47, 24]  # Six folded pixels around.
+  changed = features.copy()
+  changed[0, 0, 0] += 1
+  assert np.abs(corrected(image, changed) - found)[0, 0, 0].max() > 0
+
+
+@pytest.mark.parametrize('method', [gan, gmm])
+def test_without_a_linear_path_there_is_nothing_to_restore(method):
+  with pytest.raises(CodecError, match='restoration=4 is of the linear path'):
+    method.codec(restoration=4)
