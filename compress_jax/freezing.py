@@ -9,6 +9,7 @@ from jax import lax
 
 from compress_jax.codec import Array, Coded, Key, Level, Params
 from compress_jax.objectives import Apply
+from compress_jax.training import CLIP
 
 
 def learning_only(apply: Apply, parts: Collection[str]) -> Apply:
@@ -24,7 +25,7 @@ def learning_only(apply: Apply, parts: Collection[str]) -> Apply:
 
 
 def optimizer(
-  tx: optax.GradientTransformation, params: Params, parts: Collection[str], *, clip: float = 1.0
+  tx: optax.GradientTransformation, params: Params, parts: Collection[str], *, clip: float = CLIP
 ) -> optax.GradientTransformation:
   """`tx` for these parts; the rest stays bit for bit as it is and has no optimizer state.
 

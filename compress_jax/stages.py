@@ -135,7 +135,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   )
   rate = training.schedule(plan.lr, plan.steps)
   optimizer = objectives.two_stage_optimizer(
-    optax.adam(rate), optax.adam(rate, b1=0.5), jax.eval_shape(both)[0]
+    optax.adam(rate), optax.adam(rate, b1=0.5), jax.eval_shape(both)[0], clip=training.CLIP
   )
   return Setup(both, loss, optimizer, lambda now: _only(now['codec'], {'synthesis'}, params))
 

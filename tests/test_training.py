@@ -171,3 +171,22 @@ def test_a_batch_that_does_not_divide_is_refused(batch):
   with pytest.raises(CodecError, match=f'a batch of {batch} does not divide among 8 devices'):
     training.shares(batch, 2, 4)
   assert training.shares(16, 2, 4) == 2
+
+
+def test_a_step_of_a_hard_batch_counts_no_more_than_another():
+  rng = np.random.default_rng(0)
+  params = {'a': jnp.zeros(50), 'b': jnp.zeros((2, 3))}
+  draw = lambda v: rng.normal(size=v.shape).astype(np.float32)  # noqa: E731
+  first, second = (jax.tree.map(draw, params) for _ in range(2))
+  optimizer = training.adam(1e-2, 100)
+
+  def after(scale):
+    state, moved = optimizer.init(params), params
+    for grads in (first, jax.tree.map(lambda g: scale * g, second), first):
+      updates, state = optimizer.update(grads, state)
+      moved = optax.apply_updates(moved, updates)
+    return moved
+
+  for one, other in zip(*map(jax.tree.leaves, (after(1.0), after(100.0))), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+    assert np.abs(one).min() > 0
