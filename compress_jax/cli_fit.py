@@ -76,12 +76,18 @@ def run(values: flags.FlagValues) -> int:
     multihost_utils.assert_equal(
       np.frombuffer(own, np.uint8), 'the processes hold different parameters'
     )
-  if int(state.step) < plan.steps:
-    _log(f'stopped at step {int(state.step)}; the same command goes on from there')
-    return 0
+  finished = int(state.step) >= plan.steps
   if jax.process_index() == 0:
-    _release(folder, plan, codec, setup.weights(state.average), source)
-    return _evaluate(values, folder / MODEL) if values.evaluate else 0
+    host = jax.tree.map(np.asarray, setup.weights(state.average))
+    config = {'method': plan.method, 'options': plan.options}
+    model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
+    if finished:
+      released = codec.export(halve(host), _examples(source))
+      model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
+      _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
+      return _evaluate(values, folder / MODEL) if values.evaluate else 0
+  if not finished:
+    _log(f'stopped at step {int(state.step)}; the same command goes on from there')
   return 0
 
 
@@ -247,18 +253,6 @@ def _examples(source: sources.Source) -> list[Image]:
   """A few images that calibrate an export."""
   chosen = range(0, len(source), max(len(source) // _CALIBRATION, 1))
   return [source[i][:_SIDE, :_SIDE] for i in list(chosen)[:_CALIBRATION]]
-
-
-def _release(
-  folder: Path, plan: Plan, codec: Codec, average: Params, source: sources.Source
-) -> None:
-  """Writes float weights, and the model that codes files."""
-  host = jax.tree.map(np.asarray, average)
-  config = {'method': plan.method, 'options': plan.options}
-  model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
-  released = codec.export(halve(host), _examples(source))
-  model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
-  _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
 
 
 def _evaluate(values: flags.FlagValues, model: Path) -> int:

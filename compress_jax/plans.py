@@ -32,6 +32,7 @@ class Plan(NamedTuple):
   channel_steps: int = 0  # From one channel of cae's latents to the next; 0: all are on.
   refit_prior: bool = False  # In the stage of scales.
   adversarial_weight: float = 64.0  # Relative to MSE, in the stage of that name; HiFiC's is 64.
+  details: bool = False  # What the discriminator of that stage sees: see `models.gan`.
 
 
 def take(options: dict[str, Any]) -> dict[str, Any]:

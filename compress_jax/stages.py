@@ -20,6 +20,12 @@ from compress_jax.plans import Plan
 
 DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion}
 ENCODER = {'analysis', 'hyper_analysis', scales.GAINS}  # What decides the latents of a file.
+_STAGE_OF = {
+  'channel_steps': 'rate-distortion',
+  'refit_prior': 'scales',
+  'adversarial_weight': 'adversarial',
+  'details': 'adversarial',
+}
 Log = Callable[[str], None]
 
 
@@ -40,14 +46,11 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
   """
   if codec.apply is None:
     raise CodecError(f'{plan.method} has nothing to train by gradients')
-  if plan.channel_steps and plan.stage != 'rate-distortion':
-    raise CodecError(f'channel_steps={plan.channel_steps} is of the first stage, not {plan.stage}')
-  if plan.refit_prior and plan.stage != 'scales':
-    raise CodecError(f'refit_prior=True is of the stage scales, not {plan.stage}')
-  usual = Plan._field_defaults['adversarial_weight']
-  if plan.adversarial_weight != usual and plan.stage != 'adversarial':
-    weight = plan.adversarial_weight
-    raise CodecError(f'adversarial_weight={weight:g} is of the stage adversarial, not {plan.stage}')
+  for name, stage in _STAGE_OF.items():
+    value = getattr(plan, name)
+    if value != Plan._field_defaults[name] and plan.stage != stage:
+      shown = f'{value:g}' if isinstance(value, float) else value
+      raise CodecError(f'{name}={shown} is of the stage {stage}, not {plan.stage}')
   return STAGES[plan.stage](plan, codec, log)
 
 
@@ -113,7 +116,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
   apply = _apply(codec, plan)
-  discriminator, key = networks.Discriminator(details=True), jax.random.key(plan.seed)
+  discriminator, key = networks.Discriminator(details=plan.details), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
   latents = jax.eval_shape(apply, params := _begin(plan, codec, log), _zeros(shape), _zeros(1), key)
 

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 
 from compress_jax import cli, cli_fit, command, fit, model_files, plans
 from compress_jax.pretrained import pretrained
+from compress_jax.released import flatten
 from tests.small_models import picture
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +76,8 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_happened(photos, tmp_pa
   monkeypatch.setattr(fit, '_due', terminate)
   assert train(photos, broken) == 0
   assert not (broken / cli_fit.MODEL).exists()
+  so_far, _ = cli_fit.trained(broken)  # For --start of another run.
+  assert_equal(weights(broken), flatten(jax.tree.map(np.asarray, so_far), 'params'))
   monkeypatch.undo()
   assert train(photos, broken) == 0
   assert_equal(weights(whole), weights(broken))

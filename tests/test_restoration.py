@@ -30,6 +30,16 @@ def test_a_correction_has_the_size_of_the_image_and_depends_on_pixels_and_featur
   assert np.abs(corrected(image, changed) - found)[0, 0, 0].max() > 0
 
 
+def test_a_correction_does_not_depend_on_the_brightness_of_a_picture_but_on_its_contrast():
+  rng = np.random.default_rng(0)
+  image = rng.uniform(0.2, 0.6, size=(1, 48, 40, 3)).astype(np.float32)
+  features = np.zeros((1, 12, 10, 4), np.float32)
+  found = corrected(image, features)
+  lit = image + np.array([0.3, -0.1, 0.2], np.float32)
+  np.testing.assert_allclose(corrected(lit, features), found, atol=1e-5)  # At the edges too.
+  assert np.abs(corrected(0.5 * image, features) - found).max() > 1e-3
+
+
 @pytest.mark.parametrize('method', [gan, gmm])
 def test_without_a_linear_path_there_is_nothing_to_restore(method):
   with pytest.raises(CodecError, match='restoration=4 is of the linear path'):

@@ -341,7 +341,11 @@ def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_pa
   [
     ({'stage': 'scales'}, 'the stage scales needs --start'),
     ({'stage': 'decoder'}, 'the stage decoder needs --start'),
-    ({'stage': 'scales', 'channel_steps': 5}, 'channel_steps=5 is of the first stage, not scales'),
+    (
+      {'stage': 'scales', 'channel_steps': 5},
+      'channel_steps=5 is of the stage rate-distortion, not scales',
+    ),
+    ({'details': True}, 'details=True is of the stage adversarial, not rate-distortion'),
     ({'refit_prior': True}, 'refit_prior=True is of the stage scales, not rate-distortion'),
     (
       {'adversarial_weight': 9.0},
@@ -386,19 +390,20 @@ def test_options_of_training_are_told_from_those_of_the_method():
   assert (plan_of().channel_steps, plan_of().refit_prior) == (0, False)
 
 
-def test_the_adversarial_weight_is_an_option(monkeypatch):
+def test_the_adversarial_weight_and_the_details_are_options(monkeypatch):
   assert plan_of('--set=adversarial_weight=200').adversarial_weight == 200
+  assert plan_of('--set=details=True').details
   with pytest.raises(CodecError, match='adversarial_weight=many must be a number'):
     plan_of('--set=adversarial_weight=many')
   codec, seen = gan.codec(base=1, blocks=1, latents=4, hyper=4), []
   params = jax.eval_shape(codec.init, KEYS[0])
   monkeypatch.setattr(stages.float_weights, 'weights', lambda path: (params, {}))
-  spy = lambda *given, weight, **rest: seen.append(weight)  # noqa: E731
+  spy = lambda apply, judge, *, weight, **rest: seen.append((weight, judge.details))  # noqa: E731
   monkeypatch.setattr(objectives, 'adversarial', spy)
   plan = PLAN._replace(method='gan', stage='adversarial', start='x', crop=64)
-  for chosen in (plan, plan._replace(adversarial_weight=9.0)):
+  for chosen in (plan, plan._replace(adversarial_weight=9.0), plan._replace(details=True)):
     stages.setup_of(chosen, codec)
-  assert seen == [64, 9]
+  assert seen == [(64, False), (9, False), (64, True)]
 
 
 @pytest.mark.parametrize('value', ['True', '-1', '0.5', 'many'])

@@ -74,18 +74,20 @@ class Synthesis(nn.Module):
     x = head = ChannelNorm(name='norm_first')(x)
     for i in range(self.blocks):
       x = GeneratorBlock(name=f'block{i}')(x, frame)
-    x = known = x + head
+    x = x + head
+    maps = []
     for i in reversed(range(_STAGES)):
       x = Deconv(self.base * 2**i, name=f'up{i}')(x, frame)
       x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
-      known = x if i == _STAGES // 2 else known
+      maps.append(x)
     if not self.linear:
       return Conv(3, 7, bias_init=nn.initializers.constant(0.5), name='last')(x, frame)
     image = Conv(3, 7, kernel_init=initial(0.1), name='last')(x, frame)
     image = image + BlockSynthesis(CELL, name='linear')(y)
     if not self.restoration:
       return image
-    return image + Restoration(self.restoration, name='restoration')(image, known, frame)
+    quarter = maps[1]  # Of the image's size, as its pixels are folded there.
+    return image + Restoration(self.restoration, name='restoration')(image, quarter, frame)
 
 
 class HyperAnalysis(nn.Module):
@@ -150,8 +152,8 @@ class Discriminator(nn.Module):
 def _details(x: Array) -> Array:
   """f32[B, H, W, 3] less its local mean, scaled to about the range of images.
 
-  Coded images differ from others by a hundredth of their range. Spectral norm lets no layer enlarge
-  that, and without this a discriminator needs a thousand steps to find it, with it a hundred.
+  Coded images differ from others by a hundredth of their range, and spectral norm lets no layer
+  enlarge that.
   """
   padded = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), 'edge')
   return 8 * (x - nn.avg_pool(padded, (5, 5)))
