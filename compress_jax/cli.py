@@ -57,7 +57,9 @@ def _define_training(here: dict[str, Any]) -> None:
   flags.DEFINE_string('workdir', None, 'train: the folder of a run, else runs/METHOD.', **here)
   flags.DEFINE_string('preset', 'tiny', 'train: a size of the method.', **here)
   flags.DEFINE_string('val', None, 'train: a folder of images to validate on.', **here)
-  flags.DEFINE_string('start', None, 'train: float weights to begin with.', **here)
+  flags.DEFINE_string(
+    'start', None, 'train: weights, a model or a method whose model ships, to begin with.', **here
+  )
   flags.DEFINE_enum(
     'stage', STAGES[0], STAGES, "train: the first, or what follows; adversarial is gan's.", **here
   )

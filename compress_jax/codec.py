@@ -56,6 +56,7 @@ class Codec(NamedTuple):
   split: Callable[[Released, bytes], Mapping[str, float]] = whole_file  # Bytes by purpose.
   init: Callable[[Key], Params] = no_params
   export: Callable[[Params, list[Image]], Released] = no_release
+  thaw: Callable[[Released], Params] | None = None  # The inverse of `export`, but for rounding.
   apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None
   # `apply` rounds where its key is None, else noise is drawn from Key[B] or from one key.
   quantise: Callable[[Released, Image], Any] | None = None  # The integers that a file would hold,

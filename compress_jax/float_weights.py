@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from compress_jax import data, model_files
+from compress_jax import data, methods, model_files
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.interop import compressai
-from compress_jax.pretrained import check_options
+from compress_jax.pretrained import ZOO, check_options, load_model
 from compress_jax.released import unflatten
 
 _IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
@@ -19,12 +19,22 @@ _TORCH = ('.pth', '.pt', '.tar')
 
 
 def weights(path: Path) -> tuple[Params, dict]:
-  """Float parameters, and the method with its options, of our file or a CompressAI checkpoint."""
+  """Float parameters, and the method with its options, of our file or a CompressAI checkpoint.
+
+  Those of a model that codes files are its integers, thawed. The name of a method stands for the
+  model that ships with it.
+  """
+  if str(path) in methods.METHODS and not path.exists():
+    path = ZOO / f'{path}.safetensors'
   if path.suffix in _TORCH:
     params, options = compressai.read(path)
     return params, {'method': 'gmm', 'options': dict(options)}
   arrays, config = model_files.read(path)
   sound = isinstance(config.get('method'), str) and isinstance(config.get('options'), dict)
+  if sound and any(name.startswith('coding.') for name in arrays):
+    options, released = load_model(config['method'], str(path))
+    codec = methods.method(config['method']).codec(**options)
+    return codec.thaw(released), config
   if not sound or not any(name.startswith('params.') for name in arrays):
     raise CodecError(f'{path} holds no float weights')
   return unflatten(arrays, 'params'), config

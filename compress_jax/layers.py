@@ -6,7 +6,6 @@ an array is image: the rest is kept at zero before each convolution, so that a n
 the same numbers on the image alone, inside a larger array and on an overlapping tile.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from compress_jax import dct
 from compress_jax.convolution import convolve
 
 Array = jax.Array
@@ -63,6 +61,11 @@ def _bound_backward(above: Array, grad: Array) -> tuple[Array, None]:
 
 
 lower_bound.defvjp(_bound_forward, _bound_backward)
+
+
+def with_magnitudes(y: Array) -> Array:
+  """f32[..., C] to f32[..., 2C]: rates depend on magnitudes, which networks of few units lack."""
+  return jnp.concatenate([y, jnp.abs(y)], -1)
 
 
 def to_cells(x: Array, cell: int) -> Array:
@@ -161,41 +164,6 @@ class Deconv(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     kernel, bias = phases(kernel).astype(x.dtype), bias.astype(x.dtype)
     return pixel_shuffle(convolve(masked(x, frame), kernel)) + bias
-
-
-class BlockAnalysis(nn.Module):
-  """A linear map of blocks of pixels to latents, at first the cosine transform of variance 1.
-
-  Parameters are near 1, with constant factors of the size that they need: then a step of Adam
-  changes all of them by about the same part.
-  """
-
-  features: int
-  cell: int
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Image f32[B, cell * h, cell * w, 3] in [0, 1] to f32[B, h, w, features]."""
-    vectors, deviations = dct.basis(self.cell, self.features)
-    size = math.sqrt(vectors.shape[1])
-    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors.T))
-    kernel = kernel * (1 / (size * deviations))
-    return jnp.einsum('bhwi,io->bhwo', to_cells(x - 0.5, self.cell), kernel.astype(x.dtype))
-
-
-class BlockSynthesis(nn.Module):
-  """A linear map of latents to blocks of pixels, at first the inverse of `BlockAnalysis`."""
-
-  cell: int
-
-  @nn.compact
-  def __call__(self, y: Array) -> Array:
-    """Latents f32[B, h, w, C] to image f32[B, cell * h, cell * w, 3]."""
-    vectors, deviations = dct.basis(self.cell, y.shape[-1])
-    size = math.sqrt(vectors.shape[1])
-    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors))
-    kernel = kernel * (deviations / size)[:, None]
-    return from_cells(jnp.einsum('bhwi,io->bhwo', y, kernel.astype(y.dtype)), self.cell) + 0.5
 
 
 class GDN(nn.Module):

@@ -35,6 +35,7 @@ class Scheme(NamedTuple):
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
   synthesise: Callable[[Released, Sequence[np.ndarray]], list[np.ndarray]]  # Of y_hat.
   export: Callable[[Params, list[Image]], Released]
+  thaw: Callable[[Released], Params]  # The inverse of `export`, but for rounding.
   decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the method's Coding.
   relaxed: Relaxed  # The rate of latents, and
   whole: Callable[[Params, Array], Array]  # the synthesis of f32[B, h, w, C], to differentiate.
@@ -126,6 +127,7 @@ def codec(
     split=split,
     init=init,
     export=export,
+    thaw=scheme.thaw,
     apply=apply,
     quantise=quantise,
     latents=latents,

@@ -19,8 +19,8 @@ import numpy as np
 from compress_jax import crops, data, objectives, quantization, training
 from compress_jax.codec import Array, Coded, Key, Level, Params
 from compress_jax.entropy import bits_of
-from compress_jax.layers import BlockAnalysis, BlockSynthesis
 from compress_jax.levels import level_of
+from compress_jax.linear import BlockAnalysis, BlockSynthesis
 
 CELL, CHANNELS, LEVELS = 8, 48, 2
 CROP, BATCH = 64, 8

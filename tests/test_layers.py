@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from compress_jax import layers
+from compress_jax import layers, linear
 from compress_jax.layers import Frame
-from tests import test_dct
 
 PEDESTAL = 2.0**-36
 
@@ -216,48 +215,10 @@ def test_a_cell_is_a_block_of_pixels_row_by_row():
       np.testing.assert_array_equal(cells[0, row, column], block.ravel())
 
 
-def initial(module, x):
-  """Parameters with which training begins."""
-  return jax.jit(module.init)(jax.random.key(0), x)['params']
-
-
-def block_transforms(x, cell, channels):
-  """Latents of a linear path as it starts, and the image that they give."""
-  analysis, synthesis = layers.BlockAnalysis(channels, cell), layers.BlockSynthesis(cell)
-  y = apply(analysis, initial(analysis, x), x)
-  return y, apply(synthesis, initial(synthesis, y), y)
-
-
-@pytest.mark.parametrize('cell', [2, 8, 16])
-def test_all_channels_of_a_linear_path_give_the_image_back(cell):
-  x = np.random.default_rng(0).random((2, 2 * cell, 3 * cell, 3), np.float32)
-  y, x_hat = block_transforms(x, cell, 3 * cell**2)
-  assert y.shape == (2, 2, 3, 3 * cell**2)
-  np.testing.assert_allclose(x_hat, x, atol=1e-5)
-
-
-def test_few_channels_of_a_linear_path_give_the_nearest_image_of_their_kind():
-  x = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
-  y, x_hat = block_transforms(x, 8, 20)
-  again, same = block_transforms(x_hat, 8, 20)
-  np.testing.assert_allclose(again, y, atol=1e-4)
-  np.testing.assert_allclose(same, x_hat, atol=1e-5)
-  error, kept = x_hat - x, x_hat - 0.5
-  assert (error * kept).sum() == pytest.approx(0, abs=1e-3)  # A projection.
-  assert (error**2).sum() < ((x - 0.5) ** 2).sum()
-
-
-def test_the_latents_of_a_linear_path_have_variance_one_for_drawn_photographs():
-  x = 0.5 + test_dct.blocks(np.random.default_rng(0), 4000, 8)
-  y, _ = block_transforms(x.astype(np.float32), 8, 40)
-  assert y.shape == (4000, 1, 1, 40)
-  np.testing.assert_allclose(y.reshape(4000, 40).std(0), 1, rtol=5 / np.sqrt(2 * 4000))
-
-
 HALVES = {name: FORMULAS[name][0] for name in FORMULAS} | {
   'channel norm': layers.ChannelNorm(),
-  'block analysis': layers.BlockAnalysis(5, 2),
-  'block synthesis': layers.BlockSynthesis(2),
+  'block analysis': linear.BlockAnalysis(5, 2),
+  'block synthesis': linear.BlockSynthesis(2),
 }
 
 

@@ -30,8 +30,9 @@ TINY['gmm in slices'] = (
   gmm_method,
   {**TINY['gmm of more latents'][1], 'slices': (2, 4), 'magnitudes': True},
 )
-TINY['gmm with restoration'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, 'restoration': 3}
-TINY['gan with restoration'] = gan_method, {**TINY['linear gan'][1], 'restoration': 3}
+BESIDE = {'restoration': 3, 'centred': True}
+TINY['gmm beside a path'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, **BESIDE}
+TINY['gan beside a path'] = gan_method, {**TINY['linear gan'][1], **BESIDE, 'magnitudes': True}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 # These programs run once: compiling them is what takes time.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})

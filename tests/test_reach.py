@@ -79,9 +79,14 @@ MODELS = {
     gmm_method,
     gmm.Model(2, 1, True, 1, 0.01, None, 4, True, restoration=2),
   ),
+  'gmm of a centred stem': (
+    gmm_method,
+    gmm.Model(2, 1, True, 1, 0.01, None, 4, True, centred=True),
+  ),
   'gan of 1 block': (gan_method, gan.Model(2, 1, 3, 3, 1)),
   'gan of 2 blocks': (gan_method, gan.Model(2, 2, 3, 3, 1)),
   'gan with restoration': (gan_method, gan.Model(2, 1, 3, 3, 1, True, 2)),
+  'gan of centred images': (gan_method, gan.Model(2, 1, 3, 3, 1, True, centred=True)),
   'cae': (cae_method, cae.Model((4, 4, 4), 1, 1)),
 }
 LATENTS = {gmm_method: 2, gan_method: 3, cae_method: 4}  # Of these models, in channels.
@@ -93,11 +98,14 @@ BEFORE = {
   ('gmm', 'synthesis'): np.ceil(6 + (1 + 2 + 1) / 2 + (1 + 3 + 2 + 1) / 4 + (1 + 2 + 1) / 8),
   # In cells of 4 pixels at first.
   ('gmm of a stem', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2 + 12) * 4 / 16,
+  ('gmm of a centred stem', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2 + 12 + 3) * 4 / 16,
   ('gmm of a stem', 'synthesis'): np.ceil(6 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
   ('gmm with restoration', 'synthesis'): np.ceil(6 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1 + 9) / 4),
   ('gmm of more latents', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2) * 4 / 16,
   ('gmm of more latents', 'synthesis'): np.ceil(4 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
   ('gan of 1 block', 'analysis'): (3 + 1 + 2 + 4 + 8 + 16) / 16,
+  # The 34 pixels begin in the ninth cell of 4, whose mean is of three more.
+  ('gan of centred images', 'analysis'): (9 + 3) * 4 / 16,
   ('gan of 1 block', 'hyper_analysis'): (1 + 2 + 4) / 4,
   ('cae', 'synthesis'): np.ceil(1 + 6 / 2 + 1 / 2 + 1 / 4),
 }

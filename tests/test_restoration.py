@@ -40,7 +40,8 @@ def test_a_correction_does_not_depend_on_the_brightness_of_a_picture_but_on_its_
   assert np.abs(corrected(0.5 * image, features) - found).max() > 1e-3
 
 
+@pytest.mark.parametrize('option', ['restoration', 'centred'])
 @pytest.mark.parametrize('method', [gan, gmm])
-def test_without_a_linear_path_there_is_nothing_to_restore(method):
-  with pytest.raises(CodecError, match='restoration=4 is of the linear path'):
-    method.codec(restoration=4)
+def test_without_a_linear_path_nothing_stands_beside_it(method, option):
+  with pytest.raises(CodecError, match=f'{option}=1 is of the linear path'):
+    method.codec(**{option: 1})

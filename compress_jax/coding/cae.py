@@ -84,3 +84,10 @@ def make(table: rates.Rates, logits: np.ndarray, log_scales: np.ndarray) -> Codi
   index = np.clip(np.rint(16 * octaves), -tables.BELOW, tables.N_SCALES - 1 + tables.ABOVE)
   weight = np.rint(2**15 * np.exp(logits.astype(np.float64) - logits.max(0)))
   return Coding(table, index.T.astype(np.int64), weight.T.astype(np.int64))
+
+
+def thawed(coding: Coding) -> tuple[np.ndarray, np.ndarray]:
+  """Logits and natural logarithms of scales, f32[K, C]: the inverse of `make`, but for rounding."""
+  logits = np.log(np.maximum(coding.weight, 0.5) * 2.0**-15)
+  log_scales = (coding.scale / 16 + np.log2(tables.SCALES[0])) * np.log(2)
+  return logits.T.astype(np.float32), log_scales.T.astype(np.float32)

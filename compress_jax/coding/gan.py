@@ -8,7 +8,7 @@ import numpy as np
 
 from compress_jax import coder, rdoq
 from compress_jax.codec import CodecError
-from compress_jax.exact import export, hyper, layers, mixture, rates, tables
+from compress_jax.exact import export, hyper, layers, mixture, rates, tables, thaw
 from compress_jax.exact.export import FloatLayer
 from compress_jax.latents import Latents
 
@@ -119,3 +119,10 @@ def make(
 
   means, scales = integers(mean, rates.MEAN_BITS), integers(scale, tables.SIGMA_BITS)
   return Coding(table, prior, means, scales)
+
+
+def thawed(coding: Coding) -> tuple[list[FloatLayer], list[FloatLayer]]:
+  """The networks of means and of scales: the inverse of `make`, but for the rounding of weights."""
+  mean, _ = thaw.float_layers(coding.mean, hyper.BITS, rates.MEAN_BITS)
+  scale, _ = thaw.float_layers(coding.scale, hyper.BITS, tables.SIGMA_BITS)
+  return mean, scale

@@ -1,4 +1,4 @@
-"""From gmm's float networks to the integer networks that code its files."""
+"""From gmm's float networks to the integer networks that code its files, and back."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax.coding import gmm
-from compress_jax.exact import export, hyper, layers, rates, wavefront
+from compress_jax.exact import export, hyper, layers, rates, thaw, wavefront
 from compress_jax.exact.export import FloatLayer
 
 # What the networks put out, as powers of two over the common fraction of 16 bits.
@@ -80,6 +80,23 @@ def make(
   )
 
 
+def thawed(coding: gmm.Coding) -> FloatNetworks:
+  """The inverse of `make`, but for the rounding of weights."""
+  hyper_net, bits = thaw.float_layers(coding.hyper, hyper.BITS)
+  (context,), context_bits = thaw.float_layers(coding.context, coding.latent_bits)
+  features, of_context = hyper_net[-1].bias.size, context.bias.size
+  parameters = []
+  for network in (coding.parameters, *coding.later):
+    found, _ = thaw.float_layers(network, bits, _OUT_BITS)
+    before = found[0].kernel.shape[2] - features - of_context
+    shifts = np.repeat(
+      [0, context_bits - bits, coding.latent_bits - bits], [features, of_context, before]
+    )
+    parameters.append(_unscaled(found, shifts, coding.mixtures))
+  kernel = wavefront.causal_kernel(context.kernel[0, 0])
+  return FloatNetworks(hyper_net, context._replace(kernel=kernel), parameters)
+
+
 def _neighbourhoods(
   y: np.ndarray, table: rates.Rates, bits: int, views: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -112,8 +129,19 @@ def _inputs(
 
 def _scaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
   """With weights of inputs times 2^shifts, and every output in its own fraction bits."""
+  return _rescaled(network, shifts, mixtures, 1)
+
+
+def _unscaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
+  """The inverse of `_scaled` with the negative of these shifts."""
+  return _rescaled(network, shifts, mixtures, -1)
+
+
+def _rescaled(
+  network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int, sign: int
+) -> list[FloatLayer]:
   first, last = network[0], network[-1]
   parts = 3 if mixtures > 1 else 2
-  factor = np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
+  factor = np.repeat(2.0 ** (sign * np.array(_PARTS[:parts])), last.bias.size // parts)
   scaled = last._replace(kernel=last.kernel * factor, bias=last.bias * factor)
   return [first._replace(kernel=first.kernel * 2.0 ** shifts[:, None]), *network[1:-1], scaled]

@@ -52,3 +52,11 @@ def gather(border: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 def causal_rows(kernel: np.ndarray) -> np.ndarray:
   """[5, 5, Cin, Cout] -> [12 * Cin, Cout]: the weights that the mask leaves, for `gather`."""
   return np.concatenate([kernel[dr + 2, dc + 2] for dr, dc in TAPS])
+
+
+def causal_kernel(rows: np.ndarray) -> np.ndarray:
+  """[12 * Cin, Cout] -> [5, 5, Cin, Cout]: the inverse of `causal_rows`, zero behind the mask."""
+  kernel = np.zeros((5, 5, len(rows) // len(TAPS), rows.shape[1]), rows.dtype)
+  for (dr, dc), weights in zip(TAPS, np.split(rows, len(TAPS)), strict=True):
+    kernel[dr + 2, dc + 2] = weights
+  return kernel

@@ -112,6 +112,15 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     made = coding.make(table, np.asarray(prior['logits']), np.asarray(prior['log_scales']))
     return release({'analysis': params['analysis']}, {'synthesis': params['synthesis']}, made)
 
+  def thaw(released: Released) -> Params:
+    logits, log_scales = coding.thawed(released.coding)
+    return {
+      **released.encoder,
+      **released.decoder,
+      'prior': {'logits': logits, 'log_scales': log_scales},
+      'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
+    }
+
   return learned.Scheme(
     name='cae',
     method_id=METHOD_ID,
@@ -122,6 +131,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
+    thaw=thaw,
     decide=coding.decide,
     relaxed=relaxed.CAE,
     whole=learned.whole(nets),

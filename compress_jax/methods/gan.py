@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress_jax import floats, learned, relaxed
-from compress_jax import restoration as restoring
+from compress_jax import linear as linear_path
 from compress_jax.codec import Codec, Image, Params
 from compress_jax.coding import gan as coding
 from compress_jax.exact import hyper as hyper_latents
@@ -30,6 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     'hyper': 64,
     'linear': True,
     'restoration': 64,
+    'centred': True,
+    'magnitudes': True,
     'rdoq': 0.05,
   },
   'small': {
@@ -39,6 +41,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     'hyper': 96,
     'linear': True,
     'restoration': 64,
+    'centred': True,
+    'magnitudes': True,
     'rdoq': 0.05,
   },
   'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
@@ -62,6 +66,8 @@ def codec(
   levels: int = 6,
   linear: bool = False,
   restoration: int = 0,
+  centred: bool = False,
+  magnitudes: bool = False,
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -78,15 +84,21 @@ def codec(
       transform, which spares hours of training; not in the paper.
     restoration: channels of a network that sees the picture of the linear path and corrects it,
       0 for none; not in the paper.
+    centred: the analysis network beside the linear path sees the image less its local mean; not
+      in the paper.
+    magnitudes: the network of the hyper-latents sees the latents' magnitudes beside them; not
+      in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 
   Raises:
-    CodecError: there is nothing to restore.
+    CodecError: an option needs the linear path, which is off.
   """
-  restoring.check(restoration, linear)
-  model = networks.Model(base, blocks, latents, hyper, levels, linear, restoration)
+  linear_path.check(linear, restoration=restoration, centred=centred)
+  model = networks.Model(
+    base, blocks, latents, hyper, levels, linear, restoration, centred, magnitudes
+  )
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
 
@@ -94,7 +106,7 @@ def codec(
 def _scheme(model: networks.Model) -> learned.Scheme:
   run = learned.runner(_LARGEST)
   nets = networks.transforms(model)
-  analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
+  analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO + model.centred)
   hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
   halo = 2 * model.blocks + 4 + (model.restoration > 0)
   synthesis = learned.transform(nets, 'synthesis', (1, _CELL), halo)
@@ -120,6 +132,17 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     )
     return release(encoder, {'synthesis': params['synthesis']}, made)
 
+  def thaw(released: Released) -> Params:
+    mean, scale = coding.thawed(released.coding)
+    return {
+      **released.encoder,
+      **released.decoder,
+      'hyper_mean': networks.hyper_params(mean),
+      'hyper_scale': networks.hyper_params(scale),
+      'prior': floats.fitted_prior(networks.prior(model), released.coding.prior),
+      'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
+    }
+
   def symbols(height: int, width: int) -> int:
     rows, columns = hyper_latents.grid(height, width, _HYPER_CELL)
     return model.latents * height * width + model.hyper * rows * columns
@@ -134,6 +157,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
+    thaw=thaw,
     decide=coding.decide,
     relaxed=relaxed.GAN,
     whole=learned.whole(nets),

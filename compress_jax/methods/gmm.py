@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress_jax import floats, learned, relaxed
-from compress_jax import restoration as restoring
+from compress_jax import linear as linear_path
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.coding import gmm as coding
 from compress_jax.coding import gmm_export
@@ -20,7 +20,7 @@ from compress_jax.exact import rates
 from compress_jax.latents import Latents
 from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
 from compress_jax.models import gmm as networks
-from compress_jax.models.gmm_entropy import float_networks
+from compress_jax.models.gmm_entropy import float_networks, params_of
 from compress_jax.released import Released, release
 
 METHOD_ID = 3
@@ -35,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     'slices': (20, 44, 96, 160),
     'magnitudes': True,
     'restoration': 64,
+    'centred': True,
     'rdoq': 0.1,
   },
   'small': {
@@ -43,6 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     'stem': 4,
     'linear': True,
     'restoration': 64,
+    'centred': True,
     'rdoq': 0.1,
   },
   'paper': {'channels': 128},
@@ -71,6 +73,7 @@ def codec(
   slices: Sequence[int] | None = None,
   magnitudes: bool = False,
   restoration: int = 0,
+  centred: bool = False,
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -97,14 +100,17 @@ def codec(
       in the paper.
     restoration: channels of a network that sees the picture of the linear path and corrects it,
       0 for none; not in the paper.
+    centred: the analysis network beside the linear path sees the image less its local mean; not
+      in the paper.
     refine: steps of gradient descent on the latents of each image; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 
   Raises:
-    CodecError: the slices are not whole numbers that sum up to M, or there is nothing to restore.
+    CodecError: the slices are not whole numbers that sum up to M, or an option needs the
+      linear path, which is off.
   """
-  restoring.check(restoration, linear)
+  linear_path.check(linear, restoration=restoration, centred=centred)
   depth = latents or channels
   if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
     raise CodecError(f'slices={slices} must be positive and sum up to the {depth} latents')
@@ -114,6 +120,7 @@ def codec(
     slices=None if slices is None else tuple(slices),
     magnitudes=magnitudes,
     restoration=restoration,
+    centred=centred,
   )
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
@@ -122,7 +129,7 @@ def codec(
 def _scheme(model: networks.Model) -> learned.Scheme:
   run = learned.runner(96 if model.channels <= 128 else 64)
   nets = networks.transforms(model)
-  analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO)
+  analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO + model.centred)
   hyper_analysis = learned.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
   synthesis = learned.transform(
     nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO + 2 * (model.restoration > 0)
@@ -153,6 +160,15 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     )
     return release(encoder, {'synthesis': params['synthesis']}, made)
 
+  def thaw(released: Released) -> Params:
+    return {
+      **released.encoder,
+      **released.decoder,
+      **params_of(gmm_export.thawed(released.coding)),
+      'prior': floats.fitted_prior(networks.prior(model), released.coding.prior),
+      'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
+    }
+
   def symbols(height: int, width: int) -> int:
     rows, columns = hyper_latents.grid(height, width, _HYPER_CELL)
     of_y, of_z = networks.depths(model)
@@ -168,6 +184,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     read=coding.read,
     synthesise=synthesise,
     export=export,
+    thaw=thaw,
     decide=coding.decide,
     relaxed=relaxed.GMM,
     whole=learned.whole(nets),

@@ -14,8 +14,6 @@ from jax.scipy.stats import norm
 from compress_jax import entropy, quantization
 from compress_jax.codec import Coded
 from compress_jax.layers import (
-  BlockAnalysis,
-  BlockSynthesis,
   Conv,
   Frame,
   SubPixel,
@@ -23,6 +21,7 @@ from compress_jax.layers import (
   leaky,
   lower_bound,
 )
+from compress_jax.linear import BlockAnalysis, BlockSynthesis
 
 Array = jax.Array
 

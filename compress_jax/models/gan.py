@@ -4,6 +4,8 @@ F. Mentzer, G. Toderici, M. Tschannen, E. Agustsson, "High-fidelity generative i
 compression", NeurIPS 2020; networks as in the authors' archs.py.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,15 +14,15 @@ from compress_jax import entropy, floats, quantization
 from compress_jax.codec import Coded, Params
 from compress_jax.exact.export import FloatLayer
 from compress_jax.layers import (
-  BlockAnalysis,
-  BlockSynthesis,
   ChannelNorm,
   Conv,
   Deconv,
   Frame,
   initial,
   leaky,
+  with_magnitudes,
 )
+from compress_jax.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.restoration import Restoration
 
 Array = jax.Array
@@ -36,11 +38,13 @@ class Analysis(nn.Module):
   base: int
   latents: int
   linear: bool = False
+  centred: bool = False  # The network beside the linear path sees no regional brightness.
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """7x7, four 3x3 of stride 2 with ChannelNorm and ReLU, and a 3x3 convolution."""
     image, gain = x, 0.1 if self.linear else 8.0
+    x = centred(x, frame) if self.centred else x
     x = nn.relu(ChannelNorm(name='norm')(Conv(self.base, 7, name='first')(x, frame)))
     for i in range(_STAGES):
       x = Conv(self.base * 2 ** (i + 1), stride=2, name=f'down{i}')(x, frame)
@@ -94,10 +98,12 @@ class HyperAnalysis(nn.Module):
   """Latents f32[B, 4h, 4w, latents] to hyper-latents f32[B, h, w, hyper]."""
 
   hyper: int
+  magnitudes: bool = False  # Also of the latents' magnitudes, as Ballé et al. (2018) do.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
     """3x3, then 5x5 and 5x5 of stride 2."""
+    y = with_magnitudes(y) if self.magnitudes else y
     y = nn.relu(Conv(self.hyper, name='conv0')(y, frame))
     y = nn.relu(Conv(self.hyper, 5, 2, name='conv1')(y, frame))
     return Conv(self.hyper, 5, 2, kernel_init=initial(8.0), name='conv2')(y, frame)
@@ -162,8 +168,8 @@ def _details(x: Array) -> Array:
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """The networks that run on tiles."""
   return {
-    'analysis': Analysis(model.base, model.latents, model.linear),
-    'hyper_analysis': HyperAnalysis(model.hyper),
+    'analysis': Analysis(model.base, model.latents, model.linear, model.centred),
+    'hyper_analysis': HyperAnalysis(model.hyper, model.magnitudes),
     'synthesis': Synthesis(model.base, model.blocks, model.linear, model.restoration),
   }
 
@@ -179,6 +185,13 @@ def float_layers(params: Params) -> list[FloatLayer]:
   return [*ups, floats.layer(params['last'])]
 
 
+def hyper_params(layers: Sequence[FloatLayer]) -> Params:
+  """The inverse of `float_layers`."""
+  *ups, last = layers
+  found = {f'up{i}': floats.deconv_params(layer, 5) for i, layer in enumerate(ups)}
+  return {**found, 'last': floats.conv_params(last)}
+
+
 class Model(nn.Module):
   """All parameters of the codec, and its forward pass."""
 
@@ -189,6 +202,8 @@ class Model(nn.Module):
   levels: int
   linear: bool = False
   restoration: int = 0
+  centred: bool = False
+  magnitudes: bool = False
 
   def setup(self) -> None:
     """The networks by name."""

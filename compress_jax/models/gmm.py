@@ -16,8 +16,6 @@ from compress_jax import entropy, quantization
 from compress_jax.codec import Coded
 from compress_jax.layers import (
   Attention,
-  BlockAnalysis,
-  BlockSynthesis,
   Conv,
   Frame,
   ResidualBlock,
@@ -28,14 +26,15 @@ from compress_jax.layers import (
   initial,
   leaky,
   to_cells,
+  with_magnitudes,
 )
+from compress_jax.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.models.gmm_entropy import (
   Context,
   EntropyParameters,
   HyperAnalysis,
   HyperSynthesis,
   slice_name,
-  with_magnitudes,
 )
 from compress_jax.restoration import Restoration
 
@@ -54,6 +53,7 @@ class Analysis(nn.Module):
   stem: int = 1
   linear: bool = False
   latents: int | None = None  # C; as many as channels unless given.
+  centred: bool = False  # The network beside the linear path sees no regional brightness.
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
@@ -64,6 +64,7 @@ class Analysis(nn.Module):
     """
     image, gain = x, 0.1 if self.linear else 16.0
     latents = self.latents or self.channels
+    x = centred(x, frame) if self.centred else x
     if self.stem > 1:
       x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)
       x = ResidualBlock(self.slope, name='block1')(leaky(self.slope)(x), frame)
@@ -126,7 +127,7 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
   rest = (model.attention, model.slope, model.stem, model.linear)
   synthesis = Synthesis(model.channels, *rest, model.restoration)
   return {
-    'analysis': Analysis(model.channels, *rest, model.latents),
+    'analysis': Analysis(model.channels, *rest, model.latents, model.centred),
     'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope, model.magnitudes),
     'synthesis': synthesis,
   }
@@ -153,6 +154,7 @@ class Model(nn.Module):
   slices: tuple[int, ...] | None = None  # Latents that are coded at a time; all of them.
   magnitudes: bool = False
   restoration: int = 0
+  centred: bool = False
 
   def setup(self) -> None:
     """The networks by name."""

@@ -12,7 +12,7 @@ from compress_jax import floats
 from compress_jax.codec import Params
 from compress_jax.coding.gmm_export import FloatNetworks
 from compress_jax.exact.export import FloatLayer
-from compress_jax.layers import Conv, Frame, SubPixel, initial, leaky
+from compress_jax.layers import Conv, Frame, SubPixel, initial, leaky, with_magnitudes
 
 Array = jax.Array
 
@@ -105,11 +105,6 @@ class EntropyParameters(nn.Module):
     return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
 
 
-def with_magnitudes(y: Array) -> Array:
-  """f32[..., C] to f32[..., 2C]: rates depend on magnitudes, which networks of few units lack."""
-  return jnp.concatenate([y, jnp.abs(y)], -1)
-
-
 def slice_name(i: int) -> str:
   """What the entropy parameters of a slice are named."""
   return f'parameters{i}' if i else 'parameters'
@@ -131,3 +126,22 @@ def float_networks(params: Params, slope: float) -> FloatNetworks:
     hidden = [floats.layer(net[f'conv{i}'], slope=slope) for i in range(2)]
     parameters.append([*hidden, floats.layer(net['conv2'])])
   return FloatNetworks(hyper, floats.layer(params['context']), parameters)
+
+
+def params_of(networks: FloatNetworks) -> Params:
+  """The inverse of `float_networks`."""
+  names = 'conv0', 'up0', 'conv1', 'up1', 'conv2'
+  convs = [floats.conv_params(layer) for layer in networks.hyper]
+  hyper = {
+    name: {'conv': conv} if name.startswith('up') else conv
+    for name, conv in zip(names, convs, strict=True)
+  }
+  parameters = {
+    slice_name(i): {f'conv{k}': floats.conv_params(layer) for k, layer in enumerate(network)}
+    for i, network in enumerate(networks.parameters)
+  }
+  return {
+    'hyper_synthesis': hyper,
+    'context': floats.conv_params(networks.context),
+    **parameters,
+  }

@@ -1,0 +1,79 @@
+"""A linear path beside the networks, which starts as a cosine transform; in none of the papers.
+
+It carries most of an image from the first step of training on. What stands beside it has to learn
+details only, and sees images less their local mean.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from compress_jax import dct
+from compress_jax.codec import CodecError
+from compress_jax.layers import Frame, from_cells, masked, to_cells
+
+Array = jax.Array
+
+FOLD = 4  # Pixels of a cell's side.
+
+
+class BlockAnalysis(nn.Module):
+  """A linear map of blocks of pixels to latents, at first the cosine transform of variance 1.
+
+  Parameters are near 1, with constant factors of the size that they need: then a step of Adam
+  changes all of them by about the same part.
+  """
+
+  features: int
+  cell: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Image f32[B, cell * h, cell * w, 3] in [0, 1] to f32[B, h, w, features]."""
+    vectors, deviations = dct.basis(self.cell, self.features)
+    size = math.sqrt(vectors.shape[1])
+    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors.T))
+    kernel = kernel * (1 / (size * deviations))
+    return jnp.einsum('bhwi,io->bhwo', to_cells(x - 0.5, self.cell), kernel.astype(x.dtype))
+
+
+class BlockSynthesis(nn.Module):
+  """A linear map of latents to blocks of pixels, at first the inverse of `BlockAnalysis`."""
+
+  cell: int
+
+  @nn.compact
+  def __call__(self, y: Array) -> Array:
+    """Latents f32[B, h, w, C] to image f32[B, cell * h, cell * w, 3]."""
+    vectors, deviations = dct.basis(self.cell, y.shape[-1])
+    size = math.sqrt(vectors.shape[1])
+    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors))
+    kernel = kernel * (deviations / size)[:, None]
+    return from_cells(jnp.einsum('bhwi,io->bhwo', y, kernel.astype(y.dtype)), self.cell) + 0.5
+
+
+def centred(x: Array, frame: Frame | None = None) -> Array:
+  """Images f32[B, 4h, 4w, 3] in [0, 1] as `centred_cells` sees them, of the same shape."""
+  return from_cells(centred_cells(to_cells(x - 0.5, FOLD), frame), FOLD)
+
+
+def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
+  """Cells f32[B, h, w, 3 n] less the mean colour of 7x7 around each, times 4.
+
+  What matters are differences. With the colour of a region in all of its inputs a network learns
+  a tenth as fast, or not at all. The mean is over what is image.
+  """
+  pool = lambda x: nn.avg_pool(x, (7, 7), padding='SAME')  # noqa: E731
+  colours = cells.reshape(*cells.shape[:3], -1, 3).mean(3)
+  share = pool(masked(jnp.ones_like(colours[..., :1]), frame))
+  mean = pool(masked(colours, frame)) / jnp.maximum(share, 1e-6)
+  return 4 * (cells - jnp.tile(mean, cells.shape[-1] // 3))
+
+
+def check(linear: bool, **options: int) -> None:
+  """Raises CodecError for an option that is on without the linear path, which it stands beside."""
+  for name, value in options.items():
+    if value and not linear:
+      raise CodecError(f'{name}={value} is of the linear path: it needs linear=True')
