@@ -17,7 +17,7 @@ from compress_jax.command import guarded, parse
 from compress_jax.methods import NUMBERS
 
 PROGRAM = 'compress-jax'
-STAGES = ('rate-distortion', 'decoder', 'adversarial', 'scales')  # Those of `stages`.
+STAGES = ('rate-distortion', 'rounded', 'decoder', 'adversarial', 'scales')  # Those of `stages`.
 MODES = ('eval', 'compress', 'decompress', 'train', 'export')
 
 

@@ -14,6 +14,7 @@ from compress_jax import dct
 from compress_jax.levels import LAMBDA_RANGE
 
 Array = jax.Array
+Price = Callable[[Array], Array]  # Bits of whole or noisy symbols, each.
 
 
 def lambda_of(level: Array) -> Array:
@@ -51,7 +52,7 @@ def straight_through(x: Array) -> Array:
   return x + lax.stop_gradient(jnp.round(x) - x)
 
 
-def cheaper(x: Array, bits: Callable[[Array], Array], worth: float) -> Array:
+def cheaper(x: Array, bits: Price, worth: float) -> Array:
   """The whole numbers beside x of least squared distance + worth * bits, with the gradient of x.
 
   Args:
@@ -64,6 +65,42 @@ def cheaper(x: Array, bits: Callable[[Array], Array], worth: float) -> Array:
   farther = 1 - 2 * jnp.abs(x - nearest)  # (x - other)^2 - (x - nearest)^2
   chosen = jnp.where(worth * (bits(nearest) - bits(other)) > farther, other, nearest)
   return x + lax.stop_gradient(chosen - x)
+
+
+def counted(
+  price: Price,
+  symbols: Array,
+  scaled: Array,
+  keys: Array | None,
+  fixed: Price | None = None,
+) -> Array:
+  """Bits of each symbol, f32[B, h, w, C].
+
+  At whole numbers the slope of a price says nothing about the way to cheaper ones: it is 0 for
+  zeros of a narrow density, however near to the threshold they are. Noise has a slope there.
+
+  Args:
+    price: what symbols cost, each.
+    symbols: whole numbers.
+    scaled: what was rounded to them.
+    keys: Key[B] of noise that is added in place of rounding; None: it is not.
+    fixed: the same as `price`, but without gradients for what it depends on. If it is given, whole
+      numbers are counted even with noise; that only gives `scaled` its gradient.
+  """
+  if keys is None:
+    return price(symbols)
+  around = (fixed or price)(noise(keys, scaled))
+  if fixed is None:
+    return around
+  return price(lax.stop_gradient(symbols)) + around - lax.stop_gradient(around)
+
+
+def split(keys: Array | None) -> tuple[Array | None, Array | None]:
+  """Key[B] for each of two uses, or none."""
+  if keys is None:
+    return None, None
+  one, other = jax.vmap(jax.random.split, out_axes=1)(keys)
+  return one, other
 
 
 def noise(keys: Array, x: Array) -> Array:

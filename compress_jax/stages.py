@@ -100,7 +100,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   """
   if not plan.start:
     raise CodecError('the stage decoder needs --start: weights whose encoder is done')
-  apply = _apply(codec, plan)
+  apply = _as_files(codec, plan)
   start = _begin(plan, codec, log)
   parts = start.keys() - ENCODER
   return Setup(
@@ -111,11 +111,22 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   )
 
 
+def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
+  """All of a codec learns from the symbols that files hold, and the encoder from the gradient that
+  noise gives to their rate.
+  """
+  if not plan.start:
+    raise CodecError('the stage rounded needs --start: weights to go on from')
+  start = _begin(plan, codec, log)
+  loss = _loss(plan, _as_files(codec, plan, noisy=True), _level(plan))
+  return Setup(lambda: (start, {}), loss, training.adam(plan.lr, plan.steps))
+
+
 def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   """The synthesis of gan and a discriminator learn."""
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
-  apply = _apply(codec, plan)
+  apply = _as_files(codec, plan)
   discriminator, key = networks.Discriminator(details=plan.details), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
   latents = jax.eval_shape(apply, params := _begin(plan, codec, log), _zeros(shape), _zeros(1), key)
@@ -145,6 +156,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
 
 STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
   'rate-distortion': _rate_distortion,
+  'rounded': _rounded,
   'decoder': _decoder,
   'adversarial': _adversarial,
   'scales': _scales,
@@ -162,10 +174,14 @@ def _loss(
   )
 
 
-def _apply(codec: Codec, plan: Plan) -> objectives.Apply:
-  """That of a codec, with latents rounded as its files round them."""
-  apply: Any = codec.apply
-  return functools.partial(apply, worth=plan.options.get('rdoq', 0.0))
+def _as_files(codec: Codec, plan: Plan, *, noisy: bool = False) -> objectives.Apply:
+  """The forward pass of a codec, with latents rounded as its files round them.
+
+  With the gradient of noise, if that is asked for, where the rate is counted.
+  """
+  plain: Any = codec.apply
+  apply = functools.partial(plain, worth=plan.options.get('rdoq', 0.0))
+  return apply if noisy else lambda params, x, level, key: apply(params, x, level, None)
 
 
 def _level(plan: Plan) -> int | None:

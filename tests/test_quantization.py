@@ -132,3 +132,36 @@ def test_the_noise_of_an_example_is_a_function_of_its_key_wherever_it_stands():
   np.testing.assert_array_equal(quantization.noise(keys_of(6), x[:1])[0], found[1])
   for i, j in ((0, 1), (0, 2), (1, 2)):
     assert (found[i] != found[j]).all()
+
+
+def slopes_of_counted(keys, frozen):
+  """By a parameter of the price and by what was rounded, and the value."""
+
+  def total(weight, scaled):
+    price = lambda q, weight=weight: weight * q**2  # noqa: E731
+    fixed = (lambda q: jax.lax.stop_gradient(weight) * q**2) if frozen else None
+    symbols = quantization.straight_through(scaled)
+    return quantization.counted(price, symbols, scaled, keys, fixed).sum()
+
+  scaled = jnp.array([[0.2, 1.6, -3.1]])
+  value, slopes = jax.value_and_grad(total, (0, 1))(2.0, scaled)
+  return value, slopes, scaled
+
+
+def test_symbols_are_counted_as_they_are_or_with_noise():
+  value, _, _ = slopes_of_counted(None, frozen=True)
+  assert value == 2 * (0 + 4 + 9)
+  keys = jax.random.split(jax.random.key(0), 1)
+  value, (by_weight, by_scaled), scaled = slopes_of_counted(keys, frozen=False)
+  noisy = quantization.noise(keys, scaled)
+  assert value == pytest.approx(2 * float((noisy**2).sum()), rel=1e-6)
+  assert by_weight == pytest.approx(float((noisy**2).sum()), rel=1e-6)
+  np.testing.assert_allclose(by_scaled, 4 * noisy, rtol=1e-6)
+
+
+def test_whole_symbols_count_and_teach_the_price_where_noise_moves_the_latents():
+  keys = jax.random.split(jax.random.key(0), 1)
+  value, (by_weight, by_scaled), scaled = slopes_of_counted(keys, frozen=True)
+  assert value == pytest.approx(2 * (0 + 4 + 9), rel=1e-6)
+  assert by_weight == pytest.approx(0 + 4 + 9, rel=1e-6)
+  np.testing.assert_allclose(by_scaled, 4 * quantization.noise(keys, scaled), rtol=1e-6)

@@ -314,6 +314,20 @@ def test_the_decoder_learns_from_what_files_hold(tmp_path):
   assert float(metrics['bpp']) == pytest.approx(float(coded.bits['y'].mean()) / pixels, rel=1e-5)
 
 
+def test_rounded_counts_the_same_and_gives_the_encoder_the_gradient_of_noise(tmp_path):
+  files = saved(tmp_path, start())
+  codec = cae.codec(**OPTIONS)
+  of_stage = {
+    stage: stages.setup_of(PLAN._replace(stage=stage, start=files), codec)
+    for stage in ('rounded', 'decoder')
+  }
+  values = [setup.loss(start(), {}, X, KEYS, 0)[1][1] for setup in of_stage.values()]
+  assert float(values[0]['bpp']) == pytest.approx(float(values[1]['bpp']), rel=1e-5)
+  assert float(values[0]['mse']) == pytest.approx(float(values[1]['mse']), rel=1e-5)
+  slopes, _ = jit(jax.grad(of_stage['rounded'].loss, has_aux=True))(start(), {}, X, KEYS, 0)
+  assert all(float(optax.tree.norm(slopes[name])) > 0 for name in start())
+
+
 def test_weights_of_one_rate_begin_with_gains_of_many(tmp_path):
   one = {**start(), 'log_gains': jnp.arange(5.0)[None]}
   plan = PLAN._replace(stage='scales', start=saved(tmp_path, one, levels=1))
@@ -341,6 +355,7 @@ def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_pa
   [
     ({'stage': 'scales'}, 'the stage scales needs --start'),
     ({'stage': 'decoder'}, 'the stage decoder needs --start'),
+    ({'stage': 'rounded'}, 'the stage rounded needs --start'),
     (
       {'stage': 'scales', 'channel_steps': 5},
       'channel_steps=5 is of the stage rate-distortion, not scales',

@@ -87,12 +87,11 @@ def thawed(coding: gmm.Coding) -> FloatNetworks:
   features, of_context = hyper_net[-1].bias.size, context.bias.size
   parameters = []
   for network in (coding.parameters, *coding.later):
-    found, _ = thaw.float_layers(network, bits, _OUT_BITS)
-    before = found[0].kernel.shape[2] - features - of_context
-    shifts = np.repeat(
-      [0, context_bits - bits, coding.latent_bits - bits], [features, of_context, before]
-    )
-    parameters.append(_unscaled(found, shifts, coding.mixtures))
+    before = layers.ends(network)[0] - features - of_context
+    in_bits = np.repeat([bits, context_bits, coding.latent_bits], [features, of_context, before])
+    *hidden, last = thaw.float_layers(network, in_bits, _OUT_BITS)[0]
+    factor = 1 / _factors(last, coding.mixtures)
+    parameters.append([*hidden, _times(last, factor)])
   kernel = wavefront.causal_kernel(context.kernel[0, 0])
   return FloatNetworks(hyper_net, context._replace(kernel=kernel), parameters)
 
@@ -129,19 +128,16 @@ def _inputs(
 
 def _scaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
   """With weights of inputs times 2^shifts, and every output in its own fraction bits."""
-  return _rescaled(network, shifts, mixtures, 1)
+  first, *hidden, last = network
+  rows = first._replace(kernel=first.kernel * 2.0 ** shifts[:, None])
+  return [rows, *hidden, _times(last, _factors(last, mixtures))]
 
 
-def _unscaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
-  """The inverse of `_scaled` with the negative of these shifts."""
-  return _rescaled(network, shifts, mixtures, -1)
-
-
-def _rescaled(
-  network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int, sign: int
-) -> list[FloatLayer]:
-  first, last = network[0], network[-1]
+def _factors(last: FloatLayer, mixtures: int) -> np.ndarray:
+  """What brings each output to its own fraction bits from the common ones."""
   parts = 3 if mixtures > 1 else 2
-  factor = np.repeat(2.0 ** (sign * np.array(_PARTS[:parts])), last.bias.size // parts)
-  scaled = last._replace(kernel=last.kernel * factor, bias=last.bias * factor)
-  return [first._replace(kernel=first.kernel * 2.0 ** shifts[:, None]), *network[1:-1], scaled]
+  return np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
+
+
+def _times(layer: FloatLayer, factor: np.ndarray) -> FloatLayer:
+  return layer._replace(kernel=layer.kernel * factor, bias=layer.bias * factor)

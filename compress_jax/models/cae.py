@@ -158,31 +158,25 @@ class Model(nn.Module):
   ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise where the rate is counted.
 
-    Where a bit is worth so many squared steps, latents round as files do by `rdoq`, whatever the
-    keys. The transforms work in the type of x, what decides about the rate in float32. Channels
-    where mask bool[C] is false are zero and cost nothing.
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
+    give the rate the gradient of noise only. The transforms work in the type of x, what decides
+    about the rate in float32. Channels where mask bool[C] is false are zero and cost nothing.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
     around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     scaled = self.analysis(jnp.pad(x, around, 'reflect')).astype(jnp.float32) * gain
+    price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
+    q = quantization.straight_through(scaled)
     if worth is not None:
-      price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
       q = quantization.cheaper(scaled, price, worth)
-      bits = price(q)
+    if key is not None and self.rounded_bound and worth is None:
+      bits = self.prior.density_bits(quantization.noise(key, q), gain)
     else:
-      q = quantization.straight_through(scaled)
-      bits = self._bits(scaled, q, gain, key)
+      bits = quantization.counted(price, q, scaled, key, price if worth is not None else None)
     if mask is not None:
       q, bits = jnp.where(mask, q, 0), jnp.where(mask, bits, 0)
     y_hat = q / gain
     x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
     return Coded(x_hat.astype(jnp.float32), y_hat, {'y': bits.sum((1, 2, 3))})
-
-  def _bits(self, scaled: Array, q: Array, gain: Array, key: Array | None) -> Array:
-    """Of each symbol: of the rounded ones, or an estimate from noise that has a gradient."""
-    if key is not None and self.rounded_bound:
-      return self.prior.density_bits(quantization.noise(key, q), gain)
-    q_coded = q if key is None else quantization.noise(key, scaled)
-    return entropy.bits_of(self.prior(q_coded, gain))

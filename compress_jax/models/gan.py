@@ -220,8 +220,9 @@ class Model(nn.Module):
   ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
 
-    Where a bit is worth so many squared steps, latents round as files do by `rdoq`, whatever the
-    keys. The transforms work in the type of x, what decides about the rate in float32.
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
+    give the rate the gradient of noise only. The transforms work in the type of x, what decides
+    about the rate in float32.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
@@ -234,21 +235,23 @@ class Model(nn.Module):
     seen = z_hat.astype(x.dtype)
     mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
     scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
-    centred = (y - mean) * gain
-    price = lambda q: entropy.bits_of(  # noqa: E731
-      entropy.gaussian_likelihood(q, jnp.zeros_like(mean), scale * gain)
-    )
-    q = quantization.straight_through(centred)
-    z_coded, q_coded = z_hat, q
+    shifted = (y - mean) * gain
+    price, fixed = self._price(scale * gain), None
+    q = quantization.straight_through(shifted)
     if worth is not None:
-      q = q_coded = quantization.cheaper(centred, price, worth)
-    elif key is not None:
-      key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
-      z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, centred)
+      q = quantization.cheaper(shifted, price, worth)
+      fixed = self._price(jax.lax.stop_gradient(scale * gain))
+    key_y, key_z = quantization.split(key)
+    density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
+    of_z = density if fixed else None
     bits = {
-      'y': price(q_coded).sum((1, 2, 3)),
-      'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
+      'y': quantization.counted(price, q, shifted, key_y, fixed).sum((1, 2, 3)),
+      'z': quantization.counted(density, z_hat, z, key_z, of_z).sum((1, 2, 3)),
     }
     y_hat = q / gain + mean
     x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
     return Coded(x_hat.astype(jnp.float32), y_hat, bits)
+
+  def _price(self, scale: Array) -> quantization.Price:
+    """Bits of symbols f32[B, h, w, C] around their means, each."""
+    return lambda q: entropy.bits_of(entropy.gaussian_likelihood(q, jnp.zeros_like(scale), scale))

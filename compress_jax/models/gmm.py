@@ -5,8 +5,6 @@ Gaussian mixture likelihoods and attention modules", CVPR 2020. The skeleton is 
 CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -177,8 +175,9 @@ class Model(nn.Module):
   ) -> Coded:
     """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
 
-    Where a bit is worth so many squared steps, latents round as files do by `rdoq`, whatever the
-    keys. The transforms work in the type of x, what decides about the rate in float32.
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
+    give the rate the gradient of noise only. The transforms work in the type of x, what decides
+    about the rate in float32.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
@@ -190,25 +189,26 @@ class Model(nn.Module):
     median = jax.lax.stop_gradient(self.prior.medians())
     z_hat = quantization.straight_through(z - median) + median
     features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
-    q = quantization.straight_through(y * gain)
-    price = self._price(features, q / gain, gain)
-    z_coded, q_coded = z_hat, q
+    q, fixed = quantization.straight_through(y * gain), None
+    price = self._price(self._predicted(features, q / gain), gain)
     if worth is not None:  # By what the nearest would cost, though that depends on all.
-      q = q_coded = quantization.cheaper(y * gain, price, worth)
-      price = self._price(features, q / gain, gain)
-    elif key is not None:
-      key_y, key_z = jax.vmap(jax.random.split, out_axes=1)(key)
-      z_coded, q_coded = quantization.noise(key_z, z), quantization.noise(key_y, y * gain)
+      q = quantization.cheaper(y * gain, price, worth)
+      predicted = self._predicted(features, q / gain)
+      price = self._price(predicted, gain)
+      fixed = self._price(jax.lax.stop_gradient(predicted), gain)
+    key_y, key_z = quantization.split(key)
+    density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
+    of_z = density if fixed else None
     bits = {
-      'y': price(q_coded).sum((1, 2, 3)),
-      'z': entropy.bits_of(self.prior(z_coded)).sum((1, 2, 3)),
+      'y': quantization.counted(price, q, y * gain, key_y, fixed).sum((1, 2, 3)),
+      'z': quantization.counted(density, z_hat, z, key_z, of_z).sum((1, 2, 3)),
     }
     y_hat = q / gain
     x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
     return Coded(x_hat.astype(jnp.float32), y_hat, bits)
 
-  def _price(self, features: Array, y_hat: Array, gain: Array) -> Callable[[Array], Array]:
-    """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""
+  def _predicted(self, features: Array, y_hat: Array) -> Array:
+    """Scales, means and logits f32[3, K, B, h, w, C] where the networks see these latents."""
     expand = with_magnitudes if self.magnitudes else lambda y: y
     near = y_hat.astype(features.dtype)
     seen = jnp.concatenate([features, self.context(expand(near))], -1)
@@ -217,8 +217,11 @@ class Model(nn.Module):
       part(jnp.concatenate([seen, expand(near[..., :start])], -1))
       for part, start in zip(self.parameters, starts, strict=False)
     ]
-    predicted = jnp.concatenate(parts, -1).astype(jnp.float32)
-    scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
+    return jnp.moveaxis(jnp.concatenate(parts, -1).astype(jnp.float32), (3, 4), (0, 1))
+
+  def _price(self, predicted: Array, gain: Array) -> quantization.Price:
+    """Bits of symbols f32[B, h, w, C], each, of `_predicted`."""
+    scale, mean, logits = predicted
     return lambda q: entropy.bits_of(
       entropy.mixture_likelihood(q, logits, mean * gain, scale * gain)
     )
