@@ -9,14 +9,16 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from compress_jax import dct
-from compress_jax.codec import CodecError
+from compress_jax.codec import CodecError, Params
 from compress_jax.layers import Frame, from_cells, masked, to_cells
 
 Array = jax.Array
 
 FOLD = 4  # Pixels of a cell's side.
+_CONTRAST = 4.0
 
 
 class BlockAnalysis(nn.Module):
@@ -69,7 +71,25 @@ def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
   colours = cells.reshape(*cells.shape[:3], -1, 3).mean(3)
   share = pool(masked(jnp.ones_like(colours[..., :1]), frame))
   mean = pool(masked(colours, frame)) / jnp.maximum(share, 1e-6)
-  return 4 * (cells - jnp.tile(mean, cells.shape[-1] // 3))
+  return _CONTRAST * (cells - jnp.tile(mean, cells.shape[-1] // 3))
+
+
+def centring(params: Params) -> Params:
+  """Parameters of a codec whose analysis saw the whole image, for one that sees it centred.
+
+  What its first layer made of brightness is lost, which is next to nothing where a linear path
+  carries that; of differences it makes the same.
+
+  Raises:
+    CodecError: the image enters in another way.
+  """
+  analysis = params['analysis']
+  name = next((name for name in ('stem', 'first') if name in analysis), None)
+  if name is None:
+    raise CodecError('weights go on with centred=True where they have a stem, or are of gan')
+  kernel, bias = np.asarray(analysis[name]['kernel']), np.asarray(analysis[name]['bias'])
+  first = {'kernel': kernel / _CONTRAST, 'bias': bias + 0.5 * kernel.sum((0, 1, 2))}
+  return {**params, 'analysis': {**analysis, name: first}}
 
 
 def check(linear: bool, **options: int) -> None:

@@ -12,7 +12,16 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from compress_jax import float_weights, freezing, losses, masking, objectives, scales, training
+from compress_jax import (
+  float_weights,
+  freezing,
+  linear,
+  losses,
+  masking,
+  objectives,
+  scales,
+  training,
+)
 from compress_jax.codec import Codec, CodecError, Params
 from compress_jax.levels import level_of
 from compress_jax.models import gan as networks
@@ -194,7 +203,11 @@ def _begin(
   """Fresh parameters, or those of --start after a change; networks that these lack are fresh."""
   if not plan.start:
     return codec.init(jax.random.key(plan.seed))
-  params = changed(float_weights.weights(Path(plan.start))[0])
+  read, config = float_weights.weights(Path(plan.start))
+  params = changed(read)
+  if plan.options.get('centred') and not config['options'].get('centred'):
+    params = linear.centring(params)
+    log(f'{plan.start} saw whole images, and goes on with centred ones')
   found, wanted = (traverse_util.flatten_dict(tree) for tree in (params, _shapes(codec)))
   if any(key not in wanted or np.shape(found[key]) != wanted[key].shape for key in found):
     raise CodecError(f'the weights of {plan.start} are not those of {plan.method} of these options')
