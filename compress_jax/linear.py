@@ -18,7 +18,7 @@ from compress_jax.layers import Frame, from_cells, masked, to_cells
 Array = jax.Array
 
 FOLD = 4  # Pixels of a cell's side.
-_CONTRAST = 4.0
+_CONTRAST = 4.0  # Details of photographs are then about as large as images.
 
 
 class BlockAnalysis(nn.Module):

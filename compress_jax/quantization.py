@@ -68,31 +68,27 @@ def cheaper(x: Array, bits: Price, worth: float) -> Array:
 
 
 def counted(
-  price: Price,
-  symbols: Array,
-  scaled: Array,
-  keys: Array | None,
-  fixed: Price | None = None,
+  price: Price, symbols: Array, scaled: Array, keys: Array | None, *, exact: bool = False
 ) -> Array:
   """Bits of each symbol, f32[B, h, w, C].
 
-  At whole numbers the slope of a price says nothing about the way to cheaper ones: it is 0 for
-  zeros of a narrow density, however near to the threshold they are. Noise has a slope there.
-
   Args:
-    price: what symbols cost, each.
+    price: what symbols cost, each for itself.
     symbols: whole numbers.
     scaled: what was rounded to them.
     keys: Key[B] of noise that is added in place of rounding; None: it is not.
-    fixed: the same as `price`, but without gradients for what it depends on. If it is given, whole
-      numbers are counted even with noise; that only gives `scaled` its gradient.
+    exact: count the whole numbers all the same; noise then only gives `scaled` its gradient. At
+      whole numbers the slope of a price says nothing about the way to cheaper ones: it is 0 for
+      zeros of a narrow density, however near to the threshold they are.
   """
   if keys is None:
     return price(symbols)
-  around = (fixed or price)(noise(keys, scaled))
-  if fixed is None:
-    return around
-  return price(lax.stop_gradient(symbols)) + around - lax.stop_gradient(around)
+  noisy = noise(keys, scaled)
+  if not exact:
+    return price(noisy)
+  (slope,) = jax.vjp(price, noisy)[1](jnp.ones_like(noisy))
+  way = lax.stop_gradient(slope) * (scaled - lax.stop_gradient(scaled))  # 0, with that gradient.
+  return price(lax.stop_gradient(symbols)) + way
 
 
 def split(keys: Array | None) -> tuple[Array | None, Array | None]:

@@ -204,6 +204,8 @@ def _begin(
   if not plan.start:
     return codec.init(jax.random.key(plan.seed))
   read, config = float_weights.weights(Path(plan.start))
+  if config['method'] != plan.method:
+    raise CodecError(f'{plan.start} holds weights of {config["method"]}, not of {plan.method}')
   params = changed(read)
   if plan.options.get('centred') and not config['options'].get('centred'):
     params = linear.centring(params)

@@ -134,34 +134,34 @@ def test_the_noise_of_an_example_is_a_function_of_its_key_wherever_it_stands():
     assert (found[i] != found[j]).all()
 
 
-def slopes_of_counted(keys, frozen):
-  """By a parameter of the price and by what was rounded, and the value."""
+SCALED, KEYS = jnp.array([[0.2, 1.6, -3.1]]), jax.random.split(jax.random.key(0), 1)
+
+
+def slopes_of_counted(keys, exact):
+  """The value, and its slopes by a parameter of the price and by what was rounded."""
 
   def total(weight, scaled):
-    price = lambda q, weight=weight: weight * q**2  # noqa: E731
-    fixed = (lambda q: jax.lax.stop_gradient(weight) * q**2) if frozen else None
     symbols = quantization.straight_through(scaled)
-    return quantization.counted(price, symbols, scaled, keys, fixed).sum()
+    return quantization.counted(lambda q: weight * q**2, symbols, scaled, keys, exact=exact).sum()
 
-  scaled = jnp.array([[0.2, 1.6, -3.1]])
-  value, slopes = jax.value_and_grad(total, (0, 1))(2.0, scaled)
-  return value, slopes, scaled
+  return *jax.value_and_grad(total, (0, 1))(2.0, SCALED), quantization.noise(KEYS, SCALED)
 
 
-def test_symbols_are_counted_as_they_are_or_with_noise():
-  value, _, _ = slopes_of_counted(None, frozen=True)
-  assert value == 2 * (0 + 4 + 9)
-  keys = jax.random.split(jax.random.key(0), 1)
-  value, (by_weight, by_scaled), scaled = slopes_of_counted(keys, frozen=False)
-  noisy = quantization.noise(keys, scaled)
+@pytest.mark.parametrize('exact', [True, False])
+def test_without_noise_symbols_are_counted_as_they_are(exact):
+  value, (by_weight, by_scaled), _ = slopes_of_counted(None, exact)
+  assert (value, by_weight) == (2 * (0 + 4 + 9), 0 + 4 + 9)
+  np.testing.assert_allclose(by_scaled, [[0, 4 * 2, 4 * -3]])
+
+
+def test_with_noise_that_is_counted():
+  value, (by_weight, by_scaled), noisy = slopes_of_counted(KEYS, exact=False)
   assert value == pytest.approx(2 * float((noisy**2).sum()), rel=1e-6)
   assert by_weight == pytest.approx(float((noisy**2).sum()), rel=1e-6)
   np.testing.assert_allclose(by_scaled, 4 * noisy, rtol=1e-6)
 
 
-def test_whole_symbols_count_and_teach_the_price_where_noise_moves_the_latents():
-  keys = jax.random.split(jax.random.key(0), 1)
-  value, (by_weight, by_scaled), scaled = slopes_of_counted(keys, frozen=True)
-  assert value == pytest.approx(2 * (0 + 4 + 9), rel=1e-6)
-  assert by_weight == pytest.approx(0 + 4 + 9, rel=1e-6)
-  np.testing.assert_allclose(by_scaled, 4 * quantization.noise(keys, scaled), rtol=1e-6)
+def test_noise_moves_latents_only_where_whole_symbols_are_counted_and_teach_the_price():
+  value, (by_weight, by_scaled), noisy = slopes_of_counted(KEYS, exact=True)
+  assert (value, by_weight) == (2 * (0 + 4 + 9), 0 + 4 + 9)
+  np.testing.assert_allclose(by_scaled, 4 * noisy, rtol=1e-6)

@@ -1,5 +1,6 @@
 """Symbols are chosen by rate and distortion; files get better and decode as all others."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -84,6 +85,29 @@ def test_training_can_round_as_files_do(method):
     assert (np.abs(coded.y_hat[0] - y_hat) < step / 2).mean() > 0.99
     bits = 8 * len(codec.encode(released, image))
     assert float(sum(coded.bits.values())[0]) == pytest.approx(bits, rel=0.02, abs=512)
+
+
+@pytest.mark.parametrize(
+  'method,part', [('cae', 'prior'), ('gan', 'hyper_scale'), ('gmm', 'parameters')]
+)
+def test_noise_then_moves_the_encoder_and_nothing_else(method, part):
+  codec, params = small_models.load(method)[0], small_models.params(method)
+  x = small_models.strips()[0][None, :64, :64].astype(np.float32) / 255
+
+  @jax.jit
+  def bits(params, key):
+    coded = codec.apply(params, x, np.full(1, 92, np.int32), key, worth=WORTH[method])
+    return sum(coded.bits.values()).sum()
+
+  plain, noisy = (
+    jax.value_and_grad(bits)(params, key) for key in (None, jax.random.split(jax.random.key(0), 1))
+  )
+  assert float(noisy[0]) == pytest.approx(float(plain[0]), rel=1e-5)
+  pairs = [jax.tree.leaves(slopes[part]) for _, slopes in (plain, noisy)]
+  for one, other in zip(*pairs, strict=True):
+    np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+  moved, expected = (jax.tree.leaves(slopes['analysis'])[0] for _, slopes in (noisy, plain))
+  assert np.abs(moved - expected).max() > 0.01 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -7,8 +7,7 @@ import numpy as np
 from compress_jax.exact.export import FloatLayer
 from compress_jax.exact.layers import LINEAR, Layer, Network
 
-# `export` gives activations peaks of 2^16.
-_NATURAL = 12
+_NATURAL = 12  # With so many fraction bits the peaks of 2^16 that `export` gives are 16.
 
 
 def float_layers(

@@ -174,7 +174,7 @@ class Model(nn.Module):
     if key is not None and self.rounded_bound and worth is None:
       bits = self.prior.density_bits(quantization.noise(key, q), gain)
     else:
-      bits = quantization.counted(price, q, scaled, key, price if worth is not None else None)
+      bits = quantization.counted(price, q, scaled, key, exact=worth is not None)
     if mask is not None:
       q, bits = jnp.where(mask, q, 0), jnp.where(mask, bits, 0)
     y_hat = q / gain

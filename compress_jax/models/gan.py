@@ -236,22 +236,18 @@ class Model(nn.Module):
     mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
     scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
     shifted = (y - mean) * gain
-    price, fixed = self._price(scale * gain), None
-    q = quantization.straight_through(shifted)
+    price = lambda q: entropy.bits_of(  # noqa: E731
+      entropy.gaussian_likelihood(q, jnp.zeros_like(mean), scale * gain)
+    )
+    q, exact = quantization.straight_through(shifted), worth is not None
     if worth is not None:
       q = quantization.cheaper(shifted, price, worth)
-      fixed = self._price(jax.lax.stop_gradient(scale * gain))
     key_y, key_z = quantization.split(key)
     density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
-    of_z = density if fixed else None
     bits = {
-      'y': quantization.counted(price, q, shifted, key_y, fixed).sum((1, 2, 3)),
-      'z': quantization.counted(density, z_hat, z, key_z, of_z).sum((1, 2, 3)),
+      'y': quantization.counted(price, q, shifted, key_y, exact=exact).sum((1, 2, 3)),
+      'z': quantization.counted(density, z_hat, z, key_z, exact=exact).sum((1, 2, 3)),
     }
     y_hat = q / gain + mean
     x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
     return Coded(x_hat.astype(jnp.float32), y_hat, bits)
-
-  def _price(self, scale: Array) -> quantization.Price:
-    """Bits of symbols f32[B, h, w, C] around their means, each."""
-    return lambda q: entropy.bits_of(entropy.gaussian_likelihood(q, jnp.zeros_like(scale), scale))

@@ -189,26 +189,23 @@ class Model(nn.Module):
     median = jax.lax.stop_gradient(self.prior.medians())
     z_hat = quantization.straight_through(z - median) + median
     features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
-    q, fixed = quantization.straight_through(y * gain), None
-    price = self._price(self._predicted(features, q / gain), gain)
+    q, exact = quantization.straight_through(y * gain), worth is not None
+    price = self._price(features, q / gain, gain)
     if worth is not None:  # By what the nearest would cost, though that depends on all.
       q = quantization.cheaper(y * gain, price, worth)
-      predicted = self._predicted(features, q / gain)
-      price = self._price(predicted, gain)
-      fixed = self._price(jax.lax.stop_gradient(predicted), gain)
+      price = self._price(features, q / gain, gain)
     key_y, key_z = quantization.split(key)
     density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
-    of_z = density if fixed else None
     bits = {
-      'y': quantization.counted(price, q, y * gain, key_y, fixed).sum((1, 2, 3)),
-      'z': quantization.counted(density, z_hat, z, key_z, of_z).sum((1, 2, 3)),
+      'y': quantization.counted(price, q, y * gain, key_y, exact=exact).sum((1, 2, 3)),
+      'z': quantization.counted(density, z_hat, z, key_z, exact=exact).sum((1, 2, 3)),
     }
     y_hat = q / gain
     x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
     return Coded(x_hat.astype(jnp.float32), y_hat, bits)
 
-  def _predicted(self, features: Array, y_hat: Array) -> Array:
-    """Scales, means and logits f32[3, K, B, h, w, C] where the networks see these latents."""
+  def _price(self, features: Array, y_hat: Array, gain: Array) -> quantization.Price:
+    """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""
     expand = with_magnitudes if self.magnitudes else lambda y: y
     near = y_hat.astype(features.dtype)
     seen = jnp.concatenate([features, self.context(expand(near))], -1)
@@ -217,11 +214,8 @@ class Model(nn.Module):
       part(jnp.concatenate([seen, expand(near[..., :start])], -1))
       for part, start in zip(self.parameters, starts, strict=False)
     ]
-    return jnp.moveaxis(jnp.concatenate(parts, -1).astype(jnp.float32), (3, 4), (0, 1))
-
-  def _price(self, predicted: Array, gain: Array) -> quantization.Price:
-    """Bits of symbols f32[B, h, w, C], each, of `_predicted`."""
-    scale, mean, logits = predicted
+    predicted = jnp.concatenate(parts, -1).astype(jnp.float32)
+    scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
     return lambda q: entropy.bits_of(
       entropy.mixture_likelihood(q, logits, mean * gain, scale * gain)
     )
