@@ -30,7 +30,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_float('lambda', 0.013, 'Minimise bpp + lambda * MSE: more is better.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the method, as key=value.', **here)
   flags.DEFINE_string('model', None, "A model file in place of the method's own.", **here)
-  about = 'eval, compress: steps of gradient descent on the latents of each image.'
+  about = 'eval, compress: passes over the latents of each image for cheaper ones.'
   flags.DEFINE_integer('refine', 0, about, lower_bound=0, **here)
   flags.DEFINE_float('target_bpp', None, 'Best quality within so many bits per pixel.', **here)
   flags.DEFINE_float('target_psnr', None, 'Smallest file of at least so many dB.', **here)

@@ -14,7 +14,9 @@ from compress_jax.exact import mixture, rates, tables
 from compress_jax.latents import Latents
 from compress_jax.layers import Frame
 from compress_jax.levels import level_of
-from compress_jax.relaxed import Relaxed
+from compress_jax.refine import Given
+from compress_jax.refine import refine as refined
+from compress_jax.relaxed import Relaxed, Synthesis
 from compress_jax.released import Released, flatten
 from compress_jax.tiles import Transform
 
@@ -38,7 +40,7 @@ class Scheme(NamedTuple):
   thaw: Callable[[Released], Params]  # The inverse of `export`, but for rounding.
   decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the method's Coding.
   relaxed: Relaxed  # The rate of latents, and
-  whole: Callable[[Params, Array], Array]  # the synthesis of f32[B, h, w, C], to differentiate.
+  whole: Synthesis  # the network behind it, to differentiate.
   transposes: bool = False  # Codes tall images on their side.
 
 
@@ -51,7 +53,7 @@ def codec(
     scheme: of a method.
     model: with all parameters.
     lmbda: minimise bits per pixel + lmbda * MSE.
-    refine: steps of gradient descent on the latents of each image.
+    refine: passes over the latents of each image that look for cheaper ones.
     rdoq: what a bit is worth where latents round to what is cheaper, as in `rdoq`.
 
   Raises:
@@ -206,14 +208,10 @@ def _refined(
   latents: Latents,
   level: int,
   lmbda: float,
-  steps: int,
+  passes: int,
 ) -> Latents:
-  from compress_jax.refine import Given, refine  # Imports optax.
-
   table = released.coding.rates
-  assert latents.y is not None
-  start = rates.scaled(latents.y, table, level, latents.mean)
-  mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, start.shape)
+  mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, latents.q.shape)
   given = Given(
     released.decoder,
     scheme.relaxed.arrays(released.coding, latents, level),
@@ -222,8 +220,7 @@ def _refined(
     jnp.asarray(image),
     jnp.float32(lmbda),
   )
-  begin = jnp.asarray(start, jnp.float32)
-  q = refine(scheme.relaxed.bits, scheme.whole, given, begin, latents.q, steps)
+  q = refined(scheme.relaxed.rate, scheme.whole, given, latents.q, passes)
   return latents._replace(q=q)
 
 

@@ -1,8 +1,8 @@
-"""What real-valued symbols would cost: the integer entropy path as differentiable functions.
+"""What other symbols would cost: the integer entropy path as differentiable functions.
 
-Each method has `arrays`, what its integers say about one image, and `bits`, a pure function
-of those and of symbols f32[h, w, C] that need not be whole. The files are coded by `exact`
-alone; these estimates agree with it as the float models do.
+Each method has `arrays`, what its integers say about one image, and `rate`, a pure function
+of those and of symbols f32[h, w, C]. The files are coded by `exact` alone; these estimates agree
+with it as the float models do.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress_jax import entropy
-from compress_jax.codec import Array
+from compress_jax.codec import Array, Params
 from compress_jax.coding import cae, gan, gmm
 from compress_jax.exact import hyper, layers, rates, tables, wavefront
 from compress_jax.latents import Latents
+from compress_jax.quantization import Price
 
 Tree = Any  # Nested tuples of arrays.
+# Bits of symbols, each, where the networks see the symbols f32[h, w, C] of these magnitudes.
+Rate = Callable[[Tree, Array, Array], Price]
+Synthesis = Callable[[Params, Array], Array]  # y_hat f32[1, h, w, C] to x_hat f32[1, H, W, 3].
 
 
 class Relaxed(NamedTuple):
   """The rate of a method."""
 
   arrays: Callable[[Any, Latents, int], Tree]  # Of a Coding, the file's integers, a level.
-  bits: Callable[[Tree, Array], Array]  # f32[] of symbols f32[h, w, C].
+  rate: Rate
 
 
 def _tree(*values: Any) -> Tree:
@@ -38,10 +42,10 @@ def _cae_arrays(coding: cae.Coding, latents: Latents, level: int) -> Tree:
   return _tree(scale.T, np.log(np.maximum(coding.weight.T, 1e-6)))
 
 
-def _cae_bits(tree: Tree, q: Array) -> Array:
+def _cae_rate(tree: Tree, seen: Array, sizes: Array) -> Price:
+  del seen, sizes
   scale, logits = (values[:, None, None] for values in tree)
-  likelihood = entropy.mixture_likelihood(q, logits, jnp.zeros_like(scale), scale)
-  return entropy.bits_of(likelihood).sum()
+  return _mixture(logits, jnp.zeros_like(scale), scale)
 
 
 def _gan_arrays(coding: gan.Coding, latents: Latents, level: int) -> Tree:
@@ -49,9 +53,10 @@ def _gan_arrays(coding: gan.Coding, latents: Latents, level: int) -> Tree:
   return _tree(tables.SCALES[predicted.scale])
 
 
-def _gan_bits(tree: Tree, q: Array) -> Array:
+def _gan_rate(tree: Tree, seen: Array, sizes: Array) -> Price:
+  del seen, sizes
   (scale,) = tree
-  return entropy.bits_of(entropy.gaussian_likelihood(q, jnp.zeros_like(q), scale)).sum()
+  return lambda q: entropy.bits_of(entropy.gaussian_likelihood(q, jnp.zeros_like(q), scale))
 
 
 def _gmm_arrays(coding: gmm.Coding, latents: Latents, level: int) -> Tree:
@@ -66,19 +71,19 @@ def _gmm_arrays(coding: gmm.Coding, latents: Latents, level: int) -> Tree:
   return (*values, _dense(context), tuple(parameters))
 
 
-def _gmm_bits(tree: Tree, q: Array) -> Array:
-  features, gain, seen, units, components, context, parameters = tree
-  height, width, channels = q.shape
+def _gmm_rate(tree: Tree, seen: Array, sizes: Array) -> Price:
+  features, gain, inverse, units, components, context, parameters = tree
+  height, width, channels = seen.shape
   views = len(context[0]) // (len(wavefront.TAPS) * channels)
-  expand = lambda y: y if views == 1 else jnp.concatenate([y, jnp.abs(y)], -1)  # noqa: E731
+  near = [values * inverse for values in (seen, sizes)[:views]]
   around = (wavefront.BORDER, 0), (wavefront.BORDER, wavefront.BORDER), (0, 0)
-  border = jnp.pad(expand(q * seen), around)
+  border = jnp.pad(jnp.concatenate(near, -1), around)
   rows, columns = (jnp.arange(n) + wavefront.BORDER for n in (height, width))
   taps = [border[rows + dr][:, columns + dc] for dr, dc in wavefront.TAPS]
   known = jnp.concatenate([features, _apply(context, jnp.concatenate(taps, -1))], -1)
   found, start, k = [], 0, len(components)
   for network in parameters:
-    x = jnp.concatenate([known, expand(q[..., :start] * seen[:start])], -1)
+    x = jnp.concatenate([known, *(values[..., :start] for values in near)], -1)
     for layer in network:
       x = _apply(layer, x)
     found.append(x.reshape(height, width, 2 + (k > 1), k, -1))
@@ -86,8 +91,11 @@ def _gmm_bits(tree: Tree, q: Array) -> Array:
   parts = jnp.concatenate(found, -1)
   scale, mean, *logits = (parts[:, :, i] * units[i] for i in range(parts.shape[2]))
   weights = logits[0] if logits else jnp.zeros_like(scale)
-  mixture = (jnp.moveaxis(part, 2, 0) for part in (weights, mean * gain, scale * gain))
-  return entropy.bits_of(entropy.mixture_likelihood(q, *mixture)).sum()
+  return _mixture(*(jnp.moveaxis(part, 2, 0) for part in (weights, mean * gain, scale * gain)))
+
+
+def _mixture(logits: Array, mean: Array, scale: Array) -> Price:
+  return lambda q: entropy.bits_of(entropy.mixture_likelihood(q, logits, mean, scale))
 
 
 def _dense(layer: layers.Layer) -> Tree:
@@ -102,6 +110,6 @@ def _apply(layer: Tree, x: Array) -> Array:
   return jnp.clip(jnp.where(values > 0, values, slope * values), -limit, limit)
 
 
-CAE = Relaxed(_cae_arrays, _cae_bits)
-GAN = Relaxed(_gan_arrays, _gan_bits)
-GMM = Relaxed(_gmm_arrays, _gmm_bits)
+CAE = Relaxed(_cae_arrays, _cae_rate)
+GAN = Relaxed(_gan_arrays, _gan_rate)
+GMM = Relaxed(_gmm_arrays, _gmm_rate)

@@ -57,7 +57,7 @@ def codec(
     bound: of the rate in training: 'noisy' counts the probability at y + u with uniform
       noise u, as the other methods do, 'rounded' the density at round(y) + u, as the paper
       does, whose mean is never below the true rate.
-    refine: steps of gradient descent on the latents of each image; 0 for none.
+    refine: passes over the latents of each image that look for cheaper ones; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 

@@ -88,7 +88,7 @@ def codec(
       in the paper.
     magnitudes: the network of the hyper-latents sees the latents' magnitudes beside them; not
       in the paper.
-    refine: steps of gradient descent on the latents of each image; 0 for none.
+    refine: passes over the latents of each image that look for cheaper ones; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 

@@ -102,7 +102,7 @@ def codec(
       0 for none; not in the paper.
     centred: the analysis network beside the linear path sees the image less its local mean; not
       in the paper.
-    refine: steps of gradient descent on the latents of each image; 0 for none.
+    refine: passes over the latents of each image that look for cheaper ones; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 
