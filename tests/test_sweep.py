@@ -69,7 +69,7 @@ def measured(monkeypatch):
     rows = []
     for job in jobs:
       at = FOUR.index(job.recipe.point)
-      rows.append(row_of(job, 0.1 * 2 ** (at + codecs.index(job.recipe.codec)), 23.0 + at))
+      rows.append(row_of(job, 0.1 * 2 ** (at + codecs.index(job.recipe.codec)), 28.0 + at))
     output.mkdir(parents=True, exist_ok=True)
     return evaluate.Result(rows, [], 0)
 
@@ -136,13 +136,13 @@ def test_the_table_holds_means_and_bd_rates(images, tmp_path, measured, capsys):
   second = [line for line in lines if line[0] == 'mixtures-3']
   assert [line[1] for line in first] == ['0.0035', '0.0067', '0.013', '0.025']
   assert [line[2:4] for line in first] == [
-    ['0.1000', '23.00'],
-    ['0.2000', '24.00'],
-    ['0.4000', '25.00'],
-    ['0.8000', '26.00'],
+    ['0.1000', '28.00'],
+    ['0.2000', '29.00'],
+    ['0.4000', '30.00'],
+    ['0.8000', '31.00'],
   ]
   # Twice the bits at every PSNR.
-  assert second[0][-1].startswith('+100.0 % (23.0–26.0 dB')
+  assert second[0][-1].startswith('+100.0 % (28.0–31.0 dB')
   assert '%' not in ''.join(cell for line in [*first, *second[1:]] for cell in line)
   meta = json.loads((tmp_path / 'report-mixtures' / 'results.json').read_text())['meta']
   assert set(meta['runs']) == {'mixtures-1', 'base'}
