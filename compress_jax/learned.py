@@ -22,6 +22,9 @@ from compress_jax.tiles import Transform
 
 _TRANSPOSED = 1  # Header flag.
 _WORTH = 1.0  # Squared steps that a bit is worth at most: farther symbols are not looked at.
+# Refined files take the steps of this share of lambda, which costs 0.1 to 0.9 % less than those of
+# lambda itself (six validation crops, lambda 0.0018 to 0.0483, all three methods).
+_COARSER = 0.8
 HYPER_SIDE = 64  # Pixels of a hyper-latent.
 
 
@@ -53,7 +56,8 @@ def codec(
     scheme: of a method.
     model: with all parameters.
     lmbda: minimise bits per pixel + lmbda * MSE.
-    refine: passes over the latents of each image that look for cheaper ones.
+    refine: passes over the latents of each image that look for cheaper ones; they begin from
+      somewhat coarser ones.
     rdoq: what a bit is worth where latents round to what is cheaper, as in `rdoq`.
 
   Raises:
@@ -61,7 +65,7 @@ def codec(
   """
   if isinstance(rdoq, bool) or not 0 <= rdoq <= _WORTH:
     raise CodecError(f'rdoq={rdoq} must be a number from 0 to {_WORTH:g}')
-  level = level_of(lmbda)
+  level = level_of(lmbda * (_COARSER if refine else 1))
 
   def init(key: Key) -> Params:
     side = 2 * HYPER_SIDE

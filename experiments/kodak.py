@@ -39,8 +39,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     'kmeans-universal': {'codebook': 'universal'},
   },
 }
-# Asked for by name only: ten passes of gradients per file.
-REFINED = {f'{method}-refined': (method, {'refine': 10}) for method in ('cae', 'gan', 'gmm')}
+# Asked for by name only: fifteen passes of gradients per file.
+REFINED = {f'{method}-refined': (method, {'refine': 15}) for method in ('cae', 'gan', 'gmm')}
 PUBLISHED = Path(__file__).parent / 'published'
 LIBRARIES = ('jax', 'jaxlib', 'numpy', 'pillow', 'constriction')
 

@@ -150,4 +150,4 @@ def test_the_flag_is_an_option_of_learned_methods():
 def test_refined_methods_are_compared_when_they_are_named():
   (recipe,) = kodak.recipes(['gmm-refined'], [LAMBDA], {}, 0)
   assert (recipe.method, recipe.codec) == ('gmm', 'gmm-refined')
-  assert dict(recipe.options) == {'refine': 10}
+  assert dict(recipe.options) == {'refine': 15}
