@@ -56,8 +56,8 @@ def codec(
     scheme: of a method.
     model: with all parameters.
     lmbda: minimise bits per pixel + lmbda * MSE.
-    refine: passes over the latents of each image that look for cheaper ones; they begin from
-      somewhat coarser ones.
+    refine: passes over the latents of each image that look for cheaper ones, in steps of 0.8
+      lambda.
     rdoq: what a bit is worth where latents round to what is cheaper, as in `rdoq`.
 
   Raises:

@@ -1,9 +1,10 @@
 """Better symbols for the image at hand, for the same decoder.
 
-Closes the inference gap of Y. Yang, R. Bamler, S. Mandt, "Improving inference for neural image
-compression", NeurIPS 2020, by gradients of bits per pixel + lambda * MSE as they do, but moves
-whole symbols. Their annealing of noisy ones takes thousands of steps: most symbols are zeros, whose
-noise drowns what the networks predict from them, and a hundred steps end above rounding by `rdoq`.
+Closes the amortization and discretization gaps of Y. Yang, R. Bamler, S. Mandt, "Improving
+inference for neural image compression", NeurIPS 2020, by gradients of bits per pixel + lambda * MSE
+as they do, but moves whole symbols; hyper-latents stay. Stochastic Gumbel annealing, theirs, takes
+thousands of steps: most symbols are zeros, whose noise drowns what the networks predict from them,
+and after a hundred steps it is still behind rounding by `rdoq`.
 
 A pass tries steps of +1 and -1 that pay by a model of second order, many at a time, and takes
 them back in the cells around which the cost rose.
@@ -162,7 +163,7 @@ def curvature(synthesise: Synthesis, given: Given, q: Array, key: Key) -> Array:
     (pulled,) = pull(jax.random.rademacher(key, picture.shape, picture.dtype))
     return (pulled**2).mean((0, 1))
 
-  count = max(1, _PROBES // (q.shape[0] * q.shape[1]))
+  count = -(-_PROBES // (q.shape[0] * q.shape[1]))
   diagonal = jax.lax.map(probe, jax.random.split(key, count)).mean(0)
   return diagonal * (given.lmbda / (3 * _pixels(given)))
 

@@ -8,6 +8,7 @@ with it as the float models do.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -106,7 +107,8 @@ def _dense(layer: layers.Layer) -> Tree:
 
 def _apply(layer: Tree, x: Array) -> Array:
   weight, bias, slope, limit = layer
-  values = x @ weight + bias
+  with jax.default_matmul_precision('highest'):
+    values = x @ weight + bias
   return jnp.clip(jnp.where(values > 0, values, slope * values), -limit, limit)
 
 

@@ -5,9 +5,12 @@ autoencoders", ICLR 2017, on variable bit rates: one set of scales per lambda, a
 frozen, and geometric interpolation between neighbouring sets.
 """
 
+import math
+
 import optax
 
 from compress_jax.codec import CodecError, Params
+from compress_jax.levels import LAMBDA_RANGE
 from compress_jax.quantization import initial_log_gains
 
 GAINS, PRIOR = 'log_gains', 'prior'  # Parts of the parameters.
@@ -24,6 +27,15 @@ def schedule(lr: float, *, tau: float = TAU, kappa: float = KAPPA) -> optax.Sche
 def trained_levels(levels: int) -> tuple[int, ...]:
   """The level bytes at which a model of so many levels has gains of its own."""
   return tuple(round(_LAST * i / max(levels - 1, 1)) for i in range(levels))
+
+
+def at_rate(params: Params, lmbda: float) -> Params:
+  """Fresh parameters of one rate, with steps in proportion to lambda^-1/2.
+
+  Those of a model of one rate begin in the middle of all lambdas.
+  """
+  middle = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])
+  return {**params, GAINS: params[GAINS] + 0.5 * math.log(lmbda / middle)}
 
 
 def with_levels(params: Params, levels: int) -> Params:

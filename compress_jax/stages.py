@@ -202,7 +202,8 @@ def _begin(
 ) -> Params:
   """Fresh parameters, or those of --start after a change; networks that these lack are fresh."""
   if not plan.start:
-    return codec.init(jax.random.key(plan.seed))
+    params = codec.init(jax.random.key(plan.seed))
+    return params if plan.lmbda is None else scales.at_rate(params, plan.lmbda)
   read, config = float_weights.weights(Path(plan.start))
   if config['method'] != plan.method:
     raise CodecError(f'{plan.start} holds weights of {config["method"]}, not of {plan.method}')

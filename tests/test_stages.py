@@ -85,6 +85,17 @@ def test_the_gains_of_one_rate_become_those_of_many():
     scales.with_levels(found, 6)
 
 
+def test_a_model_of_one_rate_begins_with_the_steps_of_its_lambda():
+  codec = cae.codec(**OPTIONS)._replace(init=lambda key: {'log_gains': jnp.full((1, 2), 3.0)})
+
+  def begun(lmbda):
+    return stages.setup_of(PLAN._replace(lmbda=lmbda), codec).init()[0]['log_gains']
+
+  np.testing.assert_allclose(begun(math.sqrt(0.0009 * 0.1)), 3, rtol=1e-6)  # Of all lambdas.
+  np.testing.assert_allclose(np.exp(begun(0.08) - begun(0.005)), 4, rtol=1e-5)
+  np.testing.assert_array_equal(begun(None), 3)
+
+
 def saved(folder, params, **options):
   path = folder / 'weights.safetensors'
   host = jax.tree.map(np.asarray, params)
