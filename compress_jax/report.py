@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from compress_jax import curves
 from compress_jax.codec import CodecError
 from compress_jax.curves import Cell, Curve, Row, Wins
+from compress_jax.palette import LEARNED
 from compress_jax.writing import write_atomically
 
 Meta = Mapping[str, Any]
@@ -44,10 +45,18 @@ class Published(NamedTuple):
   figures: tuple[str, ...]  # Where it is drawn: methods and 'all'.
 
 
-def write_results(folder: str | os.PathLike, meta: Meta, rows: Sequence[Row]) -> None:
+def write_results(
+  folder: str | os.PathLike, meta: Meta, rows: Sequence[Row], published: Sequence[Published] = ()
+) -> None:
   """Writes results.json, results.csv, tables.md and compressai/*.json.
 
   Each file is replaced in one step, so a crash leaves the old or the new one.
+
+  Args:
+    folder: made if it is not there.
+    meta: how the rows came to be.
+    rows: one per coded file.
+    published: what learned codecs stand beside in tables.md, on full images only.
 
   Raises:
     CodecError: a row lacks a field or has an unknown one.
@@ -57,7 +66,7 @@ def write_results(folder: str | os.PathLike, meta: Meta, rows: Sequence[Row]) ->
   (folder / 'compressai').mkdir(parents=True, exist_ok=True)
   _write(folder / 'results.json', results_json(meta, rows))
   _write(folder / 'results.csv', results_csv(rows))
-  _write(folder / 'tables.md', tables(rows))
+  _write(folder / 'tables.md', tables(rows, published))
   for curve in curves.mean_curves(rows):
     name = re.sub(r'[^\w.-]+', '-', curve.codec)
     _write(folder / 'compressai' / f'{name}.json', json.dumps(compressai(curve, rows), indent=2))
@@ -149,8 +158,8 @@ def read_published(folder: str | os.PathLike) -> list[Published]:
   return out
 
 
-def tables(rows: Sequence[Row]) -> str:
-  """The BD-rate matrix, the win counts and the median times, in Markdown."""
+def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
+  """The BD-rate matrices, the win counts and the median times, in Markdown."""
   per_image = curves.image_curves(rows)
   parts = [
     (
@@ -167,6 +176,11 @@ def tables(rows: Sequence[Row]) -> str:
     ),
     ('Median seconds per image', times_table(rows)),
   ]
+  own = [row for row in rows if row['method'] in LEARNED]
+  if own and published and curves.one_protocol(rows) == 'full':
+    matrix = curves.bd_matrix(own, [entry.curve for entry in published])
+    title = 'BD-rate of the row against published curves (PSNR interval)'
+    parts.insert(1, (title, bd_table(matrix)))
   return '\n'.join(f'**{title}**\n\n{table}' for title, table in parts)
 
 

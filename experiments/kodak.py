@@ -197,7 +197,7 @@ def report(
   from compress_jax import report as reports
 
   published = reports.read_published(PUBLISHED)
-  reports.write_results(output, meta, rows)
+  reports.write_results(output, meta, rows, published)
   figures.write_figures(output / 'figures', rows, published)
 
   @functools.cache
@@ -216,7 +216,7 @@ def report(
     preview_budget=preview_budget,
     published=published,
   )
-  print(reports.tables(rows))
+  print(reports.tables(rows, published))
 
 
 if __name__ == '__main__':

@@ -150,6 +150,17 @@ def test_too_few_points_print_no_overlap(rows):
   assert '| no overlap |' in report.bd_table(curves.bd_matrix(few))
 
 
+def test_learned_codecs_stand_beside_published_curves_of_whole_images(rows):
+  bpp = tuple(0.1 * 2**k for k in range(6))
+  curve = curves.Curve('Paper', '', (), bpp, tuple(20.0 + 4 * k for k in range(6)), ())
+  published = [report.Published(curve, 'a paper', ('all',))]
+  whole = [{**row, 'protocol': 'full'} for row in rows]
+  head, _, line, rest = report.tables(whole, published).split('published')[1].split('\n')[2:6]
+  assert (head, rest) == ('|  | Paper |', '')
+  assert line == '| kmeans-universal | −20.0 % (22.5–28.5 dB) |'
+  assert 'Paper' not in report.tables(rows, published)  # Crops are harder.
+
+
 def test_matrix_cells_name_their_interval(rows):
   assert '−20.0 % (22.5–28.5 dB; −20.0 %; 3/3)' in report.tables(rows)
 
