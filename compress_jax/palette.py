@@ -28,7 +28,8 @@ _CLASSICAL = {
   'webp': 'diamond-open',
   'avif': 'triangle-down-open',
 }
-PARTS = ('#5f6b7a', '#c24e00', '#0067a5', '#8a6d00', '#a8397a', '#007a5a')  # Of a file.
+# Parts of a file: as many as all methods have.
+PARTS = ('#5f6b7a', '#c24e00', '#0067a5', '#8a6d00', '#a8397a', '#007a5a', '#6a55a3')
 LEARNED = ('kmeans', 'gan', 'cae', 'gmm')  # In the order of the study's figures.
 
 

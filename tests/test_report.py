@@ -179,6 +179,12 @@ def test_intervals_are_fixed_and_shared_by_both_codecs(protocol, methods, expect
   assert curves.interval(protocol, *methods) == expected
 
 
+def test_the_parts_of_all_methods_have_colours_of_their_own():
+  parts = ('header', 'codebook', 'indices', 'luma', 'chroma', 'z', 'y')
+  colours = splits.part_colours({'one': [(0.01, dict.fromkeys(parts, 1.0))]})
+  assert len(set(colours.values())) == len(parts)
+
+
 def test_wins_go_to_the_codec_with_fewer_bytes_or_more_psnr():
   rows = [
     *line('kmeans-universal', 0.8, images=['one', 'two']),
