@@ -2,7 +2,8 @@
 
 Each method has `arrays`, what its integers say about one image, and `rate`, a pure function
 of those and of symbols f32[h, w, C]. The files are coded by `exact` alone; these estimates agree
-with it as the float models do.
+with it as the float models do, but for symbols far from all that is expected: a file escapes them
+in fewer bits than the floor of the likelihoods says. Of the models that ship that is 0.2 % or less.
 """
 
 from collections.abc import Callable
