@@ -3,6 +3,7 @@
 import math
 
 LAMBDA_RANGE = (0.0009, 0.1)  # Of level bytes 0 and 255.
+MIDDLE = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])  # The lambda between them.
 
 
 def level_of(lmbda: float) -> int:

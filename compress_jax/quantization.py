@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from compress_jax import dct
-from compress_jax.levels import LAMBDA_RANGE
+from compress_jax.levels import LAMBDA_RANGE, MIDDLE
 
 Array = jax.Array
 Price = Callable[[Array], Array]  # Bits of whole or noisy symbols, each.
@@ -43,8 +43,7 @@ def initial_log_gains(levels: int, channels: int, cell: int | None = None) -> Ar
   start = jnp.tile((steps - (low + high) / 2)[:, None], (1, channels))
   if cell is None:
     return start
-  middle = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])
-  return start + jnp.log(dct.basis(cell, channels).deviations / dct.step(middle))
+  return start + jnp.log(dct.basis(cell, channels).deviations / dct.step(MIDDLE))
 
 
 def straight_through(x: Array) -> Array:

@@ -10,7 +10,7 @@ import math
 import optax
 
 from compress_jax.codec import CodecError, Params
-from compress_jax.levels import LAMBDA_RANGE
+from compress_jax.levels import MIDDLE
 from compress_jax.quantization import initial_log_gains
 
 GAINS, PRIOR = 'log_gains', 'prior'  # Parts of the parameters.
@@ -34,8 +34,7 @@ def at_rate(params: Params, lmbda: float) -> Params:
 
   Those of a model of one rate begin in the middle of all lambdas.
   """
-  middle = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])
-  return {**params, GAINS: params[GAINS] + 0.5 * math.log(lmbda / middle)}
+  return {**params, GAINS: params[GAINS] + 0.5 * math.log(lmbda / MIDDLE)}
 
 
 def with_levels(params: Params, levels: int) -> Params:
