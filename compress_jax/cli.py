@@ -66,6 +66,9 @@ def _define_training(here: dict[str, Any]) -> None:
   flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'train: what is minimised.', **here)
   flags.DEFINE_string('lpips', None, 'train: weights of LPIPS for the second stage.', **here)
   flags.DEFINE_integer('steps', None, "train: updates, else the preset's.", **whole)
+  flags.DEFINE_float(
+    'minutes', None, 'train: as many updates as fit; saving follows.', lower_bound=0.01, **here
+  )
   flags.DEFINE_integer('batch', None, "train: crops per update, else the preset's.", **whole)
   flags.DEFINE_integer('crop', None, "train: pixels of a crop's side, a multiple of 64.", **whole)
   flags.DEFINE_float('lr', None, 'train: peak of the learning rate.', lower_bound=0, **here)

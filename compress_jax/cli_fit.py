@@ -44,6 +44,7 @@ from compress_jax.validation import LAMBDAS, validate
 WEIGHTS, MODEL = 'weights.safetensors', 'model.safetensors'
 _CALIBRATION, _SIDE = 8, 512
 _VALIDATION = 8  # Images.
+_MANY = 10**9  # Steps, where only the time is limited.
 
 
 def run(values: flags.FlagValues) -> int:
@@ -58,17 +59,21 @@ def run(values: flags.FlagValues) -> int:
   enable_cache()
   processes.join(values)
   plan, folder = plan_of(values), Path(values.workdir)
+  pace = None if plan.minutes is None else fit.Pace(60 * plan.minutes, plan.steps)
   codec = codec_of(plan)
   setup = setup_of(plan, codec, _log)
   source = sources.large_enough(_source(plan), plan.crop, log=_log)
   if values.dry_run:
     return _estimate(plan, setup)
   _log(f'training in {folder}; the same command goes on there')
-  began, index = training.start(*setup.init(), setup.optimizer), feeding.indices(plan.batch)
+  began, index = (
+    training.start(*setup.init(), setup.optimizer, plan.steps),
+    feeding.indices(plan.batch),
+  )
   plans.settle(folder, plan)  # Nothing is written before all of that has worked.
   saves = Checkpoints(folder / 'checkpoints', _log)
   try:
-    state = _train(values, plan, setup, source, saves, began, index)
+    state = _train(values, plan, setup, source, saves, began, index, pace)
   finally:
     saves.close()
   if jax.process_count() > 1:
@@ -76,7 +81,7 @@ def run(values: flags.FlagValues) -> int:
     multihost_utils.assert_equal(
       np.frombuffer(own, np.uint8), 'the processes hold different parameters'
     )
-  finished = int(state.step) >= plan.steps
+  finished = int(state.step) >= int(state.total)
   if jax.process_index() == 0:
     host = jax.tree.map(np.asarray, setup.weights(state.average))
     config = {'method': plan.method, 'options': plan.options}
@@ -99,7 +104,7 @@ def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
   """
   plan = plans.read(folder)
   setup = setup_of(plan, codec_of(plan))
-  like = jax.eval_shape(lambda: training.start(*setup.init(), setup.optimizer))
+  like = jax.eval_shape(lambda: training.start(*setup.init(), setup.optimizer, plan.steps))
   saves = Checkpoints(folder / 'checkpoints', _log)
   try:
     state = saves.restore(like)
@@ -129,11 +134,12 @@ def plan_of(values: flags.FlagValues) -> Plan:
     lpips=values.lpips,
     data=list(values.data or []),
     seed=values.seed,
-    steps=values.steps or recipe.steps,
+    steps=values.steps or (_MANY if values.minutes else recipe.steps),
     batch=values.batch or recipe.batch,
     crop=values.crop or recipe.crop,
     lr=values.lr or recipe.lr,
     precision=values.precision or ('bfloat16' if accelerated else 'float32'),
+    minutes=values.minutes,
     **taken,
   )
 
@@ -169,6 +175,7 @@ def _train(
   saves: Checkpoints,
   began: training.TrainState,
   index: np.ndarray,
+  pace: fit.Pace | None,
 ) -> training.TrainState:
   """From the newest checkpoint, or the beginning, to the end."""
   found = saves.restore(began)
@@ -190,8 +197,11 @@ def _train(
   train_step = training.make_train_step(
     setup.loss, setup.optimizer, seed=plan.seed, draw=fed.draw, inner=inner
   )
-  rhythm = fit.Rhythm(plan.steps, inner, values.log_every, values.save_every, values.validate_every)
-  with _watching(values, plan, setup, source, first) as watch:
+  total = int(state.total)
+  if total < plan.steps:  # A run that goes on keeps the end that it has found.
+    pace = None
+  rhythm = fit.Rhythm(total, inner, values.log_every, values.save_every, values.validate_every)
+  with _watching(values, plan, setup, source, first, total, pace) as watch:
     return fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
 
 
@@ -202,7 +212,13 @@ def _inner(steps: int) -> int:
 
 @contextmanager
 def _watching(
-  values: flags.FlagValues, plan: Plan, setup: Setup, source: sources.Source, first: int
+  values: flags.FlagValues,
+  plan: Plan,
+  setup: Setup,
+  source: sources.Source,
+  first: int,
+  total: int,
+  pace: fit.Pace | None,
 ) -> Iterator[fit.Watch]:
   """Progress in the run's folder, by one process only; a SIGTERM or Ctrl-C stops in order."""
   asked: list[int] = []
@@ -216,13 +232,24 @@ def _watching(
       return bool(asked)
     return multihost_utils.reached_preemption_sync_point(step)
 
+  def ending(step: int) -> int:
+    assert pace is not None
+    return int(multihost_utils.broadcast_one_to_all(np.int32(pace(step))))
+
+  until = ending if pace else None
   try:
     if jax.process_index():
-      yield fit.Watch(lambda step, means, seconds: None, None, stopping)
+      yield fit.Watch(lambda step, means, seconds: None, None, stopping, until)
       return
     folder = Path(values.workdir)
-    progress = Progress(folder, _log, step=first, steps=plan.steps, batch=plan.batch)
-    yield fit.Watch(progress.metrics, _validator(values, plan, setup, source, progress), stopping)
+    progress = Progress(folder, _log, step=first, steps=total, batch=plan.batch)
+
+    def shown(step: int) -> int:
+      progress.steps = ending(step)
+      return progress.steps
+
+    validator = _validator(values, plan, setup, source, progress)
+    yield fit.Watch(progress.metrics, validator, stopping, shown if pace else None)
     progress.close()
   finally:
     for number, handler in before.items():

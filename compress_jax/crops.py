@@ -46,14 +46,15 @@ def crops(held: Store, keys: Key, size: int, scales: tuple[float, float] = SCALE
   """f32[B, size, size, 3] in [0, 1] for Key[B]: each crop is a function of its key alone.
 
   An image is drawn by its pixels: a photograph of ten times the area as often as ten images. It is
-  shrunk with antialiasing or (for half of the keys) not, cropped and mirrored left to right
-  for half of the keys. No side is shrunk below the crop.
+  shrunk with antialiasing or (for half of the keys) not, and cropped. Half of the crops are mirrored
+  left to right, and half are transposed, so that photographs are seen upright and on their side.
+  No side is shrunk below the crop.
   """
   return jax.vmap(partial(_crop, held, size, scales))(keys)
 
 
 def _crop(held: Store, size: int, scales: tuple[float, float], key: Key) -> Array:
-  keys = jax.random.split(key, 5)
+  keys = jax.random.split(key, 6)
   pixel = jax.random.randint(keys[0], (), 0, held.pixels.shape[0])
   index = jnp.searchsorted(jnp.asarray(held.start), pixel, side='right') - 1
   start, height, width = (jnp.asarray(part)[index] for part in held[1:])
@@ -74,4 +75,5 @@ def _crop(held: Store, size: int, scales: tuple[float, float], key: Key) -> Arra
     by, move = jnp.stack([scale, scale]), jnp.zeros(2)
     window = jax.image.scale_and_translate(window, shape, (0, 1), by, move, 'linear')
   window = window[:size, :size]
-  return jnp.where(jax.random.bernoulli(keys[4]), window[:, ::-1], window)
+  window = jnp.where(jax.random.bernoulli(keys[4]), window[:, ::-1], window)
+  return jnp.where(jax.random.bernoulli(keys[5]), window.swapaxes(0, 1), window)

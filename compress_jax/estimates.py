@@ -43,7 +43,7 @@ def estimate(
     crop: pixels of a crop's side.
   """
   step = training.make_train_step(loss, optimizer, seed=0)
-  began = training.replicated(training.start(params, state, optimizer))
+  began = training.replicated(training.start(params, state, optimizer, 1000))
   devices = jax.local_device_count()
   grey = np.full((devices, 1, batch, crop, crop, 3), 128, np.uint8)
   index = np.arange(devices * batch, dtype=np.int32).reshape(devices, batch)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from compress_jax.codec import CodecError, Metrics, Params
 from compress_jax.losses import PEAK
-from compress_jax.training import Step, TrainState
+from compress_jax.training import Step, TrainState, replicated
 
 FAILING = 20  # Updates in a row that are not finite, before a run is given up.
+_TIMED = 1, 5  # Dispatches after which `Watch.ending` is asked; the first compiles.
 Means = dict[str, float]
 
 
@@ -38,6 +40,9 @@ class Watch(NamedTuple):
   metrics: Callable[[int, Means, float], None]  # Step, averages since the last call, seconds.
   validate: Callable[[int, Params], float] | None = None  # Its score; less is better.
   stopping: Callable[[int], bool] = lambda step: False  # Asked after every dispatch.
+  # Steps after which the run ends, where that is a matter of time: asked at times when no step is
+  # under way, and after the first and the fifth dispatch.
+  ending: Callable[[int], int] | None = None
 
 
 def fit(
@@ -69,17 +74,24 @@ def fit(
   pending: list[Metrics] = []
   since, stopped = time.monotonic(), False
   score: float | None = None
-  while step < rhythm.steps and not stopped:
-    inner = min(rhythm.inner, rhythm.steps - step)
+  total, dispatches = rhythm.steps, 0
+  while step < total and not stopped:
+    inner = min(rhythm.inner, total - step)
     if inner < rhythm.inner:
-      raise CodecError(f'{rhythm.steps} steps are no multiple of {rhythm.inner} per dispatch')
+      raise CodecError(f'{total} steps are no multiple of {rhythm.inner} per dispatch')
     state, metrics = train_step(state, next(feed), index)
-    step += inner
+    step, dispatches = step + inner, dispatches + 1
     pending.append(metrics)
+    if watch.ending and (dispatches in _TIMED or _due(step, inner, rhythm.log)):
+      jax.block_until_ready(state.step)
+      total = max(step, watch.ending(step) // inner * inner)
+      state = state._replace(total=replicated(np.int32(total)))
     stopped = watch.stopping(step)
-    due = _due(step, inner, rhythm.log) or step == rhythm.steps or stopped
-    validates = watch.validate and (_due(step, inner, rhythm.validate) or step == rhythm.steps)
-    saving = _due(step, inner, rhythm.save) or step == rhythm.steps or stopped
+    due = _due(step, inner, rhythm.log) or step == total or stopped
+    validates = (
+      watch.validate and rhythm.validate and (_due(step, inner, rhythm.validate) or step == total)
+    )
+    saving = _due(step, inner, rhythm.save) or step == total or stopped
     if due or saving or validates:
       _refuse(state, step)
     if due:
@@ -126,3 +138,23 @@ def _means(pending: list[Metrics]) -> Means:
 def joined(metrics: Mapping[str, float], names: list[str]) -> str:
   """One line of some metrics."""
   return '  '.join(f'{name} {metrics[name]:.4g}' for name in names if name in metrics)
+
+
+class Pace:
+  """How many steps fit into a time, by how long the steps since the first dispatch took."""
+
+  def __init__(self, seconds: float, limit: int) -> None:
+    """Training is to end so many seconds from now, or after `limit` steps."""
+    self._end, self._limit = time.monotonic() + seconds, limit
+    self._since: tuple[int, float] | None = None
+
+  def __call__(self, step: int) -> int:
+    """Returns the step after which the time is over."""
+    now = time.monotonic()
+    if self._since is None:
+      self._since = step, now
+    first, began = self._since
+    if step == first:
+      return self._limit
+    each = (now - began) / (step - first)
+    return min(self._limit, step + max(0, int((self._end - now) / each)))

@@ -96,7 +96,7 @@ def initial(gain: float = 1.0) -> Callable:
 
 
 class Conv(nn.Module):
-  """Convolution with bias; `padding` is 'SAME' (zeros) or 'VALID'."""
+  """Convolution; `padding` is 'SAME' (zeros) or 'VALID'."""
 
   features: int
   kernel: int = 3
@@ -104,15 +104,18 @@ class Conv(nn.Module):
   padding: str = 'SAME'
   kernel_init: Callable = initial()
   bias_init: Callable = nn.initializers.zeros
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """f32[B, H, W, Cin] to f32[B, H / stride, W / stride, features]."""
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
-    bias = self.param('bias', self.bias_init, (self.features,))
     x = masked(x, frame) if self.kernel > 1 else x
-    return convolve(x, kernel.astype(x.dtype), self.stride, self.padding) + bias.astype(x.dtype)
+    out = convolve(x, kernel.astype(x.dtype), self.stride, self.padding)
+    if not self.use_bias:
+      return out
+    return out + self.param('bias', self.bias_init, (self.features,)).astype(x.dtype)
 
 
 class SubPixel(nn.Module):

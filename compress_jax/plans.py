@@ -28,6 +28,7 @@ class Plan(NamedTuple):
   crop: int
   lr: float
   precision: str  # Of activations.
+  minutes: float | None  # After which training ends, whatever the step; None: `steps` decide.
   # What has a default is given by --set, beside the options of the method.
   channel_steps: int = 0  # From one channel of cae's latents to the next; 0: all are on.
   refit_prior: bool = False  # In the stage of scales.
@@ -78,6 +79,6 @@ def read(folder: Path) -> Plan:
     CodecError: there is none.
   """
   try:
-    return Plan(**json.loads((folder / FILE).read_text()))
+    return Plan(**{'minutes': None, **json.loads((folder / FILE).read_text())})
   except (OSError, ValueError, TypeError) as error:
     raise CodecError(f'{folder} is not the folder of a training run ({error})') from error

@@ -22,7 +22,7 @@ class Progress:
   def __init__(self, folder: Path, log: Log, *, step: int, steps: int, batch: int) -> None:
     from tensorboardX import SummaryWriter  # Half a second.
 
-    self._log, self._steps, self._batch = log, steps, batch
+    self._log, self.steps, self._batch = log, steps, batch
     self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
     self._tables = {name: _Table(folder / f'{name}.csv', step) for name in ('train', 'validation')}
 
@@ -32,8 +32,8 @@ class Progress:
     self._write('train', step, {**means, 'images_per_s': rate})
     shown = '  '.join(f'{name} {means[name]:.4g}' for name in SHOWN if name in means)
     skipped = f'  skipped {means["skipped"]:.0f}' if means.get('skipped') else ''
-    left = _duration((self._steps - step) * seconds)
-    self._log(f'step {step}/{self._steps}  {shown}{skipped}  {rate:.1f} images/s  {left} left')
+    left = _duration((self.steps - step) * seconds)
+    self._log(f'step {step}/{self.steps}  {shown}{skipped}  {rate:.1f} images/s  {left} left')
 
   def validation(self, step: int, values: Mapping[str, float], images: Mapping[str, Image]) -> None:
     """Figures of real files, and decoded images by name."""

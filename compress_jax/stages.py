@@ -67,7 +67,7 @@ def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   """All of a codec learns."""
   loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
-  optimizer = training.adam(plan.lr, plan.steps)
+  optimizer = training.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), loss, optimizer)
 
 
@@ -115,7 +115,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   return Setup(
     lambda: (start, {}),
     _loss(plan, freezing.learning_only(apply, parts), _level(plan)),
-    freezing.optimizer(optax.adam(training.schedule(plan.lr, plan.steps)), start, parts),
+    freezing.optimizer(training.unclipped_adam(plan.lr), start, parts),
     lambda params: _only(params, parts, start),
   )
 
@@ -128,7 +128,7 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
     raise CodecError('the stage rounded needs --start: weights to go on from')
   start = _begin(plan, codec, log)
   loss = _loss(plan, _as_files(codec, plan, noisy=True), _level(plan))
-  return Setup(lambda: (start, {}), loss, training.adam(plan.lr, plan.steps))
+  return Setup(lambda: (start, {}), loss, training.adam(plan.lr))
 
 
 def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
@@ -156,9 +156,9 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     weight=plan.adversarial_weight,
     compute_dtype=jnp.dtype(plan.precision),
   )
-  rate = training.schedule(plan.lr, plan.steps)
+  generator, judge = training.unclipped_adam(plan.lr), training.unclipped_adam(plan.lr, b1=0.5)
   optimizer = objectives.two_stage_optimizer(
-    optax.adam(rate), optax.adam(rate, b1=0.5), jax.eval_shape(both)[0], clip=training.CLIP
+    generator, judge, jax.eval_shape(both)[0], clip=training.CLIP
   )
   return Setup(both, loss, optimizer, lambda now: _only(now['codec'], {'synthesis'}, params))
 

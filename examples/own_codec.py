@@ -83,8 +83,8 @@ def tell(step: int, means: fit.Means, seconds: float) -> None:
 
 def train(images: list[Image], folder: Path, steps: int) -> Params:
   """The averaged parameters after `steps` updates, from the newest checkpoint on."""
-  optimizer = training.adam(1e-2, steps)
-  state = training.start(CODEC.init(jax.random.key(0)), {}, optimizer)
+  optimizer = training.adam(1e-2)
+  state = training.start(CODEC.init(jax.random.key(0)), {}, optimizer, steps)
   saves = Checkpoints(folder, print)
   found = saves.restore(state)
   draw = lambda held, keys: crops.crops(held, keys, CROP)  # noqa: E731

@@ -72,10 +72,10 @@ def init() -> Params:
 
 def train(params: Params, images: list[np.ndarray], steps: int) -> Params:
   """Minimises bpp + lambda * MSE on random crops, every one at a lambda of its own."""
-  optimizer = training.adam(1e-2, steps)
+  optimizer = training.adam(1e-2)
   draw = lambda held, keys: crops.crops(held, keys, CROP)  # noqa: E731
   step = training.make_train_step(objectives.rate_distortion(apply), optimizer, seed=0, draw=draw)
-  state = training.replicated(training.start(params, {}, optimizer))
+  state = training.replicated(training.start(params, {}, optimizer, steps))
   held = training.replicated(crops.store(images))
   index = np.arange(BATCH * jax.local_device_count(), dtype=np.int32).reshape(-1, BATCH)
   for _ in range(steps):

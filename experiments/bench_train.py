@@ -82,9 +82,9 @@ def stepper(
   assert codec.apply is not None
   loss = objectives.rate_distortion(codec.apply, compute_dtype=jnp.dtype(precision))
   params = codec.init(jax.random.key(0))
-  optimizer = training.adam(1e-4, 1000)
+  optimizer = training.adam(1e-4)
   step = training.make_train_step(loss, optimizer, seed=0, inner=inner)
-  state = [training.replicated(training.start(params, {}, optimizer))]
+  state = [training.replicated(training.start(params, {}, optimizer, 1000))]
   devices = jax.local_device_count()
   each = training.shares(batch, 1, devices)
   shape = (devices, inner, each, crop, crop, 3)

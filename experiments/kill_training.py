@@ -96,7 +96,7 @@ def result(folder: Path) -> tuple[str, list[dict[str, str]]]:
   """The digest of the last state, and the metrics of every step."""
   plan = cli_fit.plans.read(folder)
   setup = cli_fit.setup_of(plan, cli_fit.codec_of(plan))
-  like = jax.eval_shape(lambda: training.start(*setup.init(), setup.optimizer))
+  like = jax.eval_shape(lambda: training.start(*setup.init(), setup.optimizer, plan.steps))
   saves = Checkpoints(folder / 'checkpoints', print)
   state = saves.restore(like)
   saves.close()

@@ -11,7 +11,7 @@ import pytest
 from compress_jax import crops, training
 from compress_jax.codec import CodecError
 
-OPTIMIZER = training.adam(1e-2, 100)
+OPTIMIZER = training.adam(1e-2)
 WEIGHTS = {
   'w': np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
   'b': np.zeros(4, np.float32),
@@ -38,7 +38,7 @@ def made_step(loss, seed, inner, decay):
 def run(devices, steps, *, inner=1, loss=loss, seed=0, decay=0.9):
   """The state after some steps on the first of the host's devices."""
   step = made_step(loss, seed, inner, decay)
-  state = training.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, OPTIMIZER)
+  state = training.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, OPTIMIZER, 100)
   data = batches(steps)
   index = np.arange(8, dtype=np.int32).reshape(devices, -1)
   history = []
@@ -136,7 +136,7 @@ def test_the_average_follows_the_definition():
 
 
 def test_gradients_are_clipped():
-  optimizer = training.adam(1e-2, 100, clip=1.0)
+  optimizer = training.adam(1e-2, clip=1.0)
   clipped, _ = optax.clip_by_global_norm(1.0).update({'w': jnp.full(4, 50.0)}, optax.EmptyState())
   params = {'w': jnp.zeros(4)}
   states = [
@@ -154,10 +154,10 @@ def test_draw_makes_batches_of_data_on_the_device():
     jax.debug.callback(lambda x: seen.append(np.asarray(x)), x)
     return loss(params, state, x, keys, step)
 
-  optimizer = training.adam(1e-2, 100)
+  optimizer = training.adam(1e-2)
   draw = lambda held, keys: crops.crops(held, keys, 8)  # noqa: E731
   step = training.make_train_step(watching, optimizer, seed=0, draw=draw)
-  state = training.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, optimizer)
+  state = training.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, optimizer, 100)
   data = training.replicated(crops.store(images))
   for _ in range(2):
     state, _ = step(state, data, np.arange(8, dtype=np.int32).reshape(2, 4))
@@ -178,7 +178,7 @@ def test_a_step_of_a_hard_batch_counts_no_more_than_another():
   params = {'a': jnp.zeros(50), 'b': jnp.zeros((2, 3))}
   draw = lambda v: rng.normal(size=v.shape).astype(np.float32)  # noqa: E731
   first, second = (jax.tree.map(draw, params) for _ in range(2))
-  optimizer = training.adam(1e-2, 100)
+  optimizer = training.adam(1e-2)
 
   def after(scale):
     state, moved = optimizer.init(params), params

@@ -50,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   'paper': {'channels': 128},
   'large': {'channels': 192},
 }
+CONTEXTS = 'serial', 'channels'
 Coding = coding.Coding
 check = coding.check
 _CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
@@ -74,6 +75,7 @@ def codec(
   magnitudes: bool = False,
   restoration: int = 0,
   centred: bool = False,
+  context: str = 'serial',
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -102,14 +104,19 @@ def codec(
       0 for none; not in the paper.
     centred: the analysis network beside the linear path sees the image less its local mean; not
       in the paper.
+    context: 'serial', the paper's, whose latents decode along a wavefront; or 'channels': slices
+      are coded in two passes of a checkerboard, and each sees all positions of those before (He et
+      al., CVPR 2022), which takes two large steps for each slice.
     refine: passes over the latents of each image that look for cheaper ones; 0 for none.
     rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
       and distortion; 0 rounds to what is nearer.
 
   Raises:
-    CodecError: the slices are not whole numbers that sum up to M, or an option needs the
+    CodecError: there is no such context, the slices are not whole numbers that sum up to M, or an option needs the
       linear path, which is off.
   """
+  if context not in CONTEXTS:
+    raise CodecError(f'context={context!r} is not one of {", ".join(CONTEXTS)}')
   linear_path.check(linear, restoration=restoration, centred=centred)
   depth = latents or channels
   if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
@@ -121,6 +128,7 @@ def codec(
     magnitudes=magnitudes,
     restoration=restoration,
     centred=centred,
+    context=context,
   )
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 

@@ -27,6 +27,7 @@ from compress_jax.layers import (
   with_magnitudes,
 )
 from compress_jax.linear import BlockAnalysis, BlockSynthesis, centred
+from compress_jax.models.gmm_channels import ChannelContext
 from compress_jax.models.gmm_entropy import (
   Context,
   EntropyParameters,
@@ -153,6 +154,7 @@ class Model(nn.Module):
   magnitudes: bool = False
   restoration: int = 0
   centred: bool = False
+  context: str = 'serial'  # Or 'channels': see `gmm_channels`.
 
   def setup(self) -> None:
     """The networks by name."""
@@ -160,12 +162,17 @@ class Model(nn.Module):
       setattr(self, name, network)
     self.hyper_synthesis = HyperSynthesis(self.slope)
     latents, hyper = depths(self)
-    self.context = Context(2 * hyper)
     sizes = self.slices or (latents,)
-    self.parameters = [
-      EntropyParameters(size, self.mixtures, self.slope, self.widths, name=slice_name(i))
-      for i, size in enumerate(sizes)
-    ]
+    self.expand = with_magnitudes if self.magnitudes else lambda y: y
+    if self.context == 'channels':
+      widths = self.widths or (2 * hyper, 2 * hyper)
+      self.groups = ChannelContext(sizes, self.mixtures, widths, self.slope, self.expand)
+    else:
+      self.neighbours = Context(2 * hyper, name='context')
+      self.parameters = [
+        EntropyParameters(size, self.mixtures, self.slope, self.widths, name=slice_name(i))
+        for i, size in enumerate(sizes)
+      ]
     self.prior = prior(self)
     start = (self.levels, latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
@@ -206,16 +213,19 @@ class Model(nn.Module):
 
   def _price(self, features: Array, y_hat: Array, gain: Array) -> quantization.Price:
     """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""
-    expand = with_magnitudes if self.magnitudes else lambda y: y
-    near = y_hat.astype(features.dtype)
-    seen = jnp.concatenate([features, self.context(expand(near))], -1)
-    starts = np.cumsum([0, *(part.channels for part in self.parameters)])
-    parts = [
-      part(jnp.concatenate([seen, expand(near[..., :start])], -1))
-      for part, start in zip(self.parameters, starts, strict=False)
-    ]
-    predicted = jnp.concatenate(parts, -1).astype(jnp.float32)
+    predict = self.groups if self.context == 'channels' else self._serial
+    predicted = predict(features, y_hat.astype(features.dtype)).astype(jnp.float32)
     scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
     return lambda q: entropy.bits_of(
       entropy.mixture_likelihood(q, logits, mean * gain, scale * gain)
     )
+
+  def _serial(self, features: Array, y_hat: Array) -> Array:
+    """f32[B, h, w, 3, K, C] of scales, means and logits, by the context of rows above."""
+    seen = jnp.concatenate([features, self.neighbours(self.expand(y_hat))], -1)
+    starts = np.cumsum([0, *(part.channels for part in self.parameters)])
+    parts = [
+      part(jnp.concatenate([seen, self.expand(y_hat[..., :start])], -1))
+      for part, start in zip(self.parameters, starts, strict=False)
+    ]
+    return jnp.concatenate(parts, -1)
