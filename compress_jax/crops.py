@@ -46,9 +46,9 @@ def crops(held: Store, keys: Key, size: int, scales: tuple[float, float] = SCALE
   """f32[B, size, size, 3] in [0, 1] for Key[B]: each crop is a function of its key alone.
 
   An image is drawn by its pixels: a photograph of ten times the area as often as ten images. It is
-  shrunk with antialiasing or (for half of the keys) not, and cropped. Half of the crops are mirrored
-  left to right, and half are transposed, so that photographs are seen upright and on their side.
-  No side is shrunk below the crop.
+  shrunk with antialiasing or (for half of the keys) not, and cropped. Half of the crops are
+  mirrored left to right, and half are transposed, so that photographs are seen upright and on their
+  side. No side is shrunk below the crop.
   """
   return jax.vmap(partial(_crop, held, size, scales))(keys)
 

@@ -112,8 +112,8 @@ def codec(
       and distortion; 0 rounds to what is nearer.
 
   Raises:
-    CodecError: there is no such context, the slices are not whole numbers that sum up to M, or an option needs the
-      linear path, which is off.
+    CodecError: there is no such context, the slices are not whole numbers that sum up to M, or an
+      option needs the linear path, which is off.
   """
   if context not in CONTEXTS:
     raise CodecError(f'context={context!r} is not one of {", ".join(CONTEXTS)}')
