@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress_jax.layers import Conv, initial, leaky
+from compress_jax.layers import Conv, leaky
 
 Array = jax.Array
 
