@@ -128,7 +128,8 @@ def _load_model(method: str, path: Path, stamp: int) -> tuple[dict[str, Any], Re
   module = methods.method(method)
   options = config.get('options', {})
   check_options(method, module.codec, options)
-  released = from_arrays(arrays, module.Coding, module.check)
+  coding = module.coding_of(options)
+  released = from_arrays(arrays, coding.Coding, coding.check)
   return options, released
 
 

@@ -44,9 +44,8 @@ def start(
 ) -> TrainState:
   """The state before the first of so many updates."""
   zero: Any = np.zeros((), np.int32)
-  return TrainState(
-    zero, np.int32(steps), params, params, optimizer.init(params), state, zero, zero
-  )
+  total: Any = np.asarray(steps, np.int32)
+  return TrainState(zero, total, params, params, optimizer.init(params), state, zero, zero)
 
 
 def replicated(tree: Any) -> Any:
@@ -72,7 +71,7 @@ def schedule(lr: float, count: Array, total: Array) -> Array:
 class ScheduleState(NamedTuple):
   """How many updates `scheduled` has scaled."""
 
-  count: Array  # i32[]
+  made: Array  # i32[]
 
 
 def scheduled(lr: float) -> optax.GradientTransformationExtraArgs:
@@ -86,8 +85,8 @@ def scheduled(lr: float) -> optax.GradientTransformationExtraArgs:
     updates: Params, state: ScheduleState, params: Params | None = None, *, total: Array, **_: Any
   ) -> tuple[Params, ScheduleState]:
     del params
-    rate = schedule(lr, state.count, total)
-    return jax.tree.map(lambda u: -rate * u, updates), ScheduleState(state.count + 1)
+    rate = schedule(lr, state.made, total)
+    return jax.tree.map(lambda u: -rate * u, updates), ScheduleState(state.made + 1)
 
   return optax.GradientTransformationExtraArgs(init, update)
 

@@ -10,9 +10,9 @@ from compress_jax.exact import export, hyper, layers, rates, thaw, wavefront
 from compress_jax.exact.export import FloatLayer
 
 # What the networks put out, as powers of two over the common fraction of 16 bits.
-_OUT_BITS = 16
-_OUT_LIMIT = 2**25  # Scales and means up to 512 and 8,192.
-_PARTS = (0, rates.MEAN_BITS - _OUT_BITS, rates.LOGIT_BITS - _OUT_BITS)
+OUT_BITS = 16
+OUT_LIMIT = 2**25  # Scales and means up to 512 and 8,192.
+_PARTS = (0, rates.MEAN_BITS - OUT_BITS, rates.LOGIT_BITS - OUT_BITS)
 
 
 class FloatNetworks(NamedTuple):
@@ -66,12 +66,12 @@ def make(
     ]
     made.append(
       export.quantise(
-        _scaled(network, -shifts, mixtures),
+        scaled(network, -shifts, mixtures),
         inputs,
         in_bits=bits,
         in_limit=export.ACTIVATION,
-        out_bits=_OUT_BITS,
-        out_limit=_OUT_LIMIT,
+        out_bits=OUT_BITS,
+        out_limit=OUT_LIMIT,
       )[0]
     )
     start += network[-1].bias.size // (mixtures * (3 if mixtures > 1 else 2))
@@ -89,9 +89,9 @@ def thawed(coding: gmm.Coding) -> FloatNetworks:
   for network in (coding.parameters, *coding.later):
     before = layers.ends(network)[0] - features - of_context
     in_bits = np.repeat([bits, context_bits, coding.latent_bits], [features, of_context, before])
-    *hidden, last = thaw.float_layers(network, in_bits, _OUT_BITS)[0]
-    factor = 1 / _factors(last, coding.mixtures)
-    parameters.append([*hidden, _times(last, factor)])
+    *hidden, last = thaw.float_layers(network, in_bits, OUT_BITS)[0]
+    factor = 1 / factors(last, coding.mixtures)
+    parameters.append([*hidden, times(last, factor)])
   kernel = wavefront.causal_kernel(context.kernel[0, 0])
   return FloatNetworks(hyper_net, context._replace(kernel=kernel), parameters)
 
@@ -126,18 +126,19 @@ def _inputs(
   )
 
 
-def _scaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
+def scaled(network: Sequence[FloatLayer], shifts: np.ndarray, mixtures: int) -> list[FloatLayer]:
   """With weights of inputs times 2^shifts, and every output in its own fraction bits."""
   first, *hidden, last = network
   rows = first._replace(kernel=first.kernel * 2.0 ** shifts[:, None])
-  return [rows, *hidden, _times(last, _factors(last, mixtures))]
+  return [rows, *hidden, times(last, factors(last, mixtures))]
 
 
-def _factors(last: FloatLayer, mixtures: int) -> np.ndarray:
+def factors(last: FloatLayer, mixtures: int) -> np.ndarray:
   """What brings each output to its own fraction bits from the common ones."""
   parts = 3 if mixtures > 1 else 2
   return np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
 
 
-def _times(layer: FloatLayer, factor: np.ndarray) -> FloatLayer:
+def times(layer: FloatLayer, factor: np.ndarray) -> FloatLayer:
+  """The layer whose outputs are multiplied by a factor each."""
   return layer._replace(kernel=layer.kernel * factor, bias=layer.bias * factor)

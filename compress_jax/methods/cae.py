@@ -5,7 +5,7 @@ writes and reads its latents in integers.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,11 +27,15 @@ PRESETS: dict[str, dict[str, Any]] = {
   'paper': {'widths': (64, 128, 96)},
 }
 BOUNDS = {'noisy': False, 'rounded': True}
-Coding = coding.Coding
-check = coding.check
 _CELL = networks.CELL
 _SYNTHESIS_HALO = 5  # Cells that an output may depend on: kernel radii summed, rounded up.
 _LARGEST = 96  # Cells of a tile's side.
+
+
+def coding_of(options: Mapping[str, Any]) -> Any:
+  """The module that writes the files of a model with these options, with `Coding` and `check`."""
+  del options
+  return coding
 
 
 def codec(

@@ -5,7 +5,7 @@ writes and reads its latents in integers.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,16 @@ PRESETS: dict[str, dict[str, Any]] = {
   'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
   'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
 }
-Coding = coding.Coding
-check = coding.check
 _CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
 # Cells that an output may depend on: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO = 3, 2
 _LARGEST = 96  # Cells of a tile's side.
+
+
+def coding_of(options: Mapping[str, Any]) -> Any:
+  """The module that writes the files of a model with these options, with `Coding` and `check`."""
+  del options
+  return coding
 
 
 def codec(
@@ -164,7 +168,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
   )
 
 
-def _quantise(own: Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+def _quantise(own: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
   symbols = hyper_latents.quantise(z, own.prior)
   mean = coding.predict(own, symbols, y.shape[:2], level).mean
   return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean, y)

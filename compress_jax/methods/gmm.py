@@ -5,22 +5,29 @@ writes and reads its latents in integers.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from compress_jax import floats, learned, relaxed
 from compress_jax import linear as linear_path
 from compress_jax.codec import Codec, CodecError, Image, Params
-from compress_jax.coding import gmm as coding
-from compress_jax.coding import gmm_export
+from compress_jax.coding import gmm as serial
+from compress_jax.coding import gmm_channels as channels_coding
+from compress_jax.coding import gmm_channels_export, gmm_export
 from compress_jax.exact import hyper as hyper_latents
 from compress_jax.exact import rates
 from compress_jax.latents import Latents
 from compress_jax.levels import LAMBDA_RANGE as LAMBDA_RANGE
 from compress_jax.models import gmm as networks
-from compress_jax.models.gmm_entropy import float_networks, params_of
+from compress_jax.models import gmm_channels
+from compress_jax.models.gmm_entropy import (
+  float_networks,
+  hyper_layers,
+  hyper_params,
+  params_of,
+)
 from compress_jax.released import Released, release
 
 METHOD_ID = 3
@@ -51,11 +58,14 @@ PRESETS: dict[str, dict[str, Any]] = {
   'large': {'channels': 192},
 }
 CONTEXTS = 'serial', 'channels'
-Coding = coding.Coding
-check = coding.check
-_CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
+_CELL, _HYPER_CELL = networks.CELL, serial.HYPER_CELL
 # Cells that an output may depend on: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO, _SYNTHESIS_HALO = 8, 2, 11
+
+
+def coding_of(options: Mapping[str, Any]) -> Any:
+  """The module that writes the files of a model with these options, with `Coding` and `check`."""
+  return channels_coding if options.get('context') == 'channels' else serial
 
 
 def codec(
@@ -133,8 +143,49 @@ def codec(
   return learned.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
 
 
+class _Entropy(NamedTuple):
+  """What the two contexts of gmm do in ways of their own."""
+
+  coding: Any  # The module that writes and reads files.
+  export: Callable[..., Any]  # Of params, gains, prior, calibration.
+  thaw: Callable[[Any], Params]
+  relaxed: relaxed.Relaxed
+
+
+def _serial(model: networks.Model) -> _Entropy:
+  def export(params: Params, *tables: Any) -> Any:
+    gains, prior, calibration = tables
+    found = float_networks(params, model.slope)
+    return gmm_export.make(found, gains, prior, model.mixtures, calibration)
+
+  return _Entropy(serial, export, lambda coding: params_of(gmm_export.thawed(coding)), relaxed.GMM)
+
+
+def _channels(model: networks.Model) -> _Entropy:
+  views = 1 + model.magnitudes
+
+  def export(params: Params, *tables: Any) -> Any:
+    gains, prior, calibration = tables
+    found = gmm_channels_export.FloatNetworks(
+      hyper_layers(params['hyper_synthesis'], model.slope),
+      gmm_channels.group_layers(params['groups'], model.slope),
+    )
+    return gmm_channels_export.make(found, gains, prior, model.mixtures, views, calibration)
+
+  def thaw(coding: Any) -> Params:
+    found = gmm_channels_export.thawed(coding)
+    features = found.hyper[-1].bias.size
+    return {
+      'hyper_synthesis': hyper_params(found.hyper),
+      'groups': gmm_channels.group_params(found.groups, features, views),
+    }
+
+  return _Entropy(channels_coding, export, thaw, relaxed.GMM_CHANNELS)
+
+
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> learned.Scheme:
+  entropy = _channels(model) if model.context == 'channels' else _serial(model)
   run = learned.runner(96 if model.channels <= 128 else 64)
   nets = networks.transforms(model)
   analysis = learned.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO + model.centred)
@@ -148,7 +199,7 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     return list(zip(ys, run(hyper_analysis, encoder, ys), strict=True))
 
   def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
-    own: Coding = released.coding
+    own = released.coding
     return [
       Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior), y=y)
       for y, z in analyse(released.encoder, images)
@@ -159,20 +210,18 @@ def _scheme(model: networks.Model) -> learned.Scheme:
 
   def export(params: Params, images: list[Image]) -> Released:
     encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
-    made = gmm_export.make(
-      float_networks(params, model.slope),
+    tables = (
       floats.rates_of(params['log_gains']),
       floats.prior_of(networks.prior(model), params['prior']),
-      model.mixtures,
-      analyse(encoder, images),
     )
+    made = entropy.export(params, *tables, analyse(encoder, images))
     return release(encoder, {'synthesis': params['synthesis']}, made)
 
   def thaw(released: Released) -> Params:
     return {
       **released.encoder,
       **released.decoder,
-      **params_of(gmm_export.thawed(released.coding)),
+      **entropy.thaw(released.coding),
       'prior': floats.fitted_prior(networks.prior(model), released.coding.prior),
       'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
     }
@@ -188,13 +237,13 @@ def _scheme(model: networks.Model) -> learned.Scheme:
     cell=_CELL,
     symbols=symbols,
     quantise=quantise,
-    write=coding.write,
-    read=coding.read,
+    write=entropy.coding.write,
+    read=entropy.coding.read,
     synthesise=synthesise,
     export=export,
     thaw=thaw,
-    decide=coding.decide,
-    relaxed=relaxed.GMM,
+    decide=entropy.coding.decide,
+    relaxed=entropy.relaxed,
     whole=learned.whole(nets),
-    transposes=True,
+    transposes=model.context == 'serial',
   )

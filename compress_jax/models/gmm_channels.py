@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from compress_jax import floats
+from compress_jax.codec import Params
+from compress_jax.exact.export import FloatLayer
 from compress_jax.layers import Conv, leaky
 
 Array = jax.Array
@@ -109,3 +112,47 @@ class ChannelContext(nn.Module):
       parts.append(network(features, self.expand(before), self.expand(own)))
       start += size
     return jnp.concatenate(parts, -1)
+
+
+def group_layers(params: Params, slope: float) -> list[list[FloatLayer]]:
+  """The layers of every group of a `ChannelContext` as those of single positions, for export.
+
+  The inputs of the first are the features, the groups before at the places of a 3x3 window, and the
+  group's own latents at the `ANCHORS`, all row by row.
+  """
+  return [_layers(params[f'group{i}'], slope) for i in range(len(params))]
+
+
+def _layers(params: Params, slope: float) -> list[FloatLayer]:
+  first = params['features']
+  rows = [first['kernel'], *([params['before']['kernel']] if 'before' in params else [])]
+  rows.append(params['anchors']['kernel'])
+  width = first['kernel'].shape[-1]
+  kernel = np.concatenate([np.asarray(part).reshape(-1, width) for part in rows])
+  joined = FloatLayer(kernel[None, None], np.asarray(first['bias']), slope)
+  return [joined, floats.layer(params['hidden'], slope=slope), floats.layer(params['last'])]
+
+
+def group_params(networks: Sequence[Sequence[FloatLayer]], features: int, views: int) -> Params:
+  """The inverse of `group_layers`.
+
+  Args:
+    networks: the layers of every group.
+    features: inputs of each that are the hyper-synthesis' features.
+    views: 2 where the networks see the latents' magnitudes beside them, else 1.
+  """
+  params, before = {}, 0
+  for i, (first, hidden, last) in enumerate(networks):
+    rows, width = first.kernel[0, 0], first.kernel.shape[-1]
+    near = features + 9 * views * before
+    group = {
+      'features': {'kernel': rows[:features].reshape(1, 1, features, width), 'bias': first.bias},
+      'anchors': {'kernel': rows[near:].reshape(len(ANCHORS), -1, width)},
+      'hidden': floats.conv_params(hidden),
+      'last': floats.conv_params(last),
+    }
+    if before:
+      group['before'] = {'kernel': rows[features:near].reshape(3, 3, views * before, width)}
+    params[f'group{i}'] = group
+    before += (len(rows) - near) // (len(ANCHORS) * views)
+  return params

@@ -4,6 +4,8 @@ As in `models.gmm`, whose latents these networks describe; the exact path runs a
 in integers (`coding.gmm`).
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,16 +112,30 @@ def slice_name(i: int) -> str:
   return f'parameters{i}' if i else 'parameters'
 
 
-def float_networks(params: Params, slope: float) -> FloatNetworks:
-  """The networks of the entropy path, for export."""
-  net = params['hyper_synthesis']
-  hyper = [
+def hyper_layers(net: Params, slope: float) -> list[FloatLayer]:
+  """The layers of a `HyperSynthesis`, for export."""
+  return [
     floats.layer(net['conv0'], slope=slope),
     floats.layer(net['up0']['conv'], slope=slope, shuffle=True),
     floats.layer(net['conv1'], slope=slope),
     floats.layer(net['up1']['conv'], slope=slope, shuffle=True),
     floats.layer(net['conv2']),
   ]
+
+
+def hyper_params(layers: Sequence[FloatLayer]) -> Params:
+  """The inverse of `hyper_layers`."""
+  names = 'conv0', 'up0', 'conv1', 'up1', 'conv2'
+  convs = [floats.conv_params(layer) for layer in layers]
+  return {
+    name: {'conv': conv} if name.startswith('up') else conv
+    for name, conv in zip(names, convs, strict=True)
+  }
+
+
+def float_networks(params: Params, slope: float) -> FloatNetworks:
+  """The networks of the entropy path, for export."""
+  hyper = hyper_layers(params['hyper_synthesis'], slope)
   parameters: list[list[FloatLayer]] = []
   while slice_name(len(parameters)) in params:
     net = params[slice_name(len(parameters))]
@@ -130,18 +146,12 @@ def float_networks(params: Params, slope: float) -> FloatNetworks:
 
 def params_of(networks: FloatNetworks) -> Params:
   """The inverse of `float_networks`."""
-  names = 'conv0', 'up0', 'conv1', 'up1', 'conv2'
-  convs = [floats.conv_params(layer) for layer in networks.hyper]
-  hyper = {
-    name: {'conv': conv} if name.startswith('up') else conv
-    for name, conv in zip(names, convs, strict=True)
-  }
   parameters = {
     slice_name(i): {f'conv{k}': floats.conv_params(layer) for k, layer in enumerate(network)}
     for i, network in enumerate(networks.parameters)
   }
   return {
-    'hyper_synthesis': hyper,
+    'hyper_synthesis': hyper_params(networks.hyper),
     'context': floats.conv_params(networks.context),
     **parameters,
   }
