@@ -6,14 +6,20 @@ from scipy import special
 
 from compress_jax import coder
 from compress_jax.codec import CodecError
-from compress_jax.coding import cae, gan, gmm, gmm_export
+from compress_jax.coding import cae, gan, gmm, gmm_channels, gmm_channels_export, gmm_export
 from compress_jax.exact import export, hyper, mixture, rates, tables
 from compress_jax.exact.export import FloatLayer
 from compress_jax.latents import Latents
 from tests.test_hyper import prior_of
 
 GMMS = ('gmm', 'gmm of one Gaussian', 'gmm in slices')
-MODULES = {'cae': cae, 'gan': gan, **dict.fromkeys(GMMS, gmm)}
+CHANNELS = 'gmm by channels', 'gmm by channels of one Gaussian'
+MODULES = {
+  'cae': cae,
+  'gan': gan,
+  **dict.fromkeys(GMMS, gmm),
+  **dict.fromkeys(CHANNELS, gmm_channels),
+}
 C, HYPER = 4, 3  # Channels of latents and of hyper-latents.
 K = 3
 LIMIT = 32767
@@ -53,6 +59,18 @@ def gmm_networks(rng, mixtures, sizes=(C,), views=1):
   return gmm_export.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), context, parameters)
 
 
+def channels_networks(rng, mixtures, sizes, views):
+  """Random ones for groups of these sizes."""
+  parts, groups, before = 3 if mixtures > 1 else 2, [], 0
+  for size in sizes:
+    last = layer(rng, 1, 7, parts * mixtures * size)
+    last.bias[: mixtures * size] += 1.5
+    seen = sum(gmm_channels.inputs(2 * C, views, before, size))
+    groups.append([layer(rng, 1, seen, 9, 0.01), layer(rng, 1, 9, 7, 0.01), last])
+    before += size
+  return gmm_channels_export.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), groups)
+
+
 def cae_prior(rng):
   """Logits and log-scales f64[6, C]."""
   return rng.normal(size=(6, C)), rng.uniform(-2, 3, (6, C))
@@ -71,8 +89,13 @@ def tiny(name, seed=0):
     floats = upsampling(rng, C, 0.0, 0.0), upsampling(rng, C, 0.0, 2.0)
     return gan.make(*floats, table, prior, zs), floats
   mixtures = 1 if 'one' in name else K
-  networks = gmm_networks(rng, mixtures, *(((1, 2, 1), 2) if 'slices' in name else ()))
   calibration = [(rng.normal(0, 4, (12, 15, C)).astype(np.float32), z) for z in zs]
+  if name in CHANNELS:
+    views = 1 if 'one' in name else 2
+    networks = channels_networks(rng, mixtures, (1, 2, 1), views)
+    made = gmm_channels_export.make(networks, table, prior, mixtures, views, calibration)
+    return made, networks
+  networks = gmm_networks(rng, mixtures, *(((1, 2, 1), 2) if 'slices' in name else ()))
   return gmm_export.make(networks, table, prior, mixtures, calibration), networks
 
 
@@ -211,6 +234,47 @@ def test_gmm_predicts_the_mixtures_of_its_float_networks(name, level):
   joined = [np.concatenate(field, 1) for field in zip(*fields, strict=True)]
   found = mixture.Mixture(*(field.reshape(-1, coding.mixtures) for field in joined))
   check_mixture(found, *by_symbol, share)
+
+
+@pytest.mark.parametrize('name', CHANNELS)
+@pytest.mark.parametrize('level', [0, 200])
+def test_channels_predict_the_mixtures_of_their_float_networks(name, level):
+  coding, networks = CODINGS[name]
+  rng = np.random.default_rng(level)
+  z = np.rint(rng.normal(0, 2, (2, 2, HYPER))).astype(np.int64)
+  gain = coding.rates.gain[level] / 2**16
+  q = np.rint(rng.normal(0, 3, (6, 7, C)) * gain).astype(np.int64)
+  features = export.float_run(networks.hyper, hyper.dequantise(z, coding.prior))[-1][:6, :7]
+  y, steps = np.pad(q / gain, ((2, 2), (2, 2), (0, 0))), []
+
+  def note(predicted, at, span):
+    steps.append((predicted, at, span))
+    return q.reshape(42, C)[at, span]
+
+  gmm_channels.walk(coding, z, (6, 7), level, note)
+  assert len(steps) == 6
+  for i, (predicted, at, span) in enumerate(steps):
+    inputs = []
+    for place in at:  # One position after the other, by the definition.
+      row, column = divmod(place, 7)
+      assert (row + column) % 2 == i % 2
+      seen = [features[row, column]]
+      for dr in (-1, 0, 1):
+        for dc in (-1, 0, 1):
+          near = y[row + dr + 2, column + dc + 2, : span.start]
+          seen += [near, abs(near)][: coding.views]
+      for dr in range(-2, 3):
+        for dc in range(-2, 3):
+          if (dr + dc) % 2:
+            near = y[row + dr + 2, column + dc + 2, span] * (i % 2)
+            seen += [near, abs(near)][: coding.views]
+      inputs.append(np.concatenate(seen))
+    outputs = export.float_run(networks.groups[i // 2], np.array(inputs)[None])[-1][0]
+    k = coding.mixtures
+    parts = outputs.reshape(len(at), 2 + (k > 1), k, -1)
+    by_symbol = [np.moveaxis(parts[:, j] * gain[span], 1, 2).reshape(-1, k) for j in (0, 1)]
+    logits = np.moveaxis(parts[:, 2 if k > 1 else 0], 1, 2).reshape(-1, k)
+    check_mixture(predicted, *by_symbol, special.softmax(logits, -1))
 
 
 @pytest.mark.parametrize('level', [0, 200])

@@ -38,7 +38,7 @@ def test_golden_files_of_learned_methods_decode_to_their_latents(name):
   assert small_models.digest(codec.latents(released, file)) == LATENTS[name]
 
 
-@pytest.mark.parametrize('method', (*MODELS, small_models.SLICED))
+@pytest.mark.parametrize('method', (*MODELS, small_models.SLICED, small_models.CHANNELS))
 def test_golden_files_of_learned_methods_decode_to_nearly_their_pixels(method, monkeypatch):
   small_models.force_tiles(monkeypatch, **small_models.FEW_SHAPES)
   names = [name for name in LATENTS if name.startswith(method)]

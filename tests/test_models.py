@@ -31,6 +31,7 @@ TINY['gmm in slices'] = (
   {**TINY['gmm of more latents'][1], 'slices': (2, 4), 'magnitudes': True},
 )
 BESIDE = {'restoration': 3, 'centred': True}
+TINY['gmm by channels'] = gmm_method, {**TINY['gmm in slices'][1], 'context': 'channels'}
 TINY['gmm beside a path'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, **BESIDE}
 TINY['gan beside a path'] = gan_method, {**TINY['linear gan'][1], **BESIDE, 'magnitudes': True}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
@@ -242,7 +243,7 @@ def test_what_is_synthesised_is_whole_symbols_with_noise_for_the_rate_alone():
   assert (np.asarray(noisy.bits['y']) != rounded.bits['y']).all()
 
 
-@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm of a stem', 'gmm in slices'])
+@pytest.mark.parametrize('name', ['cae', 'gan', 'gmm', 'gmm by channels', 'gmm in slices'])
 def test_noise_goes_with_the_key_of_an_example_wherever_it_stands(name):
   module, options = TINY[name]
   codec, rng = module.codec(**options), np.random.default_rng(0)

@@ -16,7 +16,7 @@ from tests.test_export import hyper_like, latents, rms
 from tests.test_layers import init
 from tests.test_stages import PLAN
 
-LEARNED = ['cae', 'gan', 'gmm', small_models.SLICED]
+LEARNED = ['cae', 'gan', 'gmm', small_models.SLICED, small_models.CHANNELS]
 
 
 @pytest.mark.parametrize('out_bits', [None, 12])
