@@ -33,7 +33,7 @@ def run(values: flags.FlagValues) -> int:
     raise CodecError(f'{output} exists; --force overwrites it')
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
   module = methods.method(config['method'])
-  if not hasattr(module, 'Coding'):
+  if not hasattr(module, 'coding_of'):
     raise CodecError(f'{config["method"]} has no float weights to export')
   codec = fitting(module, config['options'], params)
   released = codec.export(halve(params) if half else params, calibration(values.data))

@@ -51,7 +51,7 @@ def pretrained(
   low, high = lambda_range(method)
   if not (isinstance(lmbda, int | float) and low <= lmbda <= high):
     raise CodecError(f'lambda is {lmbda}; it must be between {low:g} and {high:g}')
-  if hasattr(module, 'Coding'):
+  if hasattr(module, 'coding_of'):
     if options.keys() - ENCODING:
       odd = min(options.keys() - ENCODING)
       raise CodecError(f'{method} has no option {odd!r}: its model has them all')

@@ -24,13 +24,15 @@ def draw(images, n, size, scales=crops.SCALES, seed=0):
 def test_unscaled_crops_are_pixels_of_one_image():
   images = [coordinates(40, 60, 1), coordinates(20, 20, 2), coordinates(90, 25, 3)]
   found = np.rint(draw(images, 300, 16, (1.0, 1.0)) * 255).astype(int)
-  mirrored = 0
+  mirrored = transposed = 0
   for crop in found:
+    if crop[0, 0, 0] == crop[-1, 0, 0]:  # Rows count along its columns.
+      crop, transposed = crop.swapaxes(0, 1), transposed + 1
     if crop[0, 0, 1] > crop[0, -1, 1]:
       crop, mirrored = crop[:, ::-1], mirrored + 1
     top, left, index = crop[0, 0]
     np.testing.assert_array_equal(crop, images[index - 1][top : top + 16, left : left + 16])
-  assert 100 < mirrored < 200
+  assert 100 < mirrored < 200 and 100 < transposed < 200
   assert {int(crop[0, 0, 2]) for crop in found} == {1, 2, 3}
   tops = [int(crop[0, 0, 0]) for crop in found if crop[0, 0, 2] == 2]
   assert min(tops) == 0 and max(tops) == 4  # The last place that holds a crop, and the first.
@@ -43,16 +45,21 @@ def test_every_pixel_counts_alike_so_images_are_drawn_by_their_area():
   np.testing.assert_allclose(shares, [1 / 15, 12 / 15, 2 / 15], atol=0.035)  # 3 deviations.
 
 
+def slope(crop):
+  """Image pixels per crop pixel, of a crop that may be transposed."""
+  return max(abs(crop[12, 8, 0] - crop[4, 8, 0]), abs(crop[8, 12, 0] - crop[8, 4, 0])) / 8
+
+
 def test_half_of_the_crops_are_shrunk_but_never_below_the_crop():
   slopes = []
   for crop in draw([coordinates(64, 64)], 200, 16) * 255:
-    slopes.append(abs(crop[12, 8, 0] - crop[4, 8, 0]) / 8)  # Image pixels per crop pixel.
+    slopes.append(slope(crop))
   slopes = np.array(slopes)
   plain = np.isclose(slopes, 1, atol=1e-3)
   assert 70 < plain.sum() < 130
   assert slopes.max() < 2.01 and slopes.max() > 1.8 and slopes.min() > 0.999
   for crop in draw([coordinates(20, 100)], 100, 16) * 255:
-    assert abs(crop[12, 8, 0] - crop[4, 8, 0]) / 8 < 20 / 16 + 0.01
+    assert slope(crop) < 20 / 16 + 0.01
 
 
 def test_shrinking_is_that_of_an_independent_implementation():
@@ -61,8 +68,10 @@ def test_shrinking_is_that_of_an_independent_implementation():
   found = np.asarray(crops.crops(crops.store([image]), keys, 32, (0.5, 0.5)))
   half = np.asarray(PILImage.fromarray(image).resize((32, 32), PILImage.Resampling.BILINEAR))
   inner = np.s_[:, 1:-1, 1:-1]  # What lies beyond the image is another matter.
-  errors = [np.abs(crop[inner] - half[inner[1:]] / 255) for crop in (found, found[:, :, ::-1])]
-  shrunk = np.minimum(*(error.max((1, 2, 3)) for error in errors))
+  turned = found.swapaxes(1, 2)
+  ways = found, found[:, :, ::-1], turned, turned[:, :, ::-1]
+  errors = [np.abs(crop[inner] - half[inner[1:]] / 255) for crop in ways]
+  shrunk = np.min([error.max((1, 2, 3)) for error in errors], 0)
   assert 10 < sum(error < 0.01 for error in shrunk) < 30
 
 
@@ -77,7 +86,8 @@ def test_a_crop_is_a_function_of_its_key():
 def test_an_image_of_just_the_crop_is_given_whole():
   image = coordinates(16, 16)
   for crop in np.rint(draw([image], 10, 16) * 255):
-    assert (crop == image).all() or (crop == image[:, ::-1]).all()
+    upright = crop, crop.swapaxes(0, 1)
+    assert any((one == image).all() or (one == image[:, ::-1]).all() for one in upright)
 
 
 def test_no_images_are_refused():

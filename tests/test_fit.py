@@ -1,6 +1,7 @@
 """The loop: what is told, saved and validated when, and how a run stops."""
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -122,3 +123,40 @@ def test_psnr_is_that_of_the_mean_squared_error():
   sums += [{'mse': np.float32(0), 'updates': np.float32(0)}]  # A dispatch of skipped updates.
   means = fit._means(sums)
   assert means == {'mse': 100, 'psnr': pytest.approx(28.1308, abs=1e-4)}
+
+
+def test_a_run_ends_with_its_time(monkeypatch):
+  clock = [0.0]
+  monkeypatch.setattr(fit.time, 'monotonic', lambda: clock[0])
+  pace = fit.Pace(100.0, 1000)
+  clock[0] = 40.0  # It compiles.
+  assert pace(2) == 1000  # Nothing is known of the time of a step yet.
+  clock[0] = 50.0
+  assert pace(12) == 12 + 50  # A step takes a second.
+  clock[0] = 80.0
+  assert pace(22) == 22 + 10  # They take two now.
+  clock[0] = 101.0
+  assert pace(32) == 32
+
+
+def test_the_loop_asks_for_its_end_and_keeps_whole_dispatches():
+  asked = []
+
+  def ending(step):
+    asked.append(step)
+    return 100 if step < 10 else 15
+
+  def train_step(held, data, index):
+    return held._replace(step=held.step + 2), {'loss': np.float32(0), 'updates': np.float32(2)}
+
+  class State(NamedTuple):
+    step: int
+    total: int = 100
+    average: str = 'average'
+    skipped: int = 0
+    failing: int = 0
+
+  watch = fit.Watch(lambda step, means, seconds: None, None, ending=ending)
+  rhythm, saves = fit.Rhythm(100, 2, log=12, save=1000), Saves()
+  end = fit.fit(State(0), train_step, 'data', None, rhythm=rhythm, saves=saves, watch=watch)
+  assert asked == [2, 10, 12] and end.step == 14 and int(end.total) == 14

@@ -140,7 +140,7 @@ def test_gradients_are_clipped():
   clipped, _ = optax.clip_by_global_norm(1.0).update({'w': jnp.full(4, 50.0)}, optax.EmptyState())
   params = {'w': jnp.zeros(4)}
   states = [
-    optimizer.update({'w': jnp.asarray(g)}, optimizer.init(params), params)[1]
+    optimizer.update({'w': jnp.asarray(g)}, optimizer.init(params), params, total=100)[1]
     for g in (jnp.full(4, 50.0), clipped['w'])
   ]
   assert distance(*states) < 1e-6
@@ -183,10 +183,37 @@ def test_a_step_of_a_hard_batch_counts_no_more_than_another():
   def after(scale):
     state, moved = optimizer.init(params), params
     for grads in (first, jax.tree.map(lambda g: scale * g, second), first):
-      updates, state = optimizer.update(grads, state)
+      updates, state = optimizer.update(grads, state, total=100)
       moved = optax.apply_updates(moved, updates)
     return moved
 
   for one, other in zip(*map(jax.tree.leaves, (after(1.0), after(100.0))), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-4)
     assert np.abs(one).min() > 0
+
+
+@pytest.mark.parametrize('total', [40, 20_000])
+def test_the_learning_rate_is_that_of_optax_where_the_total_is_known(total):
+  warm = min(500, total // 10)
+  expected = optax.warmup_cosine_decay_schedule(0.02, 1.0, warm, total, 0.02)
+  for step in (0, 1, warm // 2, warm, total // 2, total - 1, total, total + 5):
+    found = jax.jit(training.schedule, static_argnums=0)(1.0, step, total)
+    assert float(found) == pytest.approx(float(expected(step)), abs=1e-5)
+
+
+def test_the_end_of_a_run_may_change_without_another_compilation():
+  traces = []
+
+  def watched(*given):
+    traces.append(0)
+    return loss(*given)
+
+  step = training.make_train_step(watched, OPTIMIZER, seed=0)
+  state = training.replicated(
+    training.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, OPTIMIZER, 10**9)
+  )
+  data, index = batches(3), np.arange(8, dtype=np.int32).reshape(len(jax.local_devices()), -1)
+  for i in range(3):
+    state, _ = step(state, data[i].reshape(len(index), 1, -1, 4, 4, 3), index)
+    state = state._replace(total=training.replicated(np.int32(100 - i)))
+  assert int(state.step) == 3 and int(state.total) == 98 and len(traces) == 1

@@ -108,6 +108,8 @@ def walk(
     span = slice(group.start, group.stop)
     before = seen(border[..., : group.start], coding.views)
     for second, at in enumerate(checkerboard.passes(height, width)):
+      if not len(at):  # A single latent has no second pass.
+        continue
       known = [features[at], checkerboard.gather(before, at, checkerboard.WINDOW)]
       if second:
         own = seen(border[..., span], coding.views)
