@@ -9,7 +9,6 @@ import sys
 from typing import Any, BinaryIO
 
 import numpy as np
-import tifffile
 from PIL import Image as PILImage
 from PIL import TiffImagePlugin
 
@@ -137,17 +136,23 @@ def _raw_mode(picture: Any) -> str:
 
 def _by_tifffile(file: BinaryIO) -> tuple[np.ndarray, float]:
   """Samples and their largest value of the first page of a TIFF."""
-  file.seek(0)
-  page = tifffile.TiffFile(io.BytesIO(file.read())).pages.first
+  page = _page(file)
   try:
     values = page.asarray()
   except ValueError as error:  # A compression that it has not.
     raise CodecError(f'its samples cannot be decoded ({error})') from error
-  if 'S' in page.axes and page.axes[0] == 'S':
+  if page.axes[0] == 'S':
     values = np.moveaxis(values, 0, -1)
   if values.dtype.kind == 'f':
     return values, 1.0
   return values, 2**page.bitspersample - 1
+
+
+def _page(file: BinaryIO) -> Any:
+  import tifffile  # Rarely needed.
+
+  file.seek(0)
+  return tifffile.TiffFile(io.BytesIO(file.read())).pages.first
 
 
 def _by_imagecodecs(
@@ -172,6 +177,6 @@ def _by_imagecodecs(
 
 
 def _tags(file: BinaryIO) -> tuple[dict, int]:
-  file.seek(0)
-  tags = tifffile.TiffFile(io.BytesIO(file.read())).pages.first.tags
+  """The metadata of a TIFF that Pillow cannot open: its colour profile and its orientation."""
+  tags = _page(file).tags
   return {'icc_profile': tags.valueof(34675)}, int(tags.valueof(_ORIENTATION, 1))
