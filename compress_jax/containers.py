@@ -145,7 +145,9 @@ def _jpeg(file: BinaryIO) -> Facts:
 def _tiff(file: BinaryIO) -> Facts:
   """TIFF 6.0; only the first picture counts."""
   head = _read(file, 8)
-  head += file.read(8) if 43 in head[2:4] else b''
+  if head[:4] == b'MM\0+':
+    return Facts(refusal='a large TIFF of big-endian numbers, which Pillow cannot read')
+  head += file.read(8) if head[2] == 43 else b''
   tags = TiffImagePlugin.ImageFileDirectory_v2(head)
   file.seek(tags.next)
   tags.load(file)

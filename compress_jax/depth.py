@@ -24,13 +24,13 @@ def to_8_bits(file: BinaryIO, picture: PILImage.Image | None, facts: Facts) -> P
 
   Args:
     file: the whole file.
-    picture: as Pillow opens it, not loaded yet; None where it cannot: then it is a TIFF.
+    picture: as Pillow opens it, not loaded yet; None for a TIFF that it cannot open.
     facts: what `containers.facts` found.
 
   Raises:
     CodecError: float samples lie outside 0..1, or nothing decodes them.
   """
-  if picture is None:
+  if picture is None or (picture.format == 'TIFF' and facts.floats):
     return _picture(_rounded(*_by_tifffile(file), None), *_tags(file))
   info, orientation = dict(picture.info), picture.getexif().get(_ORIENTATION, 1)
   if picture.mode.startswith(('I', 'F')):
@@ -63,9 +63,11 @@ def _rounded(values: np.ndarray, most: float, key: tuple[int, ...] | int | None)
   if values.dtype.kind == 'f' and not (values.min() >= 0 and values.max() <= most):
     low, high = values.min(), values.max()
     raise CodecError(f'float samples from {low:g} to {high:g}; only 0 to 1 have a meaning here')
-  table = np.rint(np.arange(65536) * (255 / most)) if most <= 65535 else None
-  whole = table is not None and values.dtype.kind == 'u'
-  pixels = table[values] if whole and table is not None else np.rint(values * (255 / most))
+  table = np.rint(np.arange(2**16) * (255 / most)) if most < 2**16 else None
+  if table is not None and values.dtype.kind == 'u':
+    pixels = table[values]
+  else:
+    pixels = np.rint(values.astype(np.float64) * (255 / most))
   if key is not None:
     pixels = np.dstack([pixels, 255 * (values != np.array(key)).any(-1)])
   return pixels.astype(np.uint8)
@@ -84,8 +86,7 @@ def _grey(picture: PILImage.Image, facts: Facts) -> tuple[np.ndarray, float]:
   """Samples and their largest value, of a picture in one of Pillow's wide modes."""
   values, bits = np.asarray(picture), facts.depths[0]
   if isinstance(picture, TiffImagePlugin.TiffImageFile):
-    most = 1.0 if picture.mode == 'F' else 2**bits - 1
-    values = values.view(np.uint32) if picture.mode == 'I' and bits == 32 else values
+    values, most = values.view(np.uint32) if bits == 32 else values, 2**bits - 1
     white_is_0 = picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     return (most - values if white_is_0 else values), most
   if picture.mode == 'F':
@@ -107,7 +108,7 @@ def _two_bytes(file: BinaryIO, picture: PILImage.Image) -> np.ndarray | None:
   if picture.mode == 'LA':
     return _grey_and_alpha(other)
   raw = _raw_mode(other)
-  if raw not in {f'{picture.mode};16{order}' for order in 'BLN'}:
+  if raw not in {f'{picture.mode};16{order}' for order in 'BLN'} or _has_planes(other):
     return None
   big = raw.endswith('B') or (raw.endswith('N') and sys.byteorder == 'big')
   swapped = raw[:-1] + ('L' if big else 'B')
@@ -128,6 +129,11 @@ def _grey_and_alpha(other: Any) -> np.ndarray | None:
   return np.asarray(other).copy().view('>u2').astype(np.uint16)
 
 
+def _has_planes(picture: Any) -> bool:
+  """Whether a TIFF stores its channels one after the other: Pillow unpacks those as it likes."""
+  return picture.format == 'TIFF' and picture.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+
+
 def _raw_mode(picture: Any) -> str:
   """How Pillow is about to unpack the samples; empty where planes differ."""
   found = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in picture.tile}
@@ -143,9 +149,8 @@ def _by_tifffile(file: BinaryIO) -> tuple[np.ndarray, float]:
     raise CodecError(f'its samples cannot be decoded ({error})') from error
   if page.axes[0] == 'S':
     values = np.moveaxis(values, 0, -1)
-  if values.dtype.kind == 'f':
-    return values, 1.0
-  return values, 2**page.bitspersample - 1
+  most = 1.0 if values.dtype.kind == 'f' else 2**page.bitspersample - 1
+  return (most - values if page.photometric == 0 else values), most
 
 
 def _page(file: BinaryIO) -> Any:

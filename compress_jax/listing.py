@@ -20,7 +20,7 @@ from compress_jax.codec import CodecError
 Report = Callable[[str], None]  # Takes one line.
 
 SUFFIXES = re.compile(
-  r'\.(a?png|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|p[pgbn]m|pfm|gif|jp2|j2k|j2c|jpc|jpx|avifs?|'
+  r'\.(a?png|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|p[pgbn]m|pfm|gif|jp2|j2k|j2c|jpc|jpx|jph|jhc|avifs?|'
   r'hei[cf]s?|hif|jxl)',
   re.IGNORECASE,
 )

@@ -140,6 +140,9 @@ def _opened(
     if kind != 'TIFF' or not facts.wide:
       raise
     return None, facts
+  if kind == 'HEIF':  # Its plugin knows of tiles and more.
+    facts = facts._replace(depths=(*facts.depths, picture.info.get('bit_depth', 8)))
+    _refuse(facts, depth8)
   _limit(picture.size, max_pixels)
   # A phone's MPO is a photograph with a preview or a gain map behind it, not an animation.
   frames = 1 if picture.format == 'MPO' else getattr(picture, 'n_frames', 1)
@@ -171,7 +174,7 @@ def _refuse(facts: Facts, depth8: bool) -> None:
     raise CodecError(facts.refusal)
   if facts.wide and not depth8:
     kind = 'floats' if facts.floats else f'{max(facts.depths)}'
-    raise CodecError(f'more than 8 bits per sample ({kind}); depth8 rounds them to 8 bits')
+    raise CodecError(f'more than 8 bits per sample ({kind}); --depth8 rounds them')
   if facts.cicp:
     colour.from_cicp(*facts.cicp)
 
