@@ -4,7 +4,6 @@ import functools
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from compress_jax import allocation, budget, data, methods, metrics, pretrained,
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.command import options as method_options
-from compress_jax.listing import Report, natural, walk
+from compress_jax.listing import Report, natural, renamed, walk
 
 PIPE = '-'
 SUFFIX = '.cjx'
@@ -118,20 +117,8 @@ def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path
   if into is None or into.is_file():
     raise CodecError(f'{source} is a folder, so the output has to be one too')
   paths = find(root)
-  names = _names([path.relative_to(root) for path in paths], suffix)
+  names = renamed([path.relative_to(root) for path in paths], suffix)
   return [Task(path, into / name) for path, name in zip(paths, names, strict=True)]
-
-
-def _names(paths: list[Path], suffix: str) -> list[Path]:
-  """Another suffix for each path, beside its own one where two would meet."""
-  long: set[Path] = set()
-  while True:
-    names = [p.with_name(p.name + suffix) if p in long else p.with_suffix(suffix) for p in paths]
-    counts = Counter(names)
-    meeting = {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
-    if meeting <= long:
-      return names
-    long |= meeting
 
 
 def check(tasks: list[Task], *, force: bool) -> None:

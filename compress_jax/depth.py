@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from PIL import TiffImagePlugin
 
 from compress_jax.codec import CodecError
-from compress_jax.containers import Facts
+from compress_jax.facts import Facts
 
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _ORIENTATION = 274

@@ -11,6 +11,7 @@ import mimetypes
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def find_images(root: str | Path, *, report: Report = warn) -> list[Path]:
   if not root.exists():
     raise CodecError(f'{root}: no such file or folder')
   return [root]
+
+
+def renamed(paths: list[Path], suffix: str) -> list[Path]:
+  """Another suffix for each path, beside its own one where two would meet."""
+  long: set[Path] = set()
+  while True:
+    names = [p.with_name(p.name + suffix) if p in long else p.with_suffix(suffix) for p in paths]
+    counts = Counter(names)
+    meeting = {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
+    if meeting <= long:
+      return names
+    long |= meeting
 
 
 def natural(text: str) -> list[tuple[int, str]]:

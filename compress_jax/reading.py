@@ -18,7 +18,7 @@ from PIL import ImageColor, ImageOps, PngImagePlugin
 
 from compress_jax import colour, containers, depth
 from compress_jax.codec import CodecError, Image
-from compress_jax.containers import Facts
+from compress_jax.facts import Facts
 
 Source = str | Path | bytes | BinaryIO
 
@@ -140,8 +140,8 @@ def _opened(
     if kind != 'TIFF' or not facts.wide:
       raise
     return None, facts
-  if kind == 'HEIF':  # Its plugin knows of tiles and more.
-    facts = facts._replace(depths=(*facts.depths, picture.info.get('bit_depth', 8)))
+  if kind == 'HEIF':
+    facts = _with_plugin(facts, picture.info)
     _refuse(facts, depth8)
   _limit(picture.size, max_pixels)
   # A phone's MPO is a photograph with a preview or a gain map behind it, not an animation.
@@ -166,6 +166,14 @@ def _add_plugin(kind: str) -> None:
     ) from error
   if kind == 'HEIF':
     plugin.register_heif_opener()
+
+
+def _with_plugin(facts: Facts, info: dict[Any, Any]) -> Facts:
+  """The facts of a HEIC with what its plugin finds in the pictures themselves."""
+  nclx = info.get('nclx_profile')
+  if nclx and not facts.cicp and not info.get('icc_profile'):
+    facts = facts._replace(cicp=(nclx['color_primaries'], nclx['transfer_characteristics']))
+  return facts._replace(depths=(*facts.depths, info.get('bit_depth', 8)))
 
 
 def _refuse(facts: Facts, depth8: bool) -> None:

@@ -161,6 +161,16 @@ def jxl_with_extra_channel(number):
   fields += [(0, 1), (0, 1), (0, 1), (0, 2), (1, 1)]  # Not as usual; integers of 8 bits.
   fields += [(1, 2), (0, 1), (2, 2), (number - 2, 4)]  # One channel, of a type from 2 on.
   fields += [(0, 1), (0, 2), (0, 2), (0, 2)] + [(0, 16)] * 8
+  return _jxl(fields)
+
+
+def jxl_of_size(side):
+  """The header of a JPEG XL of so many pixels squared."""
+  return _jxl([(0, 1), (3, 2), (side - 1, 30), (1, 3), (1, 1)])
+
+
+def _jxl(fields):
+  """A codestream of (value, bits), lowest bit first."""
   bits = ''.join(f'{value:0{size}b}'[::-1] for value, size in fields)
   bits += '0' * (-len(bits) % 8)
   return b'\xff\x0a' + bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))

@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -329,6 +330,21 @@ def test_the_orientation_holds_for_rounded_samples():
   np.testing.assert_array_equal(image, three(rounded(np.rot90(grey, -1), 65535)))
 
 
+def test_a_bomb_in_jpeg_xl_is_refused_before_it_is_decoded():
+  with pytest.raises(CodecError, match='60000x60000 pixels exceed the limit'):
+    load_image(jxl(image_files.jxl_of_size(60_000)))
+
+
+def test_a_jpeg_in_a_jpeg_xl_is_turned_once(tmp_path):
+  pytest.importorskip('pillow_jxl')
+  exif = PILImage.Exif()
+  exif[274] = 6
+  PILImage.fromarray(FLAT[:8]).save(tmp_path / 'a.jpg', exif=exif)
+  with PILImage.open(tmp_path / 'a.jpg') as picture, warnings.catch_warnings(action='ignore'):
+    picture.save(tmp_path / 'a.jxl', lossless_jpeg=True)
+  np.testing.assert_array_equal(load_image(tmp_path / 'a.jxl'), load_image(tmp_path / 'a.jpg'))
+
+
 def test_an_animation_in_jpeg_xl_is_refused_unless_one_frame_is_enough():
   file = jxl(image_files.JXL_ANIMATION)
   with pytest.raises(CodecError, match='holds an animation'):
@@ -351,6 +367,11 @@ def test_without_imagecodecs_no_jpeg_2000_turns_white_to_black(monkeypatch):
   monkeypatch.setitem(sys.modules, 'imagecodecs', None)
   with pytest.raises(CodecError, match='pip install imagecodecs'):
     load_image(image_files.JPEG2000_16, depth8=True)
+
+
+def test_bytes_between_the_segments_of_a_jpeg_do_not_matter():
+  file = stored(RGB, 'JPEG')
+  np.testing.assert_array_equal(load_image(file[:20] + b'ABC' + file[20:]), load_image(file))
 
 
 def test_a_raw_file_of_a_camera_is_refused():
