@@ -143,6 +143,8 @@ def _raw_mode(picture: Any) -> str:
 def _by_tifffile(file: BinaryIO) -> tuple[np.ndarray, float]:
   """Samples and their largest value of the first page of a TIFF."""
   page = _page(file)
+  if page.photometric not in (0, 1, 2):
+    raise CodecError(f'colours of TIFF number {page.photometric}; convert it to RGB first')
   try:
     values = page.asarray()
   except ValueError as error:  # A compression that it has not.

@@ -28,6 +28,7 @@ READABLE = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'PPM', 'GIF', 'JPEG2000', 'AVI
 PLUGINS = {'HEIF': ('pillow_heif', 'pillow-heif'), 'JXL': ('pillow_jxl', 'pillow-jxl-plugin')}
 COLOUR_MODES = ('RGB', 'RGBA', 'RGBX', 'P', 'PA')
 GREY_MODES = ('1', 'L', 'LA')
+WIDE_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N', 'F')
 _ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005  # Tags of EXIF.
 
 # Bytes of text in a PNG, which Pillow bounds at 1 MiB for one piece: XMP can be larger.
@@ -65,8 +66,6 @@ def load_image(
     if facts.wide:
       picture = depth.to_8_bits(file, picture, facts)
     assert picture is not None
-    if picture.mode not in COLOUR_MODES + GREY_MODES:
-      raise CodecError(f'{picture.mode} colours; convert it to RGB first')
     flat = _flat(depth.spread(picture, facts), facts, background)
     return np.array(flat if _is_upright(picture) else _turned(flat, picture))
 
@@ -149,7 +148,8 @@ def _opened(
   if (frames > 1 or facts.animated) and not first_frame:
     several = f'{frames} frames' if frames > 1 else 'an animation'
     raise CodecError(f'holds {several}; ask for the first one to use it')
-  if not facts.wide and picture.mode not in COLOUR_MODES + GREY_MODES:
+  modes = COLOUR_MODES + GREY_MODES + WIDE_MODES * facts.wide
+  if picture.mode not in modes:
     raise CodecError(f'{picture.mode} colours; convert it to RGB first')
   return picture, facts
 

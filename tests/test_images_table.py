@@ -374,6 +374,14 @@ def test_bytes_between_the_segments_of_a_jpeg_do_not_matter():
   np.testing.assert_array_equal(load_image(file[:20] + b'ABC' + file[20:]), load_image(file))
 
 
+@pytest.mark.parametrize('photometric', ['separated', 'cielab', 'ycbcr'])
+@pytest.mark.parametrize('kind', ['u2', 'f4'])
+def test_wide_samples_of_other_colours_are_refused(photometric, kind):
+  pixels = np.zeros((8, 8, 4 if photometric == 'separated' else 3), kind)
+  with pytest.raises(CodecError, match='colours'):
+    load_image(tiff(pixels, photometric=photometric, planarconfig='contig'), depth8=True)
+
+
 def test_a_raw_file_of_a_camera_is_refused():
   file = tiff(GREY, extratags=[(50706, 'B', 4, (1, 4, 0, 0), True)])
   with pytest.raises(CodecError, match="camera's raw file"):
