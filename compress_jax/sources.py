@@ -90,7 +90,7 @@ def open_sources(specs: Sequence[str], *, log: Log, data_dir: str | None = None)
 
   Args:
     specs: folders, files, and tfds:NAME@SPLIT.
-    log: takes one line about files that are skipped.
+    log: takes a line for each file that is skipped, and their number.
     data_dir: where TFDS keeps its data; by default it asks $TFDS_DATA_DIR.
 
   Raises:
@@ -186,7 +186,7 @@ def _files(spec: str, log: Log) -> Part:
   if not good:
     raise CodecError(f'{spec}: none of {len(left_out)} images can be read, see above')
   if left_out:
-    log(f'{len(left_out)} files or folders of {spec} were skipped, {len(good)} images are left')
+    log(f'{len(left_out)} files or folders of {spec} were skipped, {len(good)} are left')
   kept = tuple(path for path, _ in good)
   sides = np.array([side for _, side in good], np.int32)
   return Part(sides, kept.__getitem__, functools.partial(_load_file, kept))

@@ -132,18 +132,17 @@ def with_nclx(file, primaries, transfer):
   return file[:at] + struct.pack('>HH', primaries, transfer) + file[at + 4 :]
 
 
-def bmp_with_profile(pixels, icc):
-  """A Windows bitmap of version 5, with an embedded ICC profile."""
+def bitmap(pixels, space, profile=b'', points=bytes(36)):
+  """A Windows bitmap of version 5, with the name of its colours and an ICC profile behind it."""
   height, width, _ = pixels.shape
   rows = b''.join(
     row[:, ::-1].tobytes().ljust(-(-3 * width // 4) * 4, b'\0') for row in pixels[::-1]
   )
   head = struct.pack('<IiiHHIIiiII', 124, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0)
-  head += (
-    bytes(16) + b'MBED'[::-1] + bytes(48) + struct.pack('<IIII', 0, 124 + len(rows), len(icc), 0)
-  )
-  start = 14 + 124
-  return b'BM' + struct.pack('<IHHI', start + len(rows) + len(icc), 0, 0, start) + head + rows + icc
+  head += bytes(16) + space[::-1] + points + bytes(12)
+  head += struct.pack('<IIII', 0, 124 + len(rows), len(profile), 0)
+  size, start = 14 + 124 + len(rows) + len(profile), 14 + 124
+  return b'BM' + struct.pack('<IHHI', size, 0, 0, start) + head + rows + profile
 
 
 def gif_with_profile(file, icc):

@@ -218,7 +218,7 @@ CASES = {
     stored(RGB, 'WEBP', lossless=True, icc_profile=ICC), power(RGB), 1
   ),
   ('BMP', '8 bits'): lambda: (stored(RGB, 'BMP'), RGB, 0),
-  ('BMP', 'ICC profile'): lambda: (image_files.bmp_with_profile(RGB, ICC), power(RGB), 1),
+  ('BMP', 'ICC profile'): lambda: (image_files.bitmap(RGB, b'MBED', ICC), power(RGB), 1),
   ('GIF', 'palette'): lambda: (stored(GREY, 'GIF'), three(GREY), 0),
   ('GIF', 'ICC profile'): lambda: (
     image_files.gif_with_profile(stored(GREY, 'GIF'), ICC), power(three(GREY)), 1
@@ -367,6 +367,39 @@ def test_without_imagecodecs_no_jpeg_2000_turns_white_to_black(monkeypatch):
   monkeypatch.setitem(sys.modules, 'imagecodecs', None)
   with pytest.raises(CodecError, match='pip install imagecodecs'):
     load_image(image_files.JPEG2000_16, depth8=True)
+
+
+@pytest.mark.parametrize('space,points,text', [
+  (b'LINK', bytes(36), 'its colour profile is another file'),
+  (bytes(4), b'\1' * 36, 'calibrated colours'),
+])  # fmt: skip
+def test_bitmaps_whose_colours_lie_elsewhere_are_refused(space, points, text):
+  with pytest.raises(CodecError, match=text):
+    load_image(image_files.bitmap(RGB, space, points=points))
+
+
+@pytest.mark.parametrize('space', [b'sRGB', b'Win ', bytes(4)])
+def test_other_bitmaps_are_srgb(space):
+  np.testing.assert_array_equal(load_image(image_files.bitmap(RGB, space)), RGB)
+
+
+@pytest.mark.parametrize('green,expected', [((0.3, 0.6), (200, 100, 50)), ((0.265, 0.69), P3)])
+def test_the_primaries_of_a_tiff_without_a_profile_count(green, expected):
+  red = (0.64, 0.33) if expected != P3 else (0.68, 0.32)
+  points = [round(1000 * value) for value in (*red, *green, 0.15, 0.06)]
+  tags = [
+    (318, '2I', 2, (3127, 10000, 3290, 10000), True),
+    (319, '2I', 6, tuple(n for value in points for n in (value, 1000)), True),
+  ]
+  image = load_image(tiff(FLAT, photometric='rgb', extratags=tags))
+  np.testing.assert_array_equal(image[0, 0], expected)
+
+
+@pytest.mark.parametrize('points', [(0.3, 0, 0, 0, 0, 0, 0, 0), (0.3, 0.3) * 4])
+def test_primaries_that_make_no_sense_are_refused(points):
+  chunk = struct.pack('>8I', *(round(1e5 * value) for value in points))
+  with pytest.raises(CodecError, match='make no sense'):
+    load_image(flat_png(FLAT, cHRM=chunk))
 
 
 def test_bytes_between_the_segments_of_a_jpeg_do_not_matter():

@@ -132,7 +132,7 @@ def test_unreadable_files_are_named_once_each_counted_and_skipped(tmp_path):
   assert sorted(line.split(': ')[0] for line in lines[:-1]) == [
     f'skipped {tmp_path}/{name}' for name in ('a.png', 'c.jpg', 'd.png', 'e.dng')
   ]
-  assert lines[-1] == f'4 files or folders of {tmp_path} were skipped, 1 images are left'
+  assert lines[-1] == f'4 files or folders of {tmp_path} were skipped, 1 are left'
 
 
 def test_nothing_readable_is_an_error(tmp_path):
