@@ -37,6 +37,8 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_string('input', None, 'A file, a folder, or - for stdin.', **here)
   flags.DEFINE_string('output', None, 'A file, a folder, or - for stdout.', **here)
   flags.DEFINE_bool('force', False, 'Overwrite what is there.', **here)
+  flags.DEFINE_bool('skip_existing', False, 'Make only the files that are missing.', **here)
+  flags.DEFINE_bool('depth8', False, 'eval, compress: round samples of over 8 bits.', **here)
   flags.DEFINE_string('flatten', None, 'A colour to put behind transparent pixels.', **here)
   flags.DEFINE_bool('first_frame', False, 'Take the first frame of an animation.', **here)
   flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', 1, 2**26, **here)

@@ -1,6 +1,7 @@
 """The command line's eval: a method on photographs, beside classical codecs at equal size."""
 
 import functools
+import math
 import statistics
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from compress_jax import data, workers
+from compress_jax import cli_files, data, workers
 from compress_jax.command import options as method_options
 from compress_jax.evaluate import Result, evaluate, jobs_of, protocol_images
 from compress_jax.journal import Row
@@ -26,6 +27,8 @@ COLUMNS = (
   ('enc s', 'encode_s', '{:.2f}'),
   ('dec s', 'decode_s', '{:.2f}'),
 )
+# What a row without a number is: of equal pixels, and of an image too small for it.
+WITHOUT = {'psnr': 'lossless', 'ms_ssim': 'too small'}
 
 
 def overview(values: flags.FlagValues) -> int:
@@ -33,7 +36,10 @@ def overview(values: flags.FlagValues) -> int:
   options = seeded(values.method, method_options(values), values.seed)
   lmbda = getattr(values, 'lambda')
   pretrained(values.method, lmbda=lmbda, **options)  # Complains before any work.
-  description, found = data.default_images(values.images)
+  left_out: list[str] = []
+  description, found = data.default_images(
+    values.images, report=left_out.append, read=cli_files.reader(values)
+  )
   images = protocol_images(found, values.protocol)
   crops = ', their 256x256 centre crops' if values.protocol == 'crop' else ''
   print(f'Images: {description}{crops}')
@@ -53,7 +59,7 @@ def overview(values: flags.FlagValues) -> int:
   print(table(ours.rows, theirs.rows))
   if values.output:
     print(f'Rows and files are in {values.output}')
-  return _status(ours, theirs)
+  return _status(ours, theirs, left_out)
 
 
 def _anchor_jobs(ours: Result, images: Sequence[data.NamedImage]) -> list[Job]:
@@ -98,24 +104,31 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def _cells(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
   own = [_mean(ours, key, form) for _, key, form in COLUMNS]
-  return own + [_mean(_of(theirs, name), 'psnr', '{:.2f}', 'lossless') for name in ANCHORS]
+  return own + [_mean(_of(theirs, name), 'psnr', '{:.2f}') for name in ANCHORS]
 
 
 def _of(rows: Sequence[Row], method: str) -> list[Row]:
   return [row for row in rows if row['method'] == method]
 
 
-def _mean(rows: Sequence[Row], key: str, form: str, without: str = '-') -> str:
-  """The mean of a column; `without` where a row has no number."""
+def _mean(rows: Sequence[Row], key: str, form: str) -> str:
+  """The mean of a column over the rows that have a number, and how many have none.
+
+  An infinite PSNR has no mean: `34.90 +1 lossless` is the mean of the others.
+  """
   values = [row[key] for row in rows]
-  if not values:
-    return '-'
-  return without if None in values else form.format(statistics.fmean(values))
+  numbers = [value for value in values if value is not None and math.isfinite(value)]
+  mean, without = form.format(statistics.fmean(numbers)) if numbers else '', WITHOUT.get(key, '-')
+  if not values or len(numbers) == len(values):
+    return mean or '-'
+  return f'{mean} +{len(values) - len(numbers)} {without}' if mean else without
 
 
-def _status(*results: Result) -> int:
-  """Names the failures; 1 if there are any."""
-  failures = [line for result in results for line in result.failures]
+def _status(ours: Result, theirs: Result, left_out: Sequence[str]) -> int:
+  """Names the failures and what was left out; 1 if there is any."""
+  failures = [*left_out, *ours.failures, *theirs.failures]
   for line in failures:
     print(f'error: {line}', file=sys.stderr)
+  if left_out:
+    print(f'{len(left_out)} files or folders were left out, see above', file=sys.stderr)
   return 1 if failures else 0

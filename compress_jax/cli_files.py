@@ -15,6 +15,7 @@ from compress_jax import allocation, budget, data, methods, metrics, pretrained,
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.command import options as method_options
+from compress_jax.listing import Report, natural, renamed, walk
 
 PIPE = '-'
 SUFFIX = '.cjx'
@@ -37,7 +38,7 @@ Work = Callable[[Sequence[tuple[Task, Source]]], list[tuple[bytes, str]]]
 
 
 def run(values: flags.FlagValues) -> int:
-  """Compresses or decompresses as the flags say; 1 if any file failed.
+  """Compresses or decompresses as the flags say; 1 if any file failed or was left out.
 
   Of several processes, each does its share of the files, and ends with the status of all.
 
@@ -48,20 +49,32 @@ def run(values: flags.FlagValues) -> int:
   for name in ('input', 'output'):
     if not values[name].value:
       raise flags.Error(f'--mode={values.mode} needs --{name}')
+  if values.force and values.skip_existing:
+    raise flags.Error('--force and --skip_existing exclude each other')
   mine = processes.join(values)
   return 1 if processes.told(mine, ['failed'] * bool(_run(values, mine))) else 0
 
 
 def _run(values: flags.FlagValues, mine: processes.Share) -> int:
-  """Makes this process's files; how many failed."""
+  """Makes this process's files; how many failed or were left out."""
+  skipped: list[str] = []
+
+  def report(line: str) -> None:
+    if mine.rank == 0:  # All processes see the same folder.
+      skipped.append(line)
+      print(f'error: {line}', file=sys.stderr)
+
   if values.mode == 'compress':
     work = compressor(values)
-    tasks = plan(values.input, values.output, SUFFIX, data.find_images)
+    find = functools.partial(data.find_images, report=report)
+    tasks = plan(values.input, values.output, SUFFIX, find)
   else:
     work = decompressor(values)
-    tasks = plan(values.input, values.output, '.png', _find_coded)
+    tasks = plan(values.input, values.output, '.png', functools.partial(_find_coded, report=report))
   several, ours = len(tasks) > 1, mine.of(tasks)
-  check(tasks, ours, force=values.force)
+  if values.skip_existing:
+    ours = _missing(ours)
+  check(ours, force=values.force)
   allocation.keep_freed_memory()
   enable_cache()
   devices, failed = jax.local_device_count(), 0
@@ -69,11 +82,28 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
     failed += _failures(ours[start : start + devices], work, several, values.force)
   if failed and several:
     print(f'{failed} of {len(ours)} files failed', file=sys.stderr)
-  return failed
+  if skipped:
+    print(f'{len(skipped)} files or folders were left out, see above', file=sys.stderr)
+  return failed + len(skipped)
+
+
+def _missing(tasks: list[Task]) -> list[Task]:
+  """The tasks whose files are not there yet; says how many are."""
+  missing = []
+  for task in tasks:
+    if task.target is None or not task.target.is_file():
+      missing.append(task)
+    elif task.source and task.target.stat().st_mtime < task.source.stat().st_mtime:
+      print(f'{task.target} is kept, but older than {task.source}', file=sys.stderr)
+  print(f'{len(tasks) - len(missing)} of {len(tasks)} files are there and kept', file=sys.stderr)
+  return missing
 
 
 def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path]]) -> list[Task]:
-  """The files to make: of a folder, one for each that `find` finds, in the same subfolders."""
+  """The files to make: of a folder, one for each that `find` finds, in the same subfolders.
+
+  Files that would get one name keep their suffixes in it: photo.jpg.cjx and photo.png.cjx.
+  """
   into = None if target == PIPE else Path(target)
   if source == PIPE:
     return [Task(None, into)]
@@ -86,29 +116,18 @@ def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path
     return [Task(root, into)]
   if into is None or into.is_file():
     raise CodecError(f'{source} is a folder, so the output has to be one too')
-  return [Task(path, into / path.relative_to(root).with_suffix(suffix)) for path in find(root)]
+  paths = find(root)
+  names = renamed([path.relative_to(root) for path in paths], suffix)
+  return [Task(path, into / name) for path, name in zip(paths, names, strict=True)]
 
 
-def check(tasks: list[Task], ours: list[Task], *, force: bool) -> None:
+def check(tasks: list[Task], *, force: bool) -> None:
   """Finds what would be lost before anything is written.
 
-  Args:
-    tasks: those of all processes, which may be at work already.
-    ours: those of this one.
-    force: targets may exist.
-
   Raises:
-    CodecError: two files would get one name, or a target exists (allowed by
-      `force`), or is its own source (never allowed).
+    CodecError: a target exists (allowed by `force`), or is its own source (never allowed).
   """
-  sources: dict[Path, Path | None] = {}
   for source, target in tasks:
-    if target is None:
-      continue
-    if target in sources:
-      raise CodecError(f'{sources[target]} and {source} would both become {target}')
-    sources[target] = source
-  for source, target in ours:
     if target is None:
       continue
     if target.is_dir():
@@ -116,7 +135,7 @@ def check(tasks: list[Task], ours: list[Task], *, force: bool) -> None:
     if source and target.exists() and target.samefile(source):
       raise CodecError(f'{target}: output and input are the same file')
     if target.is_file() and not force:
-      raise CodecError(f'{target} exists; --force overwrites it')
+      raise CodecError(f'{target} exists; --force overwrites it, --skip_existing keeps it')
 
 
 def compressor(values: flags.FlagValues) -> Work:
@@ -128,12 +147,7 @@ def compressor(values: flags.FlagValues) -> Work:
     target = values[name].value
     if target is not None and not 0 < target < math.inf:
       raise flags.Error(f'--{name} must be a positive number')
-  read = functools.partial(
-    data.load_image,
-    flatten=values.flatten,
-    first_frame=values.first_frame,
-    max_pixels=values.max_pixels,
-  )
+  read = reader(values)
   options = pretrained.seeded(values.method, method_options(values), values.seed)
 
   @functools.cache
@@ -160,6 +174,17 @@ def compressor(values: flags.FlagValues) -> Work:
     return made
 
   return work
+
+
+def reader(values: flags.FlagValues) -> Callable[[str | Path | bytes], Image]:
+  """What reads an image as the flags say; it can be sent to another process."""
+  return functools.partial(
+    data.load_image,
+    flatten=values.flatten,
+    first_frame=values.first_frame,
+    depth8=values.depth8,
+    max_pixels=values.max_pixels,
+  )
 
 
 def decompressor(values: flags.FlagValues) -> Work:
@@ -264,8 +289,8 @@ def _write(task: Task, file: bytes, force: bool) -> None:
   data.write_atomically(task.target, file, overwrite=force, source=task.source)
 
 
-def _find_coded(root: Path) -> list[Path]:
-  found = sorted(path for path in root.rglob(f'*{SUFFIX}') if path.is_file())
+def _find_coded(root: Path, report: Report) -> list[Path]:
+  found = [path for path in walk(root, report) if path.suffix.lower() == SUFFIX]
   if not found:
     raise CodecError(f'{root}: no {SUFFIX} files in this folder')
-  return found
+  return sorted(found, key=lambda path: natural(path.relative_to(root).as_posix()))

@@ -260,7 +260,8 @@ def _validator(
   values: flags.FlagValues, plan: Plan, setup: Setup, source: sources.Source, progress: Progress
 ) -> Callable[[int, Params], float]:
   """Real files of --val, or of the photographs at hand, at a few lambdas."""
-  named = data.default_images(values.val)[1] if values.val else data.photographs_at_hand()
+  at_hand = not values.val
+  named = data.photographs_at_hand() if at_hand else data.default_images(values.val, report=_log)[1]
   images = [data.centre_crop(image.load()) for image in named[:_VALIDATION]]
   lambdas = LAMBDAS if plan.lmbda is None else (plan.lmbda,)
   codecs = {lmbda: codec_of(plan, lmbda) for lmbda in lambdas}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
-from compress_jax import codebook_training, data, workers
+from compress_jax import codebook_training, sources, workers
 from compress_jax.codec import CodecError
 from compress_jax.command import settings
 
@@ -29,15 +29,19 @@ def run(values: flags.FlagValues) -> int:
   if output.exists() and not values.force:
     raise CodecError(f'{output} exists; --force overwrites it')
   options = settings(values.set)
-  allowed = list(inspect.signature(codebook_training.Plan).parameters)[2:]
+  allowed = list(inspect.signature(codebook_training.Plan).parameters)[1:]
   for name, value in options.items():
     if name not in allowed or type(value) is not int or value < 1:
       raise CodecError(f'cannot set {name}={value}; whole numbers can be set: {", ".join(allowed)}')
-  paths = tuple(str(path) for folder in values.data for path in data.find_images(Path(folder)))
-  plan = codebook_training.Plan(paths, values.seed, **options)
-  print(f'{len(paths)} images', file=sys.stderr)
+  source = sources.open_sources(values.data, log=_log)
+  source = sources.large_enough(source, codebook_training.LEAST, log=_log)
+  source = sources.decodable(source, log=_log)
+  _log(f'{len(source)} images')
+  plan = codebook_training.Plan(values.seed, **options)
   processes = values.workers or workers.cores()
-  codebook_training.train(
-    plan, output, workers=processes, log=lambda line: print(line, file=sys.stderr)
-  )
+  codebook_training.train(source, plan, output, workers=processes, log=_log)
   return 0
+
+
+def _log(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)

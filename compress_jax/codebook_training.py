@@ -10,7 +10,7 @@ with them; last the filter after decoding.
 import json
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 
 from compress_jax import clustering, data
 from compress_jax.codec import CodecError, Image
+from compress_jax.sources import Source
 from compress_jax.vq import blocks, codebook, per_image, restore, shapes, universal
 from compress_jax.vq.tables import PRIOR
 
@@ -28,14 +29,14 @@ SIZES = (256, 512, 768, 1024, 1536, 2048, 2048)  # Luma codewords to start with.
 _CHROMA_SIZE = 256
 _ROW = 1 << 14  # What a row of counts sums to, about.
 _SEEN = 16.0  # What one use adds to it.
+LEAST = 64  # Pixels of the shorter side of an image.
 _CROP = 256  # Side of the parts of images that the encoder passes over.
 _PRIOR_ROW = 640  # A weak prior: 20 symbols of `codebook` make it even.
 
 
 class Plan(NamedTuple):
-  """How much to train, and on what."""
+  """How much to train."""
 
-  paths: tuple[str, ...]
   seed: int = 0
   blocks: int = 300_000  # Luma blocks for K-means; half as many of chroma.
   passes: int = 3
@@ -43,24 +44,34 @@ class Plan(NamedTuple):
   prior_images: int = 12  # For the prior of codebooks in files.
 
 
-def train(plan: Plan, output: Path, *, workers: int, log: Callable[[str], None]) -> None:
+def train(
+  source: Source, plan: Plan, output: Path, *, workers: int, log: Callable[[str], None]
+) -> None:
   """Writes a model file; finished parts are kept beside it until then, and reused.
+
+  Args:
+    source: images of at least LEAST x LEAST pixels.
+    plan: how much.
+    output: the file.
+    workers: processes.
+    log: takes a line about each part.
 
   Raises:
     CodecError: an image cannot be read, or the output cannot be written.
   """
   parts = output.with_name(output.name + '.parts')
   parts.mkdir(parents=True, exist_ok=True)
+  wanted = json.dumps([source.names, plan])
   names = ['prior', *(f'point{i}' for i in reversed(range(len(LAMBDAS))))]
   jobs = {name: parts / f'{name}.safetensors' for name in names}
   stamp = parts / 'plan.json'
-  if stamp.exists() and stamp.read_text() != json.dumps(plan):
+  if stamp.exists() and stamp.read_text() != wanted:
     raise CodecError(f'{parts} holds parts of another training run; remove it first')
-  data.write_atomically(stamp, json.dumps(plan).encode(), overwrite=True)
+  data.write_atomically(stamp, wanted.encode(), overwrite=True)
   todo = {name: path for name, path in jobs.items() if not path.exists()}
   log(f'{len(jobs) - len(todo)} of {len(jobs)} parts are there')
   with futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-    running = {pool.submit(_part, name, plan): name for name in todo}
+    running = {pool.submit(_part, name, source, plan): name for name in todo}
     for job in futures.as_completed(running):
       arrays, report = job.result()
       data.write_atomically(todo[running[job]], save(arrays), overwrite=True)
@@ -73,10 +84,10 @@ def train(plan: Plan, output: Path, *, workers: int, log: Callable[[str], None])
   parts.rmdir()
 
 
-def _part(name: str, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
+def _part(name: str, source: Source, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
   if name == 'prior':
-    return _prior(plan)
-  return _operating_point(int(name.removeprefix('point')), plan)
+    return _prior(source, plan)
+  return _operating_point(int(name.removeprefix('point')), source, plan)
 
 
 def _crop(image: Image, size: int = _CROP) -> Image:
@@ -86,28 +97,19 @@ def _crop(image: Image, size: int = _CROP) -> Image:
   return image[top : top + height, left : left + width]
 
 
-def _load(paths: Sequence[str]) -> Iterator[Image]:
-  for path in paths:
-    image = data.load_image(path, flatten='white')
-    if min(image.shape[:2]) >= 64:
-      yield image
+def _draw(source: Source, n: int, rng: np.random.Generator) -> Iterator[Image]:
+  for i in rng.choice(len(source), min(n, len(source)), replace=False):
+    yield source[int(i)]
 
 
-def _draw(plan: Plan, n: int, rng: np.random.Generator) -> list[str]:
-  chosen = rng.choice(len(plan.paths), min(n, len(plan.paths)), replace=False)
-  return [plan.paths[i] for i in chosen]
-
-
-def _sample(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def _sample(source: Source, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
   """Mean-removed blocks f32[n, 4, 4, 1] and f32[n / 2, 4, 4, 2], as many from each image."""
   rng = np.random.default_rng(plan.seed)
   luma: list[np.ndarray] = []
   chroma: list[np.ndarray] = []
-  share = math.ceil(plan.blocks / len(plan.paths))
-  if not any(True for _ in _load(plan.paths)):
-    raise CodecError('no training image has 64 pixels on both sides')
-  for image in _load(plan.paths):
-    planes = universal.analysis(_crop(image, 1024))
+  share = math.ceil(plan.blocks / len(source))
+  for i in range(len(source)):
+    planes = universal.analysis(_crop(source[i], 1024))
     luma.append(_some_blocks(planes.luma, share, rng))
     chroma.append(_some_blocks(planes.chroma, math.ceil(share / 2), rng))
   return np.concatenate(luma), np.concatenate(chroma)
@@ -184,9 +186,9 @@ def _first_shapes(
   )
 
 
-def _first_model(plan: Plan, lmbda: float, size: int) -> universal.Model:
+def _first_model(source: Source, plan: Plan, lmbda: float, size: int) -> universal.Model:
   """Codewords by K-means; steps and tolerances grow with the error that lambda allows."""
-  luma, chroma = _sample(plan)
+  luma, chroma = _sample(source, plan)
   coarse = math.sqrt(0.0035 / lmbda)
   no_taps = np.zeros((restore.CLASSES, len(restore.OFFSETS)), np.int64)
   return universal.Model(
@@ -229,17 +231,17 @@ def _mean_tables(step: int, differences: np.ndarray) -> np.ndarray:
   return np.maximum(np.rint(_ROW * both / both.sum(-1, keepdims=True)), 1)
 
 
-def _operating_point(i: int, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
+def _operating_point(i: int, source: Source, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
   lmbda, rng = LAMBDAS[i], np.random.default_rng([plan.seed, i])
-  model = _first_model(plan, lmbda, SIZES[i])
+  model = _first_model(source, plan, lmbda, SIZES[i])
   for _ in range(plan.passes):
     found = (shapes.no_statistics(model.luma), shapes.no_statistics(model.chroma))
-    for image in _load(_draw(plan, plan.pass_images, rng)):
+    for image in _draw(source, plan.pass_images, rng):
       universal.choose(universal.analysis(_crop(image)), model, lmbda, statistics=found)
     model = model._replace(luma=_refit(model.luma, found[0]), chroma=_refit(model.chroma, found[1]))
   fit = restore.Fit()
   bits = pixels = 0.0
-  for image in _load(_draw(plan, plan.pass_images, rng)):
+  for image in _draw(source, plan.pass_images, rng):
     planes = universal.analysis(_crop(image))
     length, decoded = universal.choose(planes, model, lmbda)
     fit.add(decoded.luma, planes.luma)
@@ -250,13 +252,13 @@ def _operating_point(i: int, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
   return universal.to_arrays(model, f'point{i}'), report
 
 
-def _prior(plan: Plan) -> tuple[dict[str, np.ndarray], str]:
+def _prior(source: Source, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
   """The counts that codebooks in files start from: what coding many of them counted."""
   rng = np.random.default_rng([plan.seed, len(LAMBDAS)])
   prior = codebook.flat_prior()
   for _ in range(2):  # The second time with the choices that a good prior makes.
     seen = np.zeros(codebook.CONTEXTS)
-    for image in _load(_draw(plan, plan.prior_images, rng)):
+    for image in _draw(source, plan.prior_images, rng):
       for lmbda in LAMBDAS[:5]:
         codebook.count(_coded_codebook(_crop(image), lmbda, prior), seen)
     pooled = seen.sum((0, 1), keepdims=True) + 0.5

@@ -4,7 +4,6 @@ The one door to images, u8[H, W, 3] in sRGB: reading and writing single files is
 """
 
 import os
-import re
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from compress_jax.codec import CodecError, Image
 from compress_jax.kodak import kodak
+from compress_jax.listing import Report, find_images, warn
 from compress_jax.reading import load_image
 from compress_jax.writing import image_bytes, save_image, write_atomically
 
@@ -30,9 +30,6 @@ __all__ = [
   'write_atomically',
 ]
 
-SUFFIXES = re.compile(
-  r'\.(a?png|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|p[pgbn]m|gif|jp2|j2k|avif)', re.IGNORECASE
-)
 # Colour photographs in scikit-image's wheel; its other images are grey, synthetic or medical.
 PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg')
 
@@ -49,30 +46,6 @@ def centre_crop(image: Image, size: int = 256) -> Image:
   height, width = image.shape[:2]
   top, left = max(0, height - size) // 2, max(0, width - size) // 2
   return image[top : top + size, left : left + size]
-
-
-def find_images(root: str | Path) -> list[Path]:
-  """Every image file under a folder, in natural order; a single file is a list of one.
-
-  Raises:
-    CodecError: nothing is there.
-  """
-  root = Path(root)
-  if root.is_file():
-    return [root]
-  if not root.is_dir():
-    raise CodecError(f'{root}: no such file or folder')
-  visible = (path for path in root.rglob('*') if not path.name.startswith('.'))
-  found = [path for path in visible if SUFFIXES.fullmatch(path.suffix) and path.is_file()]
-  if not found:
-    raise CodecError(f'{root}: no images in this folder')
-  return sorted(found, key=lambda path: _natural(path.relative_to(root).as_posix()))
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-  """A sorting key by which image2 comes before image10."""
-  parts = re.split(r'(\d+)', text.lower())
-  return [(int(p), p) if i % 2 else (0, p) for i, p in enumerate(parts)] + [(0, text)]
 
 
 def sample_photographs() -> list[tuple[str, Image]]:
@@ -94,14 +67,22 @@ def _photographs() -> list[Path]:
   return found
 
 
-def default_images(images: str | None = None) -> tuple[str, list[NamedImage]]:
+def default_images(
+  images: str | None = None,
+  *,
+  report: Report = warn,
+  read: Callable[[str | Path], Image] = load_image,
+) -> tuple[str, list[NamedImage]]:
   """The images that a comparison uses, and one line that says which and why.
 
-  `images` (a folder or a file) if given; else the Kodak suite from $KODAK_DIR, from the cache or
-  downloaded; else the photographs of scikit-image.
+  Args:
+    images: a folder or a file; by default the Kodak suite from $KODAK_DIR, from the cache or
+      downloaded; without it the photographs of scikit-image.
+    report: takes a line for each file of the folder that is left out, see `find_images`.
+    read: reads a file of the folder; it can be sent to another process.
   """
   if images is not None:
-    named = _named(find_images(images), Path(images))
+    named = _named(find_images(images, report=report), Path(images), read)
     return f'{len(named)} image{"s" * (len(named) > 1)} of {images}', named
   try:
     return 'the Kodak suite (24 images)', _named(kodak())
@@ -112,9 +93,13 @@ def default_images(images: str | None = None) -> tuple[str, list[NamedImage]]:
     return f'{len(named)} photographs of scikit-image, as {error}', named
 
 
-def _named(paths: list[Path], root: Path | None = None) -> list[NamedImage]:
+def _named(
+  paths: list[Path],
+  root: Path | None = None,
+  read: Callable[[str | Path], Image] = load_image,
+) -> list[NamedImage]:
   names = [p.relative_to(root) if root and root.is_dir() else Path(p.name) for p in paths]
   short = [name.with_suffix('').as_posix() for name in names]
   unique = len(set(short)) == len(short)
   labels = short if unique else [name.as_posix() for name in names]
-  return [NamedImage(n, partial(load_image, p)) for n, p in zip(labels, paths, strict=True)]
+  return [NamedImage(n, partial(read, p)) for n, p in zip(labels, paths, strict=True)]

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from compress_jax import data, methods, model_files
+from compress_jax import data, methods, model_files, sources
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.interop import compressai
+from compress_jax.listing import warn
 from compress_jax.pretrained import ZOO, check_options, load_model
 from compress_jax.released import unflatten
 
@@ -59,6 +60,7 @@ def calibration(folders: list[str] | None) -> list[Image]:
   if not folders:
     images = [image for _, image in data.sample_photographs()]
   else:
-    paths = [path for folder in folders for path in data.find_images(Path(folder))]
-    images = [data.load_image(path) for path in paths[:: max(len(paths) // _IMAGES, 1)]]
+    source = sources.open_sources(folders, log=warn)
+    chosen = range(0, len(source), max(len(source) // _IMAGES, 1))
+    images = [source[i] for i in list(chosen)[:_IMAGES]]
   return [image[:_SIDE, :_SIDE] for image in images[:_IMAGES]]

@@ -8,21 +8,18 @@ TensorFlow, from data prepared as array_record, and finds it by $TFDS_DATA_DIR.
 import functools
 import io
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image as PILImage
 
 from compress_jax.codec import CodecError, Image
 from compress_jax.data import NamedImage, find_images, load_image
-from compress_jax.reading import COLOUR_MODES, GREY_MODES, MAX_PIXELS, READABLE
+from compress_jax.reading import check_image
 
 TFDS = 'tfds:'
-NAMED = 5  # Unreadable files named in a line; of more, the number.
 
 Log = Callable[[str], None]
 
@@ -93,7 +90,7 @@ def open_sources(specs: Sequence[str], *, log: Log, data_dir: str | None = None)
 
   Args:
     specs: folders, files, and tfds:NAME@SPLIT.
-    log: takes one line about files that are skipped.
+    log: takes a line for each file that is skipped, and their number.
     data_dir: where TFDS keeps its data; by default it asks $TFDS_DATA_DIR.
 
   Raises:
@@ -111,6 +108,32 @@ def from_images(images: Sequence[NamedImage]) -> Source:
   named = tuple(images)
   name, load = functools.partial(_named_name, named), functools.partial(_named_load, named)
   return _joined([Part(np.zeros(len(named), np.int32), name, load)])
+
+
+def decodable(source: Source, *, log: Log) -> Source:
+  """The images that can be decoded; each other one is named in a line.
+
+  Raises:
+    CodecError: nothing is left.
+  """
+
+  def fault(pair: list[int]) -> str:
+    try:
+      source.parts[pair[0]].load(pair[1])
+    except CodecError as error:
+      return str(error)
+    return ''
+
+  with ThreadPoolExecutor() as pool:
+    faults = list(pool.map(fault, source.index.tolist()))
+  for line in filter(None, faults):
+    log(f'skipped {line}')
+  keep = np.array([not line for line in faults])
+  if not keep.any():
+    raise CodecError(f'none of {len(source)} images can be decoded, see above')
+  if not keep.all():
+    log(f'{int((~keep).sum())} of {len(source)} images skipped: they cannot be decoded')
+  return Source(source.parts, source.index[keep], source.side)
 
 
 def large_enough(source: Source, side: int, *, log: Log) -> Source:
@@ -149,35 +172,32 @@ def _named_load(images: Sequence[NamedImage], i: int) -> Image:
 
 
 def _files(spec: str, log: Log) -> Part:
-  """Every file of a folder whose header can be read."""
-  paths = [str(path) for path in find_images(Path(spec))]
-  with warnings.catch_warnings(action='ignore'), ThreadPoolExecutor() as pool:
-    headers = list(pool.map(_header, paths))
-  bad = [f'{p} ({text})' for p, text in zip(paths, headers, strict=True) if isinstance(text, str)]
+  """Every file of a folder whose header can be read; each other one is named in a line."""
+  left_out: list[str] = []
+  paths = [str(path) for path in find_images(Path(spec), report=left_out.append)]
+  with ThreadPoolExecutor() as pool:
+    headers = list(pool.map(_side, paths))
+  left_out += [header for header in headers if isinstance(header, str)]
   good = [(p, side) for p, side in zip(paths, headers, strict=True) if isinstance(side, int)]
-  named = ', '.join(bad[:NAMED]) + f' and {len(bad) - NAMED} more' * (len(bad) > NAMED)
+  if not good and len(left_out) == 1:
+    raise CodecError(left_out[0])
+  for line in left_out:
+    log(f'skipped {line}')
   if not good:
-    raise CodecError(f'{spec}: no image can be read: {named}')
-  if bad:
-    log(f'{len(bad)} of {len(paths)} files skipped: {named}')
+    raise CodecError(f'{spec}: none of {len(left_out)} images can be read, see above')
+  if left_out:
+    log(f'{len(left_out)} files or folders of {spec} were skipped, {len(good)} are left')
   kept = tuple(path for path, _ in good)
   sides = np.array([side for _, side in good], np.int32)
   return Part(sides, kept.__getitem__, functools.partial(_load_file, kept))
 
 
-def _header(path: str) -> int | str:
+def _side(path: str) -> int | str:
   """The shorter side of the picture, or what is wrong with it, without decoding it."""
   try:
-    with PILImage.open(path, formats=READABLE) as picture:
-      if picture.width * picture.height > MAX_PIXELS:
-        return f'{picture.width}x{picture.height} pixels are too many'
-      if picture.mode not in COLOUR_MODES + GREY_MODES:
-        return f'{picture.mode} samples'
-      return min(picture.size)
-  except PILImage.UnidentifiedImageError:
-    return 'not an image'
-  except Exception as error:  # Damaged files raise whatever a plugin stumbles on.
-    return getattr(error, 'strerror', None) or _first_line(error)
+    return min(check_image(path))
+  except CodecError as error:
+    return str(error)
 
 
 def _load_file(paths: Sequence[str], i: int) -> Image:

@@ -98,23 +98,12 @@ def test_a_failing_file_of_a_folder_is_named_and_the_others_are_made(tmp_path, c
   assert 'flat.png: one colour' in err and 'broken.png: ' in err and '2 of 4 files failed' in err
 
 
-def test_nothing_is_written_when_two_images_would_get_one_name(tmp_path, capsys):
-  (
-    write(tmp_path / 'in' / 'a.png'),
-    write(tmp_path / 'in' / 'a.jpg'),
-    write(tmp_path / 'in' / '0.png'),
-  )
-  assert run('compress', tmp_path / 'in', tmp_path / 'out') == 1
-  assert 'would both become' in failure(capsys)
-  assert not (tmp_path / 'out').exists()
-
-
 def test_overwriting_needs_force_and_is_checked_before_any_work(tmp_path, capsys):
   write(tmp_path / 'in' / 'a.png'), write(tmp_path / 'in' / 'b.png')
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'b.cjx').write_bytes(b'precious')
   assert run('compress', tmp_path / 'in', tmp_path / 'out') == 1
-  assert 'b.cjx exists; --force overwrites it' in failure(capsys)
+  assert 'b.cjx exists; --force overwrites it, --skip_existing keeps it' in failure(capsys)
   assert files(tmp_path / 'out') == ['b.cjx']
   assert run('compress', tmp_path / 'in', tmp_path / 'out', '--force') == 0
   assert (tmp_path / 'out' / 'b.cjx').read_bytes() != b'precious'

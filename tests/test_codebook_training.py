@@ -1,9 +1,11 @@
 """Training the tables of kmeans, on little: what comes out codes better than what goes in."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from compress_jax import codebook_training, data
+from compress_jax import cli, codebook_training, data, sources
 from compress_jax.codec import CodecError
 from compress_jax.vq import universal
 
@@ -20,19 +22,17 @@ def test_entropy_constrained_codewords_are_fewer_where_bits_are_dear():
 
 
 def test_an_operating_point_learns_from_photographs(tmp_path):
-  paths = []
   for name, image in data.sample_photographs():
-    path = tmp_path / f'{name}.png'
-    data.save_image(path, data.centre_crop(image, 128))
-    paths.append(str(path))
-  small = codebook_training.Plan(tuple(paths), blocks=3000, passes=0, pass_images=2)
+    data.save_image(tmp_path / f'{name}.png', data.centre_crop(image, 128))
+  source = sources.open_source(str(tmp_path), log=print)
+  small = codebook_training.Plan(blocks=3000, passes=0, pass_images=2)
   models = []
   for passes in (0, 2):
-    arrays, report = codebook_training._operating_point(2, small._replace(passes=passes))
+    arrays, report = codebook_training._operating_point(2, source, small._replace(passes=passes))
     assert 'lambda 0.0035' in report
     models.append(universal.from_arrays(arrays, 'point2'))
     assert models[-1].is_sound()
-  planes = universal.analysis(data.load_image(paths[0]))
+  planes = universal.analysis(source[0])
   costs = []
   for model in models:
     bits, decoded = universal.choose(planes, model, 0.0035)
@@ -40,17 +40,44 @@ def test_an_operating_point_learns_from_photographs(tmp_path):
   assert costs[1] < 0.97 * costs[0]
 
 
-def test_too_small_images_are_refused(tmp_path):
+def command(tmp_path, *more):
+  output = f'--output={tmp_path}/model'
+  small = ['--set=blocks=2000', '--set=passes=1', '--set=pass_images=1', '--set=prior_images=1']
+  return cli.main(['run.py', '--mode=train', output, '--workers=2', *small, *more])
+
+
+def test_too_small_images_are_refused(tmp_path, capsys):
   data.save_image(tmp_path / 'a.png', np.zeros((20, 20, 3), np.uint8))
-  plan = codebook_training.Plan((str(tmp_path / 'a.png'),), blocks=100)
-  with pytest.raises(CodecError, match='64 pixels'):
-    codebook_training._operating_point(0, plan)
+  assert command(tmp_path, f'--data={tmp_path}') == 1
+  assert 'none of 1 images is at least 64 pixels' in capsys.readouterr().err
+  assert not (tmp_path / 'model.parts').exists()
+
+
+def test_a_corrupt_file_is_named_once_and_does_not_stop_the_training(tmp_path, capsys, monkeypatch):
+  trained = []
+  monkeypatch.setattr(codebook_training, 'train', lambda source, *_, **__: trained.append(source))
+  folder = tmp_path / 'photos'
+  folder.mkdir()
+  for name, image in data.sample_photographs()[:2]:
+    data.save_image(folder / f'{name}.png', data.centre_crop(image, 80))
+  data.save_image(folder / 'cut.png', data.sample_photographs()[0][1])
+  (folder / 'cut.png').write_bytes((folder / 'cut.png').read_bytes()[:5000])
+  (folder / 'text.png').write_text('not an image')
+  assert command(tmp_path, f'--data={folder}') == 0
+  err = capsys.readouterr().err
+  assert err.count('cut.png') == 1 and err.count('text.png') == 1 and '\n2 images\n' in err
+  assert [Path(name).name for name in trained[0].names] == ['astronaut.png', 'chelsea.png']
+
+
+def test_a_dataset_is_taken_as_by_the_other_methods(tmp_path, capsys):
+  assert command(tmp_path, '--data=tfds:nothing_of_the_kind') == 1
+  assert 'TFDS knows no dataset nothing_of_the_kind' in capsys.readouterr().err
 
 
 def test_parts_of_another_plan_are_not_mixed_in(tmp_path):
+  data.save_image(tmp_path / 'a.png', np.zeros((64, 64, 3), np.uint8))
   (tmp_path / 'm.parts').mkdir()
   (tmp_path / 'm.parts' / 'plan.json').write_text('other')
+  source = sources.open_source(str(tmp_path / 'a.png'), log=print)
   with pytest.raises(CodecError, match='another training run'):
-    codebook_training.train(
-      codebook_training.Plan(('a.png',)), tmp_path / 'm', workers=1, log=print
-    )
+    codebook_training.train(source, codebook_training.Plan(), tmp_path / 'm', workers=1, log=print)

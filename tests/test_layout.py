@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'compress_jax'
 # What is not listed is a stage: a pure function of arrays and bytes.
 MACHINERY = {'data', 'kodak', 'reading', 'writing', 'metrics', 'cache', 'fingerprint'}
+MACHINERY |= {'listing', 'containers', 'facts', 'boxes', 'jxl', 'colour', 'depth'}
 MACHINERY |= {'journal', 'workers', 'measure', 'evaluate'}
 MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
 MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop'}
@@ -48,6 +49,7 @@ HEAVY = [
   'scipy',
   'skimage',
   'grain',
+  'tifffile',
 ]
 
 

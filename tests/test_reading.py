@@ -1,8 +1,6 @@
 import io
 import random
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from PIL import ImageCms
 from compress_jax import bitstream
 from compress_jax.codec import CodecError
 from compress_jax.reading import MAX_PIXELS, load_image
+from tests.image_files import png, profile, stored
 
 RAMP = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
 GREY = RAMP[..., 0]
@@ -22,51 +21,6 @@ def no_warnings():
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     yield
-
-
-def stored(picture, format='PNG', **options):
-  """The bytes of a file; `picture` is an array or a Pillow image."""
-  if isinstance(picture, np.ndarray):
-    picture = PILImage.fromarray(picture)
-  out = io.BytesIO()
-  picture.save(out, format, **options)
-  return out.getvalue()
-
-
-def png(width, height, bits, colour, rows=b''):
-  """A PNG made by hand, for what Pillow does not write."""
-
-  def chunk(kind, data):
-    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-
-  header = struct.pack('>IIBBBBB', width, height, bits, colour, 0, 0, 0)
-  body = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-  return b'\x89PNG\r\n\x1a\n' + body
-
-
-def profile(space, gamma):
-  """A small ICC profile: sRGB's primaries (or grey) with a pure power law."""
-  xyz = {
-    b'wtpt': (0.9642, 1.0, 0.8249),
-    b'rXYZ': (0.4360, 0.2225, 0.0139),
-    b'gXYZ': (0.3851, 0.7169, 0.0971),
-    b'bXYZ': (0.1431, 0.0606, 0.7141),
-  }
-  curve = b'curv' + bytes(4) + struct.pack('>IH', 1, round(gamma * 256)) + bytes(2)
-  tags = {b'desc': b'desc' + bytes(4) + struct.pack('>I', 5) + b'test\0' + bytes(79)}
-  points = xyz if space == b'RGB ' else {b'wtpt': xyz[b'wtpt']}
-  for name, values in points.items():
-    tags[name] = b'XYZ ' + bytes(4) + b''.join(struct.pack('>i', round(v * 65536)) for v in values)
-  for name in (b'rTRC', b'gTRC', b'bTRC') if space == b'RGB ' else (b'kTRC',):
-    tags[name] = curve
-  table, body = struct.pack('>I', len(tags)), b''
-  for name, value in tags.items():
-    table += name + struct.pack('>II', 128 + 4 + 12 * len(tags) + len(body), len(value))
-    body += value + bytes(-len(value) % 4)
-  size = 128 + len(table) + len(body)
-  head = struct.pack('>I4sI4s4s4s', size, bytes(4), 0x02400000, b'mntr', space, b'XYZ ')
-  head = (head + bytes(12) + b'acsp').ljust(68, b'\0') + struct.pack('>iii', 63190, 65536, 54061)
-  return head.ljust(128, b'\0') + table + body
 
 
 def test_rgb_is_read_as_it_is():
