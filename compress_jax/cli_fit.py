@@ -25,6 +25,7 @@ from compress_jax import (
   plans,
   presets,
   processes,
+  resume,
   scales,
   sources,
   training,
@@ -33,15 +34,17 @@ from compress_jax.cache import enable_cache
 from compress_jax.checkpoints import Checkpoints, named
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.command import settings
+from compress_jax.float_weights import WEIGHTS
 from compress_jax.hashing import digest
 from compress_jax.plans import Plan
 from compress_jax.pretrained import check_options
 from compress_jax.progress import Progress
 from compress_jax.released import flatten, halve, to_arrays
+from compress_jax.resume import MODEL
 from compress_jax.stages import Setup, setup_of
 from compress_jax.validation import LAMBDAS, validate
 
-WEIGHTS, MODEL = 'weights.safetensors', 'model.safetensors'
+CHECKPOINTS = 'checkpoints'  # The folder of them in that of a run.
 _CALIBRATION, _SIDE = 8, 512
 _VALIDATION = 8  # Images.
 
@@ -56,39 +59,67 @@ def run(values: flags.FlagValues) -> int:
     values['workdir'].value = f'runs/{values.method}'
   allocation.keep_freed_memory()
   enable_cache()
-  processes.join(values)
+  share = processes.join(values)
+  with jax.enable_x64(False):  # Else JAX_ENABLE_X64 would make another state of the same plan.
+    return _run(values, share)
+
+
+def _run(values: flags.FlagValues, share: processes.Share) -> int:
   plan, folder = plan_of(values), Path(values.workdir)
-  codec = codec_of(plan)
-  setup = setup_of(plan, codec, _log)
+  codec, begun = codec_of(plan), (folder / plans.FILE).exists()
+  setup = setup_of(plan, codec, _log) if values.dry_run or not begun else _reading(plan, codec)
   source = sources.large_enough(_source(plan), plan.crop, log=_log)
   if values.dry_run:
     return _estimate(plan, setup)
   _log(f'training in {folder}; the same command goes on there')
-  began, index = training.start(*setup.init(), setup.optimizer), feeding.indices(plan.batch)
-  plans.settle(folder, plan)  # Nothing is written before all of that has worked.
-  saves = Checkpoints(folder / 'checkpoints', _log)
-  try:
-    state = _train(values, plan, setup, source, saves, began, index)
-  finally:
-    saves.close()
-  if jax.process_count() > 1:
-    own = digest(named(state.params))
-    multihost_utils.assert_equal(
-      np.frombuffer(own, np.uint8), 'the processes hold different parameters'
-    )
-  finished = int(state.step) >= plan.steps
-  if jax.process_index() == 0:
-    host = jax.tree.map(np.asarray, setup.weights(state.average))
-    config = {'method': plan.method, 'options': plan.options}
-    model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
-    if finished:
-      released = codec.export(halve(host), _examples(source))
-      model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
-      _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
-      return _evaluate(values, folder / MODEL) if values.evaluate else 0
-  if not finished:
+  index, digests = feeding.indices(plan.batch), resume.digests_of(plan)
+  state = None
+  if not begun:  # Nothing is written before all of that has worked.
+    resume.keep_results(folder)
+    state = training.start(*setup.init(), setup.optimizer)
+  with resume.held(folder, plan, digests, share):
+    saves = Checkpoints(folder / CHECKPOINTS, _log)
+    try:
+      state = resume.newest(folder, plan, digests, setup, saves, _log) or state
+      first = 0 if state is None else int(state.step)
+      if first < plan.steps:
+        setup = setup_of(plan, codec, _log) if begun else setup
+        state = state or training.start(*setup.init(), setup.optimizer)
+        state = _train(values, plan, setup, source, saves, state, index)
+    finally:
+      saves.close()
+    assert state is not None
+    if first >= plan.steps and (folder / WEIGHTS).exists() and (folder / MODEL).exists():
+      _log(f'{folder / MODEL}: finished before')
+    elif share.rank == 0:
+      _leave(folder, plan, codec, setup, state, source)
+  if int(state.step) < plan.steps:
     _log(f'stopped at step {int(state.step)}; the same command goes on from there')
-  return 0
+    return 0
+  return _evaluate(values, folder / MODEL) if values.evaluate and share.rank == 0 else 0
+
+
+def _leave(
+  folder: Path,
+  plan: Plan,
+  codec: Codec,
+  setup: Setup,
+  state: training.TrainState,
+  source: sources.Source,
+) -> None:
+  """Writes the averaged weights so far, and a model in the end."""
+  host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
+  config = {'method': plan.method, 'options': plan.options}
+  model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
+  if int(state.step) >= plan.steps:
+    released = codec.export(halve(host), _examples(source))
+    model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
+    _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
+
+
+def _reading(plan: Plan, codec: Codec) -> Setup:
+  """What reads the checkpoints of a run; files that only training needs may be gone."""
+  return setup_of(plan._replace(lpips=None), codec)
 
 
 def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
@@ -98,16 +129,13 @@ def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
     CodecError: there is no run, or it has no checkpoint.
   """
   plan = plans.read(folder)
-  setup = setup_of(plan, codec_of(plan))
-  like = jax.eval_shape(lambda: training.start(*setup.init(), setup.optimizer))
-  saves = Checkpoints(folder / 'checkpoints', _log)
-  try:
-    state = saves.restore(like)
-  finally:
-    saves.close()
+  with jax.enable_x64(False):
+    setup = _reading(plan, codec_of(plan))
+    state = Checkpoints(folder / CHECKPOINTS, _log).restore(resume.form_of(setup))
   if state is None:
     raise CodecError(f'{folder} has no checkpoint yet')
-  return setup.weights(state.average), {'method': plan.method, 'options': plan.options}
+  weights = setup.weights(state.params, state.average)
+  return weights, {'method': plan.method, 'options': plan.options}
 
 
 def plan_of(values: flags.FlagValues) -> Plan:
@@ -170,11 +198,8 @@ def _train(
   began: training.TrainState,
   index: np.ndarray,
 ) -> training.TrainState:
-  """From the newest checkpoint, or the beginning, to the end."""
-  found = saves.restore(began)
-  if found is not None:
-    _log(f'going on from step {int(found.step)}')
-  state = training.replicated(began if found is None else found)
+  """From a state to the end."""
+  state = training.replicated(began)
   first, inner = int(state.step), values.inner or _inner(plan.steps)
   fed = feeding.feed(
     source,
@@ -192,7 +217,13 @@ def _train(
   )
   rhythm = fit.Rhythm(plan.steps, inner, values.log_every, values.save_every, values.validate_every)
   with _watching(values, plan, setup, source, first) as watch:
-    return fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
+    state = fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
+  if jax.process_count() > 1:
+    own = digest(named(state.params))
+    multihost_utils.assert_equal(
+      np.frombuffer(own, np.uint8), 'the processes hold different parameters'
+    )
+  return state
 
 
 def _inner(steps: int) -> int:
@@ -231,7 +262,7 @@ def _watching(
 
 def _validator(
   values: flags.FlagValues, plan: Plan, setup: Setup, source: sources.Source, progress: Progress
-) -> Callable[[int, Params], float]:
+) -> Callable[[int, training.TrainState], float]:
   """Real files of --val, or of the photographs at hand, at a few lambdas."""
   named = data.default_images(values.val)[1] if values.val else data.photographs_at_hand()
   images = [data.centre_crop(image.load()) for image in named[:_VALIDATION]]
@@ -239,8 +270,8 @@ def _validator(
   codecs = {lmbda: codec_of(plan, lmbda) for lmbda in lambdas}
   examples = _examples(source)
 
-  def score(step: int, params: Params) -> float:
-    host = jax.tree.map(np.asarray, setup.weights(params))
+  def score(step: int, state: training.TrainState) -> float:
+    host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
     codec = next(iter(codecs.values()))
     found = validate(codecs, codec.export(host, examples), images)
     progress.validation(step, found.values, found.decoded)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from compress_jax.codec import CodecError, Metrics, Params
+from compress_jax.codec import CodecError, Metrics
 from compress_jax.losses import PEAK
 from compress_jax.training import Step, TrainState
 
@@ -36,7 +36,7 @@ class Watch(NamedTuple):
   """Who is told about what."""
 
   metrics: Callable[[int, Means, float], None]  # Step, averages since the last call, seconds.
-  validate: Callable[[int, Params], float] | None = None  # Its score; less is better.
+  validate: Callable[[int, TrainState], float] | None = None  # Its score; less is better.
   stopping: Callable[[int], bool] = lambda step: False  # Asked after every dispatch.
 
 
@@ -89,7 +89,7 @@ def fit(
     if validates and watch.validate and not stopped:
       before = time.monotonic()
       try:
-        score = watch.validate(step, state.average)
+        score = watch.validate(step, state)
       except Exception:
         saves.save(step, state)  # A validation that fails costs no training.
         raise

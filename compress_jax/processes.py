@@ -5,7 +5,7 @@ process takes its share of them to its own devices, and in the end they tell how
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
@@ -69,6 +69,24 @@ def told(mine: Share, words: list[str]) -> list[str]:
   rows: Any = process_allgather(padded)
   texts = [row[:size].tobytes() for row, size in zip(rows, sizes.ravel(), strict=True)]
   return [line for text in texts for line in json.loads(text)]
+
+
+def by_first(mine: Share, work: Callable[[], Any]) -> None:
+  """Lets process 0 do something; the others wait for it.
+
+  Raises:
+    CodecError: in all processes, if it fails in the first.
+  """
+  failed = []
+  if mine.rank == 0:
+    try:
+      work()
+    except (CodecError, OSError) as error:
+      if mine.total == 1:
+        raise
+      failed = [str(error)]
+  for text in told(mine, failed):
+    raise CodecError(text)
 
 
 def _check(values: flags.FlagValues) -> None:
