@@ -60,7 +60,7 @@ def run(values: flags.FlagValues) -> int:
   allocation.keep_freed_memory()
   enable_cache()
   share = processes.join(values)
-  with jax.enable_x64(False):  # Else JAX_ENABLE_X64 would make another state of the same plan.
+  with training.usual_settings():
     return _run(values, share)
 
 
@@ -129,7 +129,7 @@ def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
     CodecError: there is no run, or it has no checkpoint.
   """
   plan = plans.read(folder)
-  with jax.enable_x64(False):
+  with training.usual_settings():
     setup = _reading(plan, codec_of(plan))
     state = Checkpoints(folder / CHECKPOINTS, _log).restore(resume.form_of(setup))
   if state is None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compress_jax import codebook_training, data
+from compress_jax import codebook_training, data, locks
 from compress_jax.codec import CodecError
 from compress_jax.vq import universal
 
@@ -54,3 +54,12 @@ def test_parts_of_another_plan_are_not_mixed_in(tmp_path):
     codebook_training.train(
       codebook_training.Plan(('a.png',)), tmp_path / 'm', workers=1, log=print
     )
+
+
+def test_two_programs_do_not_write_the_same_model(tmp_path, monkeypatch):
+  plan, parts = codebook_training.Plan(('a.png',)), tmp_path / 'm.parts'
+  with locks.held(parts), pytest.raises(CodecError, match=r'm\.parts is in use by process'):
+    codebook_training.train(plan, tmp_path / 'm', workers=1, log=print)
+  monkeypatch.setattr(codebook_training, '_train', lambda *given, **more: None)
+  codebook_training.train(plan, tmp_path / 'm', workers=1, log=print)
+  assert not parts.exists()

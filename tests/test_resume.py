@@ -82,10 +82,11 @@ def half(run):
   return before
 
 
-def test_jax_enable_x64_changes_nothing(run, tmp_path):
+def test_jax_settings_of_the_environment_change_nothing(run, tmp_path):
   before = half(run)
-  with jax.enable_x64(True):
-    assert train(run) == 0
+  with jax.enable_x64(True), jax.default_prng_impl('rbg'), jax.threefry_partitionable(False):
+    with jax.numpy_dtype_promotion('strict'):
+      assert train(run) == 0
     assert export(run, tmp_path / 'model') == 0
   assert results(run) == before
 
