@@ -9,12 +9,13 @@ goes on from, later steps are saved in a folder of their own inside of the first
 there they can neither replace nor outlive it.
 """
 
+import json
 import logging
 import math
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
-from etils import epath
 
 from compress_jax.codec import CodecError
 from compress_jax.hashing import digest
@@ -203,9 +203,8 @@ def _score(path: Path) -> float | None:
 
 
 def _about(path: Path) -> dict[str, Any]:
-  """What was saved beside the arrays of a step; without orbax's waiting for other processes."""
-  with closing(ocp.JsonCheckpointHandler()) as handler:
-    found: dict[str, Any] = handler.restore(epath.Path(path / 'about'), args=ocp.args.JsonRestore())
+  """What was saved beside the arrays of a step: a file of JSON, named by orbax."""
+  found: dict[str, Any] = json.loads((path / 'about' / 'metadata').read_text())
   return found
 
 

