@@ -4,6 +4,7 @@ Training is one computation over all of their devices. Many files are many small
 process takes its share of them to its own devices, and in the end they tell how it went.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +14,8 @@ from absl import flags
 from compress_jax.codec import CodecError
 
 T = TypeVar('T')
+_MEETINGS = itertools.count()  # A name for each: all processes meet in the same order.
+_PATIENCE = 30 * 60 * 1000  # Milliseconds.
 
 
 class Share(NamedTuple):
@@ -61,7 +64,10 @@ def told(mine: Share, words: list[str]) -> list[str]:
     return words
   import numpy as np
   from jax.experimental.multihost_utils import process_allgather
+  from orbax.checkpoint import multihost
 
+  # JAX's own exchange fails where one process comes half a minute later than another.
+  multihost.get_barrier_sync_fn()(key=f'told-{next(_MEETINGS)}', timeout_ms=_PATIENCE)
   own = np.frombuffer(json.dumps(words).encode(), np.uint8)
   sizes: Any = process_allgather(np.array(len(own)))
   padded = np.zeros(int(sizes.max()), np.uint8)
