@@ -25,6 +25,7 @@ from compress_jax import (
   plans,
   presets,
   processes,
+  resume,
   scales,
   sources,
   training,
@@ -33,15 +34,17 @@ from compress_jax.cache import enable_cache
 from compress_jax.checkpoints import Checkpoints, named
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.command import settings
+from compress_jax.float_weights import WEIGHTS
 from compress_jax.hashing import digest
 from compress_jax.plans import Plan
 from compress_jax.pretrained import check_options
 from compress_jax.progress import Progress
 from compress_jax.released import flatten, halve, to_arrays
+from compress_jax.resume import MODEL
 from compress_jax.stages import Setup, setup_of
 from compress_jax.validation import LAMBDAS, validate
 
-WEIGHTS, MODEL = 'weights.safetensors', 'model.safetensors'
+CHECKPOINTS = 'checkpoints'  # The folder of them in that of a run.
 _CALIBRATION, _SIDE = 8, 512
 _VALIDATION = 8  # Images.
 _MANY = 10**9  # Steps, where only the time is limited.
@@ -57,43 +60,68 @@ def run(values: flags.FlagValues) -> int:
     values['workdir'].value = f'runs/{values.method}'
   allocation.keep_freed_memory()
   enable_cache()
-  processes.join(values)
+  share = processes.join(values)
+  with training.usual_settings():
+    return _run(values, share)
+
+
+def _run(values: flags.FlagValues, share: processes.Share) -> int:
   plan, folder = plan_of(values), Path(values.workdir)
   pace = None if plan.minutes is None else fit.Pace(60 * plan.minutes, plan.steps)
-  codec = codec_of(plan)
-  setup = setup_of(plan, codec, _log)
+  codec, begun = codec_of(plan), (folder / plans.FILE).exists()
+  setup = setup_of(plan, codec, _log) if values.dry_run or not begun else _reading(plan, codec)
   source = sources.large_enough(_source(plan), plan.crop, log=_log)
   if values.dry_run:
     return _estimate(plan, setup)
   _log(f'training in {folder}; the same command goes on there')
-  began, index = (
-    training.start(*setup.init(), setup.optimizer, plan.steps),
-    feeding.indices(plan.batch),
-  )
-  plans.settle(folder, plan)  # Nothing is written before all of that has worked.
-  saves = Checkpoints(folder / 'checkpoints', _log)
-  try:
-    state = _train(values, plan, setup, source, saves, began, index, pace)
-  finally:
-    saves.close()
-  if jax.process_count() > 1:
-    own = digest(named(state.params))
-    multihost_utils.assert_equal(
-      np.frombuffer(own, np.uint8), 'the processes hold different parameters'
-    )
-  finished = int(state.step) >= int(state.total)
-  if jax.process_index() == 0:
-    host = jax.tree.map(np.asarray, setup.weights(state.average))
-    config = {'method': plan.method, 'options': plan.options}
-    model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
-    if finished:
-      released = codec.export(halve(host), _examples(source))
-      model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
-      _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
-      return _evaluate(values, folder / MODEL) if values.evaluate else 0
-  if not finished:
+  index, digests = feeding.indices(plan.batch), resume.digests_of(plan)
+  state = None
+  if not begun:  # Nothing is written before all of that has worked.
+    resume.keep_results(folder)
+    state = training.start(*setup.init(), setup.optimizer, plan.steps)
+  with resume.held(folder, plan, digests, share):
+    saves = Checkpoints(folder / CHECKPOINTS, _log)
+    try:
+      state = resume.newest(folder, plan, digests, setup, saves, _log) or state
+      before = state is not None and training.finished(state)
+      if not before:
+        setup = setup_of(plan, codec, _log) if begun else setup
+        state = state or training.start(*setup.init(), setup.optimizer, plan.steps)
+        state = _train(values, plan, setup, source, saves, state, index, pace)
+    finally:
+      saves.close()
+    assert state is not None
+    if before and (folder / WEIGHTS).exists() and (folder / MODEL).exists():
+      _log(f'{folder / MODEL}: finished before')
+    elif share.rank == 0:
+      _leave(folder, plan, codec, setup, state, source)
+  if not training.finished(state):
     _log(f'stopped at step {int(state.step)}; the same command goes on from there')
-  return 0
+    return 0
+  return _evaluate(values, folder / MODEL) if values.evaluate and share.rank == 0 else 0
+
+
+def _leave(
+  folder: Path,
+  plan: Plan,
+  codec: Codec,
+  setup: Setup,
+  state: training.TrainState,
+  source: sources.Source,
+) -> None:
+  """Writes the averaged weights so far, and a model in the end."""
+  host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
+  config = {'method': plan.method, 'options': plan.options}
+  model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
+  if training.finished(state):
+    released = codec.export(halve(host), _examples(source))
+    model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
+    _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
+
+
+def _reading(plan: Plan, codec: Codec) -> Setup:
+  """What reads the checkpoints of a run; files that only training needs may be gone."""
+  return setup_of(plan._replace(lpips=None), codec)
 
 
 def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
@@ -103,16 +131,13 @@ def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
     CodecError: there is no run, or it has no checkpoint.
   """
   plan = plans.read(folder)
-  setup = setup_of(plan, codec_of(plan))
-  like = jax.eval_shape(lambda: training.start(*setup.init(), setup.optimizer, plan.steps))
-  saves = Checkpoints(folder / 'checkpoints', _log)
-  try:
-    state = saves.restore(like)
-  finally:
-    saves.close()
+  with training.usual_settings():
+    setup = _reading(plan, codec_of(plan))
+    state = Checkpoints(folder / CHECKPOINTS, _log).restore(resume.form_of(setup))
   if state is None:
     raise CodecError(f'{folder} has no checkpoint yet')
-  return setup.weights(state.average), {'method': plan.method, 'options': plan.options}
+  weights = setup.weights(state.params, state.average)
+  return weights, {'method': plan.method, 'options': plan.options}
 
 
 def plan_of(values: flags.FlagValues) -> Plan:
@@ -177,11 +202,8 @@ def _train(
   index: np.ndarray,
   pace: fit.Pace | None,
 ) -> training.TrainState:
-  """From the newest checkpoint, or the beginning, to the end."""
-  found = saves.restore(began)
-  if found is not None:
-    _log(f'going on from step {int(found.step)}')
-  state = training.replicated(began if found is None else found)
+  """From a state to the end."""
+  state = training.replicated(began)
   first, inner = int(state.step), values.inner or _inner(plan.steps)
   fed = feeding.feed(
     source,
@@ -202,7 +224,13 @@ def _train(
     pace = None
   rhythm = fit.Rhythm(total, inner, values.log_every, values.save_every, values.validate_every)
   with _watching(values, plan, setup, source, first, total, pace) as watch:
-    return fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
+    state = fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
+  if jax.process_count() > 1:
+    own = digest(named(state.params))
+    multihost_utils.assert_equal(
+      np.frombuffer(own, np.uint8), 'the processes hold different parameters'
+    )
+  return state
 
 
 def _inner(steps: int) -> int:
@@ -258,7 +286,7 @@ def _watching(
 
 def _validator(
   values: flags.FlagValues, plan: Plan, setup: Setup, source: sources.Source, progress: Progress
-) -> Callable[[int, Params], float]:
+) -> Callable[[int, training.TrainState], float]:
   """Real files of --val, or of the photographs at hand, at a few lambdas."""
   at_hand = not values.val
   named = data.photographs_at_hand() if at_hand else data.default_images(values.val, report=_log)[1]
@@ -267,8 +295,8 @@ def _validator(
   codecs = {lmbda: codec_of(plan, lmbda) for lmbda in lambdas}
   examples = _examples(source)
 
-  def score(step: int, params: Params) -> float:
-    host = jax.tree.map(np.asarray, setup.weights(params))
+  def score(step: int, state: training.TrainState) -> float:
+    host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
     codec = next(iter(codecs.values()))
     found = validate(codecs, codec.export(host, examples), images)
     progress.validation(step, found.values, found.decoded)

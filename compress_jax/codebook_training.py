@@ -12,13 +12,14 @@ import math
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from compress_jax import clustering, data
+from compress_jax import clustering, data, locks
 from compress_jax.codec import CodecError, Image
 from compress_jax.sources import Source
 from compress_jax.vq import blocks, codebook, per_image, restore, shapes, universal
@@ -57,10 +58,26 @@ def train(
     log: takes a line about each part.
 
   Raises:
-    CodecError: an image cannot be read, or the output cannot be written.
+    CodecError: an image cannot be read, the output cannot be written, or another program is
+      writing it.
   """
   parts = output.with_name(output.name + '.parts')
-  parts.mkdir(parents=True, exist_ok=True)
+  with locks.held(parts):
+    _train(source, plan, output, parts, workers=workers, log=log)
+  (parts / locks.LOCK).unlink(missing_ok=True)
+  with suppress(OSError):  # Another program has just begun there.
+    parts.rmdir()
+
+
+def _train(
+  source: Source,
+  plan: Plan,
+  output: Path,
+  parts: Path,
+  *,
+  workers: int,
+  log: Callable[[str], None],
+) -> None:
   wanted = json.dumps([source.names, plan])
   names = ['prior', *(f'point{i}' for i in reversed(range(len(LAMBDAS))))]
   jobs = {name: parts / f'{name}.safetensors' for name in names}
@@ -81,7 +98,6 @@ def train(
   data.write_atomically(output, save(arrays, config), overwrite=True)
   for path in (*jobs.values(), stamp):
     path.unlink()
-  parts.rmdir()
 
 
 def _part(name: str, source: Source, plan: Plan) -> tuple[dict[str, np.ndarray], str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from compress_jax.codec import CodecError, Metrics, Params
+from compress_jax.codec import CodecError, Metrics
 from compress_jax.losses import PEAK
 from compress_jax.training import Step, TrainState, replicated
 
@@ -38,7 +38,7 @@ class Watch(NamedTuple):
   """Who is told about what."""
 
   metrics: Callable[[int, Means, float], None]  # Step, averages since the last call, seconds.
-  validate: Callable[[int, Params], float] | None = None  # Its score; less is better.
+  validate: Callable[[int, TrainState], float] | None = None  # Its score; less is better.
   stopping: Callable[[int], bool] = lambda step: False  # Asked after every dispatch.
   # Steps after which the run ends, where that is a matter of time: asked at times when no step is
   # under way, and after the first and the fifth dispatch.
@@ -101,7 +101,7 @@ def fit(
     if validates and watch.validate and not stopped:
       before = time.monotonic()
       try:
-        score = watch.validate(step, state.average)
+        score = watch.validate(step, state)
       except Exception:
         saves.save(step, state)  # A validation that fails costs no training.
         raise

@@ -17,16 +17,19 @@ from compress_jax.released import unflatten
 
 _IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
 _TORCH = ('.pth', '.pt', '.tar')
+WEIGHTS = 'weights.safetensors'  # What a training run leaves in its folder.
 
 
 def weights(path: Path) -> tuple[Params, dict]:
   """Float parameters, and the method with its options, of our file or a CompressAI checkpoint.
 
   Those of a model that codes files are its integers, thawed. The name of a method stands for the
-  model that ships with it.
+  model that ships with it, and the folder of a run for the weights that it has left.
+
+  Raises:
+    CodecError: there are none.
   """
-  if str(path) in methods.METHODS and not path.exists():
-    path = ZOO / f'{path}.safetensors'
+  path = file_of(path)
   if path.suffix in _TORCH:
     params, options = compressai.read(path)
     return params, {'method': 'gmm', 'options': dict(options)}
@@ -39,6 +42,23 @@ def weights(path: Path) -> tuple[Params, dict]:
   if not sound or not any(name.startswith('params.') for name in arrays):
     raise CodecError(f'{path} holds no float weights')
   return unflatten(arrays, 'params'), config
+
+
+def file_of(path: Path) -> Path:
+  """The file that a path, the name of a method or the folder of a run stands for.
+
+  Raises:
+    CodecError: a folder without weights.
+  """
+  if str(path) in methods.METHODS and not path.exists():
+    return ZOO / f'{path}.safetensors'
+  if not path.is_dir():
+    return path
+  if not (path / WEIGHTS).exists():
+    raise CodecError(
+      f'{path} holds no {WEIGHTS}, which a training run leaves there when it ends or is stopped'
+    )
+  return path / WEIGHTS
 
 
 def fitting(module: ModuleType, options: Mapping[str, Any], params: Params) -> Codec:

@@ -1,7 +1,8 @@
 """Fingerprints of models."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,3 +14,12 @@ def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
     array = np.ascontiguousarray(arrays[name]).astype(arrays[name].dtype.newbyteorder('<'))
     sha.update(f'{name} {array.dtype.str} {array.shape}\n'.encode() + array.tobytes())
   return sha.digest()
+
+
+def digest_of_files(paths: Sequence[Path]) -> str:
+  """SHA-256 of one file, or of those of several; where they lie does not count."""
+  found = []
+  for path in paths:
+    with open(path, 'rb') as file:
+      found.append(hashlib.file_digest(file, 'sha256').hexdigest())
+  return found[0] if len(found) == 1 else hashlib.sha256(' '.join(found).encode()).hexdigest()

@@ -79,13 +79,22 @@ def load(trunk: Path | str, heads: Path | str | None = None) -> Params:
 
 def find(path: Path | str) -> Params:
   """Weights from what the option `lpips` names: a folder of the two files, or one file."""
+  return load(*files(path))
+
+
+def files(path: Path | str) -> list[Path]:
+  """The file of AlexNet and that of the heads, or the one with both.
+
+  Raises:
+    CodecError: a folder without them.
+  """
   path = Path(path)
   if not path.is_dir():
-    return load(path)
+    return [path]
   trunks = sorted(path.glob(TRUNK))
   if len(trunks) != 1 or not (path / HEADS).is_file():
     raise CodecError(f'{path} does not hold one {TRUNK} and {HEADS}, as LPIPS needs')
-  return load(trunks[0], path / HEADS)
+  return [trunks[0], path / HEADS]
 
 
 def fingerprint(params: Params) -> str:

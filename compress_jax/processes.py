@@ -4,8 +4,9 @@ Training is one computation over all of their devices. Many files are many small
 process takes its share of them to its own devices, and in the end they tell how it went.
 """
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
@@ -13,6 +14,8 @@ from absl import flags
 from compress_jax.codec import CodecError
 
 T = TypeVar('T')
+_MEETINGS = itertools.count()  # A name for each: all processes meet in the same order.
+_PATIENCE = 30 * 60 * 1000  # Milliseconds.
 
 
 class Share(NamedTuple):
@@ -61,7 +64,10 @@ def told(mine: Share, words: list[str]) -> list[str]:
     return words
   import numpy as np
   from jax.experimental.multihost_utils import process_allgather
+  from orbax.checkpoint import multihost
 
+  # JAX's own exchange fails where one process comes half a minute later than another.
+  multihost.get_barrier_sync_fn()(key=f'told-{next(_MEETINGS)}', timeout_ms=_PATIENCE)
   own = np.frombuffer(json.dumps(words).encode(), np.uint8)
   sizes: Any = process_allgather(np.array(len(own)))
   padded = np.zeros(int(sizes.max()), np.uint8)
@@ -69,6 +75,24 @@ def told(mine: Share, words: list[str]) -> list[str]:
   rows: Any = process_allgather(padded)
   texts = [row[:size].tobytes() for row, size in zip(rows, sizes.ravel(), strict=True)]
   return [line for text in texts for line in json.loads(text)]
+
+
+def by_first(mine: Share, work: Callable[[], Any]) -> None:
+  """Lets process 0 do something; the others wait for it.
+
+  Raises:
+    CodecError: in all processes, if it fails in the first.
+  """
+  failed = []
+  if mine.rank == 0:
+    try:
+      work()
+    except (CodecError, OSError) as error:
+      if mine.total == 1:
+        raise
+      failed = [str(error)]
+  for text in told(mine, failed):
+    raise CodecError(text)
 
 
 def _check(values: flags.FlagValues) -> None:

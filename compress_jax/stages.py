@@ -41,10 +41,12 @@ Log = Callable[[str], None]
 class Setup(NamedTuple):
   """What a stage of training works with."""
 
-  init: Callable[[], tuple[Params, Any]]  # Parameters and state.
+  init: Callable[[], tuple[Params, Any]]  # Parameters and state; reads --start.
+  form: tuple[Params, Any]  # Their shapes and types, which need no --start.
   loss: training.LossFn
   optimizer: optax.GradientTransformation
-  weights: Callable[[Params], Params] = lambda params: params  # Those of the codec among all.
+  # Those of the codec, of parameters and their average.
+  weights: Callable[[Params, Params], Params] = lambda params, average: average
 
 
 def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
@@ -68,7 +70,7 @@ def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = training.adam(plan.lr)
-  return Setup(lambda: (_begin(plan, codec, log), {}), loss, optimizer)
+  return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
 
 def _incremental(
@@ -93,13 +95,14 @@ def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
   parts = {scales.GAINS, scales.PRIOR} if plan.refit_prior else {scales.GAINS}
   levels = _gains(codec).shape[0]
   chosen = scales.trained_levels(levels) if plan.lmbda is None else level_of(plan.lmbda)
-  start = _begin(plan, codec, log, lambda params: scales.with_levels(params, levels))
-  adam = optax.adam(scales.schedule(plan.lr))
+  widened = lambda params: scales.with_levels(params, levels)  # noqa: E731
+  adam, form = optax.adam(scales.schedule(plan.lr)), _shapes(codec)
   return Setup(
-    lambda: (start, {}),
+    lambda: (_begin(plan, codec, log, widened), {}),
+    (form, {}),
     _loss(plan, freezing.learning_only(codec.apply, parts), chosen),
-    freezing.optimizer(adam, start, parts),
-    lambda params: _only(params, parts, start),
+    freezing.optimizer(adam, form, parts),
+    lambda params, average: _only(average, parts, params),
   )
 
 
@@ -110,13 +113,14 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   if not plan.start:
     raise CodecError('the stage decoder needs --start: weights whose encoder is done')
   apply = _as_files(codec, plan)
-  start = _begin(plan, codec, log)
-  parts = start.keys() - ENCODER
+  form = _shapes(codec)
+  parts = form.keys() - ENCODER
   return Setup(
-    lambda: (start, {}),
+    lambda: (_begin(plan, codec, log), {}),
+    (form, {}),
     _loss(plan, freezing.learning_only(apply, parts), _level(plan)),
-    freezing.optimizer(training.unclipped_adam(plan.lr), start, parts),
-    lambda params: _only(params, parts, start),
+    freezing.optimizer(training.unclipped_adam(plan.lr), form, parts),
+    lambda params, average: _only(average, parts, params),
   )
 
 
@@ -126,9 +130,9 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
   """
   if not plan.start:
     raise CodecError('the stage rounded needs --start: weights to go on from')
-  start = _begin(plan, codec, log)
   loss = _loss(plan, _as_files(codec, plan, noisy=True), _level(plan))
-  return Setup(lambda: (start, {}), loss, training.adam(plan.lr))
+  optimizer = training.adam(plan.lr)
+  return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
 
 def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
@@ -138,9 +142,9 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   apply = _as_files(codec, plan)
   discriminator, key = networks.Discriminator(details=plan.details), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
-  latents = jax.eval_shape(apply, params := _begin(plan, codec, log), _zeros(shape), _zeros(1), key)
+  latents = jax.eval_shape(apply, _shapes(codec), _zeros(shape), _zeros(1), key)
 
-  def both() -> tuple[Params, Any]:
+  def with_discriminator(params: Params) -> tuple[Params, Any]:
     fresh, state = objectives.init_discriminator(
       discriminator, jax.random.fold_in(key, 1), shape, latents.y_hat.shape
     )
@@ -157,10 +161,15 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     compute_dtype=jnp.dtype(plan.precision),
   )
   generator, judge = training.unclipped_adam(plan.lr), training.unclipped_adam(plan.lr, b1=0.5)
-  optimizer = objectives.two_stage_optimizer(
-    generator, judge, jax.eval_shape(both)[0], clip=training.CLIP
+  form = jax.eval_shape(with_discriminator, _shapes(codec))
+  optimizer = objectives.two_stage_optimizer(generator, judge, form[0], clip=training.CLIP)
+  return Setup(
+    lambda: with_discriminator(_begin(plan, codec, log)),
+    form,
+    loss,
+    optimizer,
+    lambda params, average: _only(average['codec'], {'synthesis'}, params['codec']),
   )
-  return Setup(both, loss, optimizer, lambda now: _only(now['codec'], {'synthesis'}, params))
 
 
 STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
@@ -219,12 +228,13 @@ def _begin(
     found |= {key: fresh[key] for key in missing}
     names = sorted({'.'.join(key[:2]) for key in missing})
     log(f'{plan.start} lacks {", ".join(names)}, which begins anew')
-  return traverse_util.unflatten_dict(found)
+  typed = {key: np.asarray(value, wanted[key].dtype) for key, value in found.items()}
+  return traverse_util.unflatten_dict(typed)
 
 
-def _only(params: Params, parts: Collection[str], start: Params) -> Params:
-  """These parts, and the rest of the start: its moving average has been rounded."""
-  return {name: params[name] if name in parts else start[name] for name in start}
+def _only(average: Params, parts: Collection[str], params: Params) -> Params:
+  """The average of what learned, and the rest as it began: its average has been rounded."""
+  return {name: average[name] if name in parts else params[name] for name in params}
 
 
 def _shapes(codec: Codec) -> Params:

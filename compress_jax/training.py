@@ -4,7 +4,8 @@ The number of devices changes nothing but the order of sums, and a run that goes
 checkpoint is the run that was never broken.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,21 @@ class TrainState(NamedTuple):
   failing: Array  # i32[], and how many of these were the last ones.
 
 
+@contextmanager
+def usual_settings() -> Iterator[None]:
+  """JAX with the defaults that decide types and random numbers, whatever the environment says.
+
+  Under JAX_ENABLE_X64 the same plan would have another state, which its checkpoints do not hold.
+  """
+  with (
+    jax.enable_x64(False),
+    jax.numpy_dtype_promotion('standard'),
+    jax.default_prng_impl('threefry2x32'),
+    jax.threefry_partitionable(True),
+  ):
+    yield
+
+
 def start(
   params: Params, state: State, optimizer: optax.GradientTransformation, steps: int
 ) -> TrainState:
@@ -46,6 +62,11 @@ def start(
   zero: Any = np.zeros((), np.int32)
   total: Any = np.asarray(steps, np.int32)
   return TrainState(zero, total, params, params, optimizer.init(params), state, zero, zero)
+
+
+def finished(state: TrainState) -> bool:
+  """Whether a run has made all of its updates."""
+  return int(state.step) >= int(state.total)
 
 
 def replicated(tree: Any) -> Any:

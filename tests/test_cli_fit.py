@@ -171,7 +171,7 @@ def train_by_two(photos, folder):
     for i in range(2)
   ]
   for process in started:
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors.decode()[-800:]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress_jax import cli, codebook_training, data, sources
+from compress_jax import cli, codebook_training, data, locks, sources
 from compress_jax.codec import CodecError
 from compress_jax.vq import universal
 
@@ -81,3 +81,14 @@ def test_parts_of_another_plan_are_not_mixed_in(tmp_path):
   source = sources.open_source(str(tmp_path / 'a.png'), log=print)
   with pytest.raises(CodecError, match='another training run'):
     codebook_training.train(source, codebook_training.Plan(), tmp_path / 'm', workers=1, log=print)
+
+
+def test_two_programs_do_not_write_the_same_model(tmp_path, monkeypatch):
+  data.save_image(tmp_path / 'a.png', np.zeros((64, 64, 3), np.uint8))
+  source = sources.open_source(str(tmp_path / 'a.png'), log=print)
+  plan, parts = codebook_training.Plan(), tmp_path / 'm.parts'
+  with locks.held(parts), pytest.raises(CodecError, match=r'm\.parts is in use by process'):
+    codebook_training.train(source, plan, tmp_path / 'm', workers=1, log=print)
+  monkeypatch.setattr(codebook_training, '_train', lambda *given, **more: None)
+  codebook_training.train(source, plan, tmp_path / 'm', workers=1, log=print)
+  assert not parts.exists()

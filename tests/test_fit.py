@@ -63,11 +63,11 @@ def test_several_steps_per_dispatch_pass_what_is_due():
     run(fit.Rhythm(10, inner=3))
 
 
-def test_validation_gets_the_average_and_gives_the_score_that_is_saved():
+def test_validation_gets_the_state_and_gives_the_score_that_is_saved():
   seen = []
 
-  def validate(step, params):
-    seen.append((step, params))
+  def validate(step, state):
+    seen.append((step, state.average))
     return step / 10
 
   _, _, saves, _ = run(fit.Rhythm(9, log=100, save=100, validate=4), validate=validate)

@@ -17,6 +17,7 @@ MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'p
 MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop'}
 MACHINERY |= {'objectives', 'lpips', 'crops', 'sources', 'streams', 'feeding', 'fit', 'plans'}
 MACHINERY |= {'checkpoints', 'progress', 'validation', 'estimates', 'masking', 'scales', 'freezing'}
+MACHINERY |= {'locks'}
 PROGRAMS = {
   '',
   'pretrained',
@@ -30,6 +31,7 @@ PROGRAMS = {
   'cli_train',
   'presets',
   'processes',
+  'resume',
   'stages',
 }  # '' is the package.
 ALLOWED = {

@@ -146,11 +146,34 @@ def shifted(tree):
   return jax.tree.map(lambda leaf: np.asarray(leaf) + 1, tree)
 
 
-def test_what_is_released_has_averages_of_what_learned_and_all_else_of_the_start(tmp_path):
-  plan = PLAN._replace(stage='scales', start=saved(tmp_path, start()))
-  found = stages.setup_of(plan, cae.codec(**OPTIONS)).weights(shifted(start()))
-  expected = {**start(), 'log_gains': shifted(start()['log_gains'])}
+@pytest.mark.parametrize(
+  'stage,learning',
+  [
+    ('scales', {'log_gains'}),
+    ('decoder', {'synthesis', 'prior'}),
+    ('rounded', {'analysis', 'log_gains', 'synthesis', 'prior'}),
+  ],
+)
+def test_what_is_released_has_averages_of_what_learned_and_the_parameters_of_the_rest(
+  stage, learning
+):
+  plan = PLAN._replace(stage=stage, start='nowhere')  # Which is not read for that.
+  found = stages.setup_of(plan, cae.codec(**OPTIONS)).weights(start(), shifted(start()))
+  expected = {**start(), **{name: shifted(start()[name]) for name in learning}}
   assert found.keys() == expected.keys() and same(found, expected)
+
+
+def forms(tree):
+  return jax.tree.map(lambda leaf: (np.shape(leaf), np.dtype(leaf.dtype)), tree)
+
+
+@pytest.mark.parametrize('stage', ['rate-distortion', 'rounded', 'decoder', 'scales'])
+def test_the_form_of_a_state_is_known_without_its_start(tmp_path, stage):
+  doubles = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), start())
+  there = PLAN._replace(stage=stage, start=saved(tmp_path, doubles))
+  began = stages.setup_of(there, cae.codec(**OPTIONS)).init()
+  form = stages.setup_of(there._replace(start='nowhere'), cae.codec(**OPTIONS)).form
+  assert forms(began) == forms(form)
 
 
 def test_so_it_is_after_the_adversarial_stage(monkeypatch):
@@ -162,8 +185,10 @@ def test_so_it_is_after_the_adversarial_stage(monkeypatch):
   )
   plan = PLAN._replace(method='gan', stage='adversarial', start='x', crop=64)
   said = []
-  found = stages.setup_of(plan, codec, said.append).weights({'codec': shifted(params)})
+  setup = stages.setup_of(plan, codec, said.append)
+  found = setup.weights({'codec': params}, {'codec': shifted(params)})
   assert same(found, {**params, 'synthesis': shifted(params['synthesis'])})
+  assert forms(setup.init()) == forms(setup.form)
   assert len(said) == 1 and 'no LPIPS' in said[0]
 
 

@@ -2,7 +2,6 @@ import contextlib
 import multiprocessing
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -115,6 +114,7 @@ def test_shards_are_the_parts_of_the_global_batch():
 
 @needs_grain
 def test_worker_processes_threads_and_a_loop_give_the_same_stream():
+  before = set(multiprocessing.active_children())
   crops = streams.Crops(SOURCE, 7, 16, (0.5, 1.0))
   made = [
     streams.by_loop(crops, range(2, 7), range(2, 4)),
@@ -127,7 +127,7 @@ def test_worker_processes_threads_and_a_loop_give_the_same_stream():
   np.testing.assert_array_equal(pool, loop)
   np.testing.assert_array_equal(threads, loop)
   np.testing.assert_array_equal(processes, loop)
-  assert not multiprocessing.active_children()
+  assert ended(set(multiprocessing.active_children()) - before)
 
 
 def test_without_grain_there_are_threads_and_no_processes(monkeypatch):
@@ -142,24 +142,34 @@ def test_without_grain_there_are_threads_and_no_processes(monkeypatch):
   'make', [streams.by_pool, pytest.param(streams.by_grain, marks=needs_grain)]
 )
 def test_closing_ends_the_threads(make):
-  before = threading.active_count()
   made = make(streams.Crops(SOURCE, 0, 16, (0.5, 1.0)), range(streams.FOREVER), range(4))
-  next(made)
-  assert threading.active_count() > before
+  started = begun_by(made, threading.enumerate)
+  assert started
   made.close()
-  limit = time.monotonic() + 10
-  while threading.active_count() > before and time.monotonic() < limit:
-    time.sleep(0.01)
-  assert threading.active_count() == before
+  assert ended(started)
 
 
 @needs_grain
 def test_closing_ends_the_processes():
   made = streams.batches(SOURCE, **OPTIONS, workers=1)
-  next(made)
-  assert len(multiprocessing.active_children()) == 1
+  started = begun_by(made, multiprocessing.active_children)
+  assert len(started) == 1
   made.close()
-  assert not multiprocessing.active_children()
+  assert ended(started)
+
+
+def begun_by(made, running):
+  """The threads or processes that are there since the first batch: other tests have theirs."""
+  before = set(running())
+  next(made)
+  return set(running()) - before
+
+
+def ended(started):
+  """Whether all end, however slow the machine is."""
+  for one in started:
+    one.join(600)
+  return not any(one.is_alive() for one in started)
 
 
 @pytest.mark.parametrize(
