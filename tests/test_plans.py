@@ -22,6 +22,7 @@ PLAN = plans.Plan(
   crop=64,
   lr=1e-3,
   precision='float32',
+  minutes=None,
 )
 
 

@@ -246,7 +246,7 @@ SETUP = stages.Setup(lambda: (PARAMS, {}), (PARAMS, {}), lambda *given: None, op
 def newest(folder, plan, digests, step):
   """What goes on from a checkpoint of a step, and the lines that say so."""
   saves, lines = Checkpoints(folder / 'checkpoints', print), []
-  state = training.start(PARAMS, {}, SETUP.optimizer)
+  state = training.start(PARAMS, {}, SETUP.optimizer, 10)
   saves.save(step, state._replace(step=np.array(step, np.int32)))
   found = resume.newest(folder, plan, digests, SETUP, saves, lines.append)
   saves.close()

@@ -36,6 +36,7 @@ PLAN = plans.Plan(
   crop=16,
   lr=1e-3,
   precision='float32',
+  minutes=None,
 )
 OF_GAN = {'method': 'gan', 'options': {}}  # What a file of weights says of itself.
 X = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
