@@ -6,9 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
-from compress_jax import codebook_training, data, workers
+from compress_jax import codebook_training, data, jax_settings, workers
 from compress_jax.codec import CodecError
-from compress_jax.command import settings
+from compress_jax.command import check_new, settings
 
 
 def run(values: flags.FlagValues) -> int:
@@ -26,8 +26,8 @@ def run(values: flags.FlagValues) -> int:
     if not values[name].value:
       raise flags.Error(f'--mode=train needs --{name}')
   output = Path(values.output)
-  if output.exists() and not values.force:
-    raise CodecError(f'{output} exists; --force overwrites it')
+  check_new(output, force=values.force)
+  jax_settings.check_devices()
   options = settings(values.set)
   allowed = list(inspect.signature(codebook_training.Plan).parameters)[2:]
   for name, value in options.items():
@@ -36,7 +36,7 @@ def run(values: flags.FlagValues) -> int:
   paths = tuple(str(path) for folder in values.data for path in data.find_images(Path(folder)))
   plan = codebook_training.Plan(paths, values.seed, **options)
   print(f'{len(paths)} images', file=sys.stderr)
-  processes = values.workers or workers.cores()
+  processes = workers.cores() if values.workers is None else values.workers
   codebook_training.train(
     plan, output, workers=processes, log=lambda line: print(line, file=sys.stderr)
   )

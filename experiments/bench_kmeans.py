@@ -33,6 +33,7 @@ from absl import flags
 from compress_jax import data
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse
+from compress_jax.flag_types import define_path
 from compress_jax.vq import blocks
 
 WITHIN = 1e-4  # Relative; inertias this close are called equal.
@@ -115,10 +116,10 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('max_iter', 20, 'Most Lloyd steps.', lower_bound=1, **here)
   flags.DEFINE_integer('repeats', 3, 'Timings, of which the median counts.', lower_bound=1, **here)
   flags.DEFINE_integer('threads', 2, 'Cores used.', lower_bound=1, **here)
-  flags.DEFINE_string('images', None, 'A folder of images in place of the Kodak suite.', **here)
+  define_path('images', None, 'A folder of images in place of the Kodak suite.', **here)
   flags.DEFINE_bool('memory', True, 'Measure memory too, in processes of their own?', **here)
   flags.DEFINE_bool('profile', False, 'Show where a step of ours spends its time?', **here)
-  flags.DEFINE_string('output', None, 'A file for the rows, as JSON.', **here)
+  define_path('output', None, 'A file for the rows, as JSON.', **here)
   flags.DEFINE_string('child', None, 'Internal: measures the memory of one library.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
