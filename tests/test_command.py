@@ -90,11 +90,10 @@ def test_an_option_that_is_set_twice_is_refused(capsys):
   assert '--refine and --set=refine=... exclude' in refused(capsys, *told)
 
 
-@pytest.mark.parametrize(
-  'flag',
-  ['lr', 'steps', 'batch', 'crop', 'workers', 'inner', 'log_every', 'save_every', 'max_pixels']
-  + ['target_bpp', 'target_psnr', 'num_processes'],
-)
+COUNTS = 'steps', 'batch', 'crop', 'workers', 'inner', 'log_every', 'save_every', 'max_pixels'
+
+
+@pytest.mark.parametrize('flag', [*COUNTS, 'lr', 'target_bpp', 'target_psnr', 'num_processes'])
 def test_zero_is_refused_where_it_has_no_meaning(flag, capsys):
   assert f'--{flag}=0' in refused(capsys, f'--{flag}=0')
 

@@ -11,13 +11,14 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'compress_jax'
 # What is not listed is a stage: a pure function of arrays and bytes.
 MACHINERY = {'data', 'kodak', 'reading', 'writing', 'metrics', 'cache', 'fingerprint'}
-MACHINERY |= {'journal', 'workers', 'measure', 'evaluate'}
+MACHINERY |= {'journal', 'jax_settings', 'workers', 'measure', 'evaluate'}
 MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
 MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop'}
 MACHINERY |= {'objectives', 'lpips', 'crops', 'sources', 'streams', 'feeding', 'fit', 'plans'}
 MACHINERY |= {'checkpoints', 'progress', 'validation', 'estimates', 'masking', 'scales', 'freezing'}
 PROGRAMS = {
   '',
+  '__main__',
   'pretrained',
   'command',
   'cli',
@@ -25,6 +26,9 @@ PROGRAMS = {
   'cli_export',
   'cli_files',
   'cli_fit',
+  'cli_help',
+  'console',
+  'flag_types',
   'float_weights',
   'cli_train',
   'presets',
