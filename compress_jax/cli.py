@@ -1,97 +1,108 @@
-"""Compress photographs into small files, decode them, measure how good they are.
-
-  python run.py --method=kmeans                      # measure on photographs at hand
-  python run.py --mode=compress --input=a.png --output=a.cjx
-  python run.py --mode=decompress --input=a.cjx --output=b.png
-
-Folders work in place of files, and - in place of a file is a pipe.
-"""
+"""The command line: its flags, and which module does what they say; `cli_help` explains it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from compress_jax import processes
+from compress_jax import __version__, processes
+from compress_jax.cli_help import MODES, manual
 from compress_jax.command import guarded, parse
+from compress_jax.flag_types import define_path, define_paths, define_positive
 from compress_jax.methods import NUMBERS
 
 PROGRAM = 'compress-jax'
 STAGES = ('rate-distortion', 'rounded', 'decoder', 'adversarial', 'scales')  # Those of `stages`.
-MODES = ('eval', 'compress', 'decompress', 'train', 'export')
 
 
 def define_flags() -> flags.FlagValues:
-  """The flags, in a registry of their own: nothing is left behind in the process."""
+  """The flags, in a registry of their own: nothing is left behind in the process.
+
+  What begins with the names of modes is theirs alone: see `cli_help`.
+  """
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
-  flags.DEFINE_enum('mode', 'eval', MODES, 'What to do.', **here)
+  flags.DEFINE_enum('mode', 'eval', list(MODES), 'What to do.', **here)
   flags.DEFINE_enum('method', 'kmeans', list(NUMBERS), 'How; files know theirs.', **here)
-  flags.DEFINE_float('lambda', 0.013, 'Minimise bpp + lambda * MSE: more is better.', **here)
+  about = 'eval, compress, train: minimise bpp + lambda * MSE: more is better.'
+  flags.DEFINE_float('lambda', 0.013, about, **here)
   flags.DEFINE_multi_string('set', [], 'An option of the method, as key=value.', **here)
-  flags.DEFINE_string('model', None, "A model file in place of the method's own.", **here)
+  about = "eval, compress, decompress: a model file in place of the method's own."
+  define_path('model', None, about, **here)
   about = 'eval, compress: passes over the latents of each image for cheaper ones.'
   flags.DEFINE_integer('refine', 0, about, lower_bound=0, **here)
-  flags.DEFINE_float('target_bpp', None, 'Best quality within so many bits per pixel.', **here)
-  flags.DEFINE_float('target_psnr', None, 'Smallest file of at least so many dB.', **here)
-  flags.DEFINE_string('input', None, 'A file, a folder, or - for stdin.', **here)
-  flags.DEFINE_string('output', None, 'A file, a folder, or - for stdout.', **here)
-  flags.DEFINE_bool('force', False, 'Overwrite what is there.', **here)
-  flags.DEFINE_bool('skip_existing', False, 'Make only the files that are missing.', **here)
-  flags.DEFINE_bool('depth8', False, 'eval, compress: round samples of over 8 bits.', **here)
-  flags.DEFINE_string('flatten', None, 'A colour to put behind transparent pixels.', **here)
-  flags.DEFINE_bool('first_frame', False, 'Take the first frame of an animation.', **here)
-  flags.DEFINE_integer('max_pixels', 2**26, 'Refuse larger images.', 1, 2**26, **here)
-  flags.DEFINE_string('images', None, 'eval: a folder of images.', **here)
-  flags.DEFINE_multi_string('data', None, 'train, export: a folder of images; repeatable.', **here)
-  flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), 'eval: crop to 256x256?', **here)
+  about = 'compress: best quality within so many bits per pixel.'
+  define_positive('target_bpp', None, about, **here)
+  define_positive('target_psnr', None, 'compress: smallest file of at least so many dB.', **here)
+  about = 'compress, decompress, export: a file, a folder, or - for stdin; export: weights.'
+  define_path('input', None, about, **here)
+  about = 'A file, a folder, or - for stdout; eval: a folder for rows and files.'
+  define_path('output', None, about, **here)
+  about = 'compress, decompress, train, export: overwrite what is there.'
+  flags.DEFINE_bool('force', False, about, **here)
+  about = 'compress, decompress: make only the files that are missing.'
+  flags.DEFINE_bool('skip_existing', False, about, **here)
+  about = 'eval, compress: round samples of more than 8 bits.'
+  flags.DEFINE_bool('depth8', False, about, **here)
+  about = 'compress: a colour to put behind transparent pixels.'
+  flags.DEFINE_string('flatten', None, about, **here)
+  about = 'compress: take the first frame of an animation.'
+  flags.DEFINE_bool('first_frame', False, about, **here)
+  about = 'compress, decompress: refuse larger images.'
+  flags.DEFINE_integer('max_pixels', 2**26, about, 1, 2**26, **here)
+  define_path('images', None, 'eval, train: a folder of images to measure on.', **here)
+  define_paths('data', 'train, export: a folder of images; repeatable.', **here)
+  about = 'eval, train: measure on all of an image, or on its 256x256 centre?'
+  flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), about, **here)
   flags.DEFINE_integer('workers', None, 'eval, train: processes at a time.', lower_bound=1, **here)
-  flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
+  flags.DEFINE_integer('seed', 0, 'eval, compress, train: of everything random.', 0, **here)
   _define_training(here)
   processes.define_flags(values)
-  flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
+  flags.DEFINE_bool('version', False, 'Show the version.', **here)
+  flags.DEFINE_bool('help', False, 'Show this; with --mode, what that has.', short_name='h', **here)
   return values
 
 
 def _define_training(here: dict[str, Any]) -> None:
   """What --mode=train of the learned methods has in addition."""
   whole: dict[str, Any] = {'lower_bound': 1, **here}
-  flags.DEFINE_string('workdir', None, 'train: the folder of a run, else runs/METHOD.', **here)
+  about = 'train, export: the folder of a run; train: else runs/METHOD.'
+  define_path('workdir', None, about, **here)
   flags.DEFINE_string('preset', 'tiny', 'train: a size of the method.', **here)
-  flags.DEFINE_string('val', None, 'train: a folder of images to validate on.', **here)
-  flags.DEFINE_string(
-    'start', None, 'train: weights, a model or a method whose model ships, to begin with.', **here
-  )
-  flags.DEFINE_enum(
-    'stage', STAGES[0], STAGES, "train: the first, or what follows; adversarial is gan's.", **here
-  )
+  define_path('val', None, 'train: a folder of images to validate on.', **here)
+  about = 'train: weights, a model or a method whose model ships, to begin with.'
+  define_path('start', None, about, **here)
+  about = "train: the first, or what follows; adversarial is gan's."
+  flags.DEFINE_enum('stage', STAGES[0], STAGES, about, **here)
   flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'train: what is minimised.', **here)
-  flags.DEFINE_string('lpips', None, 'train: weights of LPIPS for the second stage.', **here)
+  define_path('lpips', None, 'train: weights of LPIPS for the second stage.', **here)
   flags.DEFINE_integer('steps', None, "train: updates, else the preset's.", **whole)
-  flags.DEFINE_float(
-    'minutes', None, 'train: as many updates as fit; saving follows.', lower_bound=0.01, **here
-  )
+  define_positive('minutes', None, 'train: as many updates as fit; saving follows.', **here)
   flags.DEFINE_integer('batch', None, "train: crops per update, else the preset's.", **whole)
   flags.DEFINE_integer('crop', None, "train: pixels of a crop's side, a multiple of 64.", **whole)
-  flags.DEFINE_float('lr', None, 'train: peak of the learning rate.', lower_bound=0, **here)
+  define_positive('lr', None, 'train: peak of the learning rate.', **here)
   precisions = ('float32', 'bfloat16')
   flags.DEFINE_enum('precision', None, precisions, 'train: of activations.', **here)
   flags.DEFINE_integer('inner', None, 'train: updates per dispatch.', **whole)
   flags.DEFINE_bool('stream', None, 'train: read images as they are needed?', **here)
   flags.DEFINE_integer('log_every', 100, 'train: steps between lines.', **whole)
   flags.DEFINE_integer('save_every', 1000, 'train: steps between checkpoints.', **whole)
-  flags.DEFINE_integer('validate_every', 0, 'train: steps between validations.', 0, **here)
+  about = 'train: steps between validations; 0: only at the end.'
+  flags.DEFINE_integer('validate_every', 0, about, 0, **here)
   flags.DEFINE_bool('evaluate', True, 'train: compare with classical codecs at the end?', **here)
   flags.DEFINE_bool('dry_run', False, 'train: say what it would take, and stop.', **here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status."""
-  return guarded(PROGRAM, lambda: run(parse(define_flags(), __doc__, argv)))
+  return guarded(PROGRAM, lambda: run(parse(define_flags(), manual, argv)))
 
 
 def run(values: flags.FlagValues) -> int:
   """Does what the flags say; returns the exit status."""
+  if values.version:
+    print(PROGRAM, __version__)
+    return 0
   # Imported here: each mode waits only for what it uses.
   if values.mode == 'train':
     from compress_jax import cli_train

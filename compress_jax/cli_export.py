@@ -7,7 +7,7 @@ from absl import flags
 from compress_jax import methods, model_files
 from compress_jax.cli_fit import trained
 from compress_jax.codec import CodecError
-from compress_jax.command import settings
+from compress_jax.command import check_new, settings
 from compress_jax.float_weights import calibration, fitting, weights
 from compress_jax.released import halve, to_arrays
 
@@ -29,8 +29,7 @@ def run(values: flags.FlagValues) -> int:
   half = options.pop('half', False)
   if options or not isinstance(half, bool):
     raise CodecError('export has one option: half=True or half=False')
-  if output.exists() and not values.force:
-    raise CodecError(f'{output} exists; --force overwrites it')
+  check_new(output, force=values.force)
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
   module = methods.method(config['method'])
   if not hasattr(module, 'coding_of'):

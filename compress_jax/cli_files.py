@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from compress_jax import allocation, budget, data, methods, metrics, pretrained, processes
+from compress_jax import allocation, budget, console, data, methods, metrics, pretrained, processes
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.command import options as method_options
@@ -263,7 +263,7 @@ def _failures(tasks: list[Task], work: Work, several: bool, force: bool) -> int:
 def _made(tasks: list[Task], work: Work) -> list[tuple[bytes, str] | Exception]:
   """What `work` makes, all together; where that fails, each on its own, to see which one it is."""
   try:
-    sources = [sys.stdin.buffer.read() if task.source is None else task.source for task in tasks]
+    sources = [console.receive() if task.source is None else task.source for task in tasks]
     return [*work(list(zip(tasks, sources, strict=True)))]
   except (CodecError, OSError) as error:
     if len(tasks) == 1:
@@ -272,20 +272,26 @@ def _made(tasks: list[Task], work: Work) -> list[tuple[bytes, str] | Exception]:
 
 
 def _named(task: Task, error: Exception) -> str:
-  """The error in one line that names a file."""
-  text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-  named = any(path and str(path) in text for path in task)
-  return text if named else f'{task.source or "standard input"}: {text}'
+  """The error in one line that names a file, the source where it does not say which."""
+  source = str(task.source or 'standard input')
+  if isinstance(error, OSError) and error.strerror:
+    return f'{error.filename or source}: {error.strerror}'
+  text = str(error)
+  names = source, str(task.target or 'standard output')
+  named = any(text.startswith((f'{name}: ', f'{name} ')) for name in names)
+  return text if named else f'{source}: {text}'
 
 
 def _write(task: Task, file: bytes, force: bool) -> None:
   if task.target is None:
     if sys.stdout.isatty():
-      raise CodecError('stdout is a terminal: send it to a file or a pipe')
-    sys.stdout.buffer.write(file)
-    sys.stdout.buffer.flush()
+      raise CodecError('standard output is a terminal: send it to a file or a pipe')
+    console.send(file)
     return
-  task.target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise CodecError(f'{task.target}: cannot be written ({error.strerror})') from error
   data.write_atomically(task.target, file, overwrite=force, source=task.source)
 
 

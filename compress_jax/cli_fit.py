@@ -159,14 +159,22 @@ def plan_of(values: flags.FlagValues) -> Plan:
     lpips=values.lpips,
     data=list(values.data or []),
     seed=values.seed,
-    steps=values.steps or (_MANY if values.minutes else recipe.steps),
-    batch=values.batch or recipe.batch,
-    crop=values.crop or recipe.crop,
-    lr=values.lr or recipe.lr,
+    steps=_steps(values, recipe.steps),
+    batch=recipe.batch if values.batch is None else values.batch,
+    crop=recipe.crop if values.crop is None else values.crop,
+    lr=recipe.lr if values.lr is None else values.lr,
     precision=values.precision or ('bfloat16' if accelerated else 'float32'),
     minutes=values.minutes,
     **taken,
   )
+
+
+def _steps(values: flags.FlagValues, usual: int) -> int:
+  """The updates of a run: those of --steps, as many as fit into --minutes, or the usual ones."""
+  if values.steps is not None:
+    steps: int = values.steps
+    return steps
+  return usual if values.minutes is None else _MANY
 
 
 def codec_of(plan: Plan, lmbda: float | None = None) -> Codec:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
-from compress_jax import codebook_training, sources, workers
+from compress_jax import codebook_training, jax_settings, sources, workers
 from compress_jax.codec import CodecError
-from compress_jax.command import settings
+from compress_jax.command import check_new, settings
 
 
 def run(values: flags.FlagValues) -> int:
@@ -26,8 +26,8 @@ def run(values: flags.FlagValues) -> int:
     if not values[name].value:
       raise flags.Error(f'--mode=train needs --{name}')
   output = Path(values.output)
-  if output.exists() and not values.force:
-    raise CodecError(f'{output} exists; --force overwrites it')
+  check_new(output, force=values.force)
+  jax_settings.check_devices()
   options = settings(values.set)
   allowed = list(inspect.signature(codebook_training.Plan).parameters)[1:]
   for name, value in options.items():
@@ -38,7 +38,7 @@ def run(values: flags.FlagValues) -> int:
   source = sources.decodable(source, log=_log)
   _log(f'{len(source)} images')
   plan = codebook_training.Plan(values.seed, **options)
-  processes = values.workers or workers.cores()
+  processes = workers.cores() if values.workers is None else values.workers
   codebook_training.train(source, plan, output, workers=processes, log=_log)
   return 0
 

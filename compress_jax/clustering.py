@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from compress_jax.codec import Array, CodecError, Key
+from compress_jax.frames import Frame, frame, into, plain
 from compress_jax.lloyd import (
   REPAIRS,
   Data,
@@ -24,9 +25,17 @@ from compress_jax.lloyd import (
   psum,
   run,
 )
-from compress_jax.points import checked_points, checked_start, settled
+from compress_jax.points import (
+  Wide,
+  check_count,
+  checked_points,
+  checked_start,
+  settled,
+  widened,
+)
 from compress_jax.seeding import Seeding, eigen_seeds, plus_plus_seeds, random_seeds
 
+PRECISIONS = 'default', 'high', 'highest'
 SEEDINGS: dict[str, Seeding] = {'k-means++': plus_plus_seeds, 'random': random_seeds}
 
 
@@ -42,10 +51,12 @@ def _lloyd_from(
   chunk: int,
   precision: str,
   axis_name: str | None,
-) -> KMeansResult:
-  data = Data(points, weights, jnp.mean(start, axis=0), chunk, precision, axis_name)
+) -> tuple[KMeansResult, Frame]:
+  how = chunk, precision, axis_name
+  found = frame(points, weights, axis_name)
+  data = Data(points, weights * found.mass, found, jnp.zeros_like(start[0]), *how)
   mean, variance = moments(data)
-  return run(data._replace(mean=mean), start, max_iter, tol * variance, repair)
+  return run(data._replace(mean=mean), start, max_iter, tol * variance, repair), found
 
 
 @functools.partial(
@@ -72,15 +83,15 @@ def _best_of(
   n_init: int,
   axis_name: str | None,
   **static: Any,
-) -> KMeansResult:
-  def once(key: Key) -> KMeansResult:
+) -> tuple[KMeansResult, Frame]:
+  def once(key: Key) -> tuple[KMeansResult, Frame]:
     start = seeding(key, points, weights, k, axis_name)
     return _lloyd_from(points, weights, start, max_iter, tol, axis_name=axis_name, **static)
 
   if n_init == 1:
     return once(key)
   results = lax.map(once, jax.random.split(key, n_init))
-  return jax.tree.map(lambda x: x[jnp.argmin(results.inertia)], results)
+  return jax.tree.map(lambda x: x[jnp.argmin(results[0].inertia)], results)
 
 
 def _pick(table: dict[str, Any], what: str, name: str) -> Any:
@@ -106,21 +117,28 @@ def assign(
   Raises:
     CodecError: for shapes that do not fit and values that are not finite.
   """
+  _check_rules(chunk_size=chunk_size, precision=precision)
+  if (wide := widened(points)) is not None:
+    centroids = wide.into(checked_start(centroids, wide.points.shape[1], np.float64))
+    labels, found = assign(wide.points, centroids, chunk_size=chunk_size, precision=precision)
+    squares: Any = wide.squares(found)
+    return labels, squares
   rows, weights = checked_points(points, None)
   centroids = checked_start(centroids, rows.shape[1])
   chunk = chunk_rows(rows.shape[0], centroids.shape[0], chunk_size)
-  return settled(_assign_from(rows, weights, centroids, chunk=chunk, precision=precision), points)
+  found = _assign_from(rows, weights, centroids, chunk=chunk, precision=precision)
+  return settled((found[0], plain(found[1], found[2].scale)), points)
 
 
 @functools.partial(jax.jit, static_argnames=('chunk', 'precision'))
 def _assign_from(
   points: Array, weights: Array, centroids: Array, *, chunk: int, precision: str
-) -> tuple[Array, Array]:
-  mean = jnp.mean(centroids, axis=0)
-  labels, squares, _ = assign_rows(
-    Data(points, weights, mean, chunk, precision, None), centroids - mean
-  )
-  return labels, squares
+) -> tuple[Array, Array, Frame]:
+  found = frame(points, weights, None, near=centroids)
+  data = Data(points, weights, found, jnp.zeros_like(points[0]), chunk, precision, None)
+  data = data._replace(mean=moments(data)[0])
+  labels, squares, _ = assign_rows(data, into(found, centroids))
+  return labels, squares, found
 
 
 def lloyd(
@@ -136,6 +154,12 @@ def lloyd(
   axis_name: str | None = None,
 ) -> KMeansResult:
   """Lloyd's algorithm from the centroids `start`, f32[K, D]; K may exceed N. See `kmeans`."""
+  _check_rules(chunk_size=chunk_size, precision=precision, max_iter=max_iter, tol=tol)
+  if (wide := widened(points)) is not None:
+    rules: dict[str, Any] = {'max_iter': max_iter, 'tol': tol, 'chunk_size': chunk_size}
+    rules |= {'empty': empty, 'precision': precision, 'axis_name': axis_name}
+    start = wide.into(checked_start(start, wide.points.shape[1], np.float64))
+    return _out_of(wide, lloyd(wide.points, start, weights=weights, **rules))
   rows, weights = checked_points(points, weights)
   start = checked_start(start, rows.shape[1])
   result = _lloyd_from(
@@ -149,7 +173,32 @@ def lloyd(
     precision=precision,
     axis_name=axis_name,
   )
-  return settled(result, points)
+  return settled(_in_units(*result), points)
+
+
+def _check_rules(*, chunk_size: Any, precision: Any, max_iter: Any = 0, tol: Any = 0.0) -> None:
+  """Raises CodecError for rules of the loop that mean nothing; values inside jit pass."""
+  if chunk_size is not None:
+    check_count('chunk_size', chunk_size, 1)
+  if precision not in PRECISIONS:
+    raise CodecError(f'precision must be one of {list(PRECISIONS)}, got {precision!r}')
+  if not isinstance(max_iter, jax.core.Tracer | jax.Array):
+    check_count('max_iter', max_iter, 0)
+  if not isinstance(tol, jax.core.Tracer) and not tol >= 0:
+    raise CodecError(f'tol must not be negative, got {tol}')
+
+
+def _out_of(wide: Wide, result: KMeansResult) -> KMeansResult:
+  """A result in the coordinates that were given, f64 of NumPy."""
+  centroids: Any = wide.out_of(result.centroids)
+  inertia: Any = wide.squares(result.inertia)
+  return result._replace(centroids=centroids, inertia=inertia)
+
+
+def _in_units(result: KMeansResult, found: Frame) -> KMeansResult:
+  """A result whose inertia and counts are in the units of points and weights."""
+  inertia = plain(result.inertia, found.scale, found.mass)
+  return result._replace(inertia=inertia, counts=result.counts / found.mass)
 
 
 def kmeans(
@@ -190,13 +239,21 @@ def kmeans(
   Raises:
     CodecError: for arguments that cannot be clustered (values are checked outside jit only).
   """
+  _check_rules(chunk_size=chunk_size, precision=precision, max_iter=max_iter, tol=tol)
+  check_count('k', k, 1)
+  check_count('n_init', n_init, 1)
+  if (wide := widened(points)) is not None:
+    told: dict[str, Any] = {'key': key, 'scores': scores, 'n_init': n_init, 'weights': weights}
+    told |= {'max_iter': max_iter, 'tol': tol, 'chunk_size': chunk_size, 'empty': empty}
+    told |= {'precision': precision, 'axis_name': axis_name}
+    if not isinstance(init, str) and not callable(init):
+      init = wide.into(checked_start(init, wide.points.shape[1], np.float64))
+    return _out_of(wide, kmeans(wide.points, k, init=init, **told))
   rows, weights = checked_points(points, weights)
   n, d = rows.shape
   total = psum(n, axis_name)  # A constant: the axis has a static size.
   if not 1 <= k <= total:
     raise CodecError(f'k must be between 1 and the number of points {total}, got {k}')
-  if n_init < 1 or max_iter < 0 or tol < 0:
-    raise CodecError(f'need n_init >= 1, max_iter >= 0, tol >= 0, got {n_init}, {max_iter}, {tol}')
   if isinstance(init, str) and init == 'eigen':
     if scores is None or axis_name is not None or n_init > 1:
       raise CodecError("init='eigen' needs scores, and takes neither axis_name nor n_init")
@@ -231,7 +288,7 @@ def kmeans(
     precision=precision,
     axis_name=axis_name,
   )
-  return settled(result, points)
+  return settled(_in_units(*result), points)
 
 
 def _bucket(n: int) -> int:
@@ -270,7 +327,10 @@ def eigen_kmeans(
   Returns:
     The result of the last run; n_iter counts its steps only.
   """
-  points = np.asarray(points, np.float32)
+  if (wide := widened(points)) is not None:
+    told = {**rules, 'weights': weights, 'split': split}
+    return _out_of(wide, eigen_kmeans(wide.points, scores, k, **told))
+  points = np.asarray(checked_points(points, weights)[0])
   weights = np.ones(len(points), np.float32) if weights is None else np.asarray(weights, np.float32)
   seeds = eigen_seeds(points, scores, k, weights=weights, split=split)
   parts = []

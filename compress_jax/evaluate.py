@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from compress_jax import data, journal
+from compress_jax import data, jax_settings, journal
 from compress_jax.codec import CodecError, Image
 from compress_jax.journal import Row
 from compress_jax.measure import Job, Make, Measured, Recipe, measured, pixel_hash
@@ -78,6 +78,7 @@ def evaluate(
   Returns:
     Rows, and a line for each job that failed: the others are not affected.
   """
+  jax_settings.check_devices()
   output.mkdir(parents=True, exist_ok=True)
   keys, failures = _keys(jobs, protocol)
   known = _known(output)

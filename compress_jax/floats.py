@@ -82,7 +82,9 @@ def fitted_prior(prior: Factorized, tables: hyper.Prior) -> Params:
 
   def update(_: int, state: tuple[Params, optax.OptState]) -> tuple[Params, optax.OptState]:
     params, optimizer_state = state
-    changes, optimizer_state = optimizer.update(jax.grad(surprise)(params), optimizer_state)
+    grads = jax.grad(surprise)(params)
+    with jax.numpy_dtype_promotion('standard'):  # optax mixes integers and floats.
+      changes, optimizer_state = optimizer.update(grads, optimizer_state)
     return optax.apply_updates(params, changes), optimizer_state
 
   start = params, optimizer.init(params)

@@ -66,7 +66,7 @@ def kodak(
   """
   given = os.environ.get('KODAK_DIR')
   if given and folder is None:
-    return _given(Path(given))
+    return _given(Path(given).expanduser())
   cache = Path(folder or user_cache_dir('compress_jax', appauthor=False)) / 'kodak'
   missing = [name for name in SHA256 if not _intact(cache / name)]
   if missing and not download:

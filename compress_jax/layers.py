@@ -82,6 +82,14 @@ def from_cells(x: Array, cell: int) -> Array:
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * cell, width * cell, -1)
 
 
+def mean_pool(x: Array, side: int, padding: str) -> Array:
+  """Means over side x side of f32[B, H, W, C]; zeros beyond the border count under 'SAME'.
+
+  `nn.avg_pool` divides by an integer array, which strict dtype promotion refuses.
+  """
+  return nn.pool(x, 0.0, lax.add, (side, side), (1, 1), padding) / side**2
+
+
 def pixel_shuffle(x: Array) -> Array:
   """f32[B, H, W, 4C] to f32[B, 2H, 2W, C]; channels are ordered (row, column, channel)."""
   return from_cells(x, 2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from compress_jax import dct
 from compress_jax.codec import CodecError, Params
-from compress_jax.layers import Frame, from_cells, masked, to_cells
+from compress_jax.layers import Frame, from_cells, masked, mean_pool, to_cells
 
 Array = jax.Array
 
@@ -67,13 +67,12 @@ def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
   What matters are differences. With the colour of a region in all of its inputs a network learns
   a tenth as fast, or not at all. The mean is over what is image.
   """
-  pool = lambda x: nn.avg_pool(x, (7, 7), padding='SAME')  # noqa: E731
   colours = cells.reshape(*cells.shape[:3], -1, 3).mean(3)
   if frame is None:
     share = jnp.asarray(_within(*colours.shape[1:3]), colours.dtype)
   else:
-    share = pool(masked(jnp.ones_like(colours[..., :1]), frame))
-  mean = pool(masked(colours, frame)) / jnp.maximum(share, 1e-6)
+    share = mean_pool(masked(jnp.ones_like(colours[..., :1]), frame), 7, 'SAME')
+  mean = mean_pool(masked(colours, frame), 7, 'SAME') / jnp.maximum(share, 1e-6)
   return _CONTRAST * (cells - jnp.tile(mean, cells.shape[-1] // 3))
 
 

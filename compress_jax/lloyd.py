@@ -1,12 +1,10 @@
 """The loop of K-means: a Lloyd step as a fold over chunks of rows, `lax.while_loop` around it.
 
 Points are f32[N, D], centroids f32[K, D], weights f32[N] with 0 for padding. Memory is
-O(N + K * D + chunk * K): no N x K array exists. Coordinates inside
-are centred by the weighted mean, because |c|^2 - 2 x.c loses digits far from the origin.
-Ties go to the lowest index everywhere.
+O(N + K * D + chunk * K): no N x K array exists. Coordinates inside are those
+of a `frame`. Ties go to the lowest index everywhere.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from compress_jax.codec import Array
+from compress_jax.frames import Frame, into, out_of
+from compress_jax.nearest import nearest, table
 
 
 class KMeansResult(NamedTuple):
@@ -41,7 +41,8 @@ class Data(NamedTuple):
 
   points: Array  # f32[N, D], as given.
   weights: Array  # f32[N].
-  mean: Array  # f32[D].
+  frame: Frame  # In whose coordinates all work is done.
+  mean: Array  # f32[D], of the points in these coordinates.
   chunk: int  # Rows at a time.
   precision: str  # Of the matrix product.
   axis_name: str | None  # Devices that hold the other rows.
@@ -53,7 +54,7 @@ def psum(x: Any, axis_name: str | None) -> Any:
 
 
 def fold(data: Data, body: Callable, carry: Any) -> Any:
-  """Folds `body(carry, start, x, w)` over chunks of centred rows.
+  """Folds `body(carry, start, x, w)` over chunks of rows in the coordinates of the frame.
 
   The last chunk is moved back to end at row N; the rows it repeats weigh nothing.
   """
@@ -62,59 +63,20 @@ def fold(data: Data, body: Callable, carry: Any) -> Any:
 
   def step(i: Array, carry: Any) -> Any:
     start = jnp.minimum(i * size, n - size)
-    x = lax.dynamic_slice_in_dim(data.points, start, size) - data.mean
+    x = into(data.frame, lax.dynamic_slice_in_dim(data.points, start, size))
     w = lax.dynamic_slice_in_dim(data.weights, start, size)
     return body(carry, start, x, jnp.where(start + jnp.arange(size) >= i * size, w, 0.0))
 
   return lax.fori_loop(0, -(-n // size), step, carry)
 
 
-GROUP = 8  # Rows of scores that one minimum is taken of; 4 and 16 are no faster.
-
-
-def grouped(centroids: Array) -> tuple[Array, Array]:
-  """Centroids and their |c|^2, filled up to whole groups with rows that are nearest to nothing."""
-  extra = -centroids.shape[0] % GROUP
-  norms = jnp.pad(jnp.sum(centroids**2, axis=1), (0, extra), constant_values=jnp.inf)
-  return jnp.pad(centroids, ((0, extra), (0, 0))), norms
-
-
-def nearest(x: Array, rows: Array, norms: Array, precision: str) -> Array:
-  """i32[chunk], index of the nearest row of `grouped`: argmin of |c|^2 - 2 x.c, lowest first.
-
-  XLA's argmin on CPU is scalar code, four times slower than the matrix product. Minima of
-  whole rows are vector code: the least of each group of rows, the first group that holds the
-  least of all, and its first row (`python -m experiments.bench kmeans --profile`).
-  """
-  dots = lax.dot_general(rows, x, (((1,), (1,)), ((), ())), precision=precision)
-  scores = norms[:, None] - 2 * dots
-  if 1 in x.shape:
-    # XLA makes multiply-adds of such products, and may round them differently for each reader
-    # of the scores. A matrix product, and `norms` from outside the loop, are the same for all.
-    return jnp.argmin(scores, axis=0)
-  scores = scores.reshape(-1, GROUP, x.shape[0])
-  # A chain: jnp.min over the middle axis is scalar code again.
-  least = functools.reduce(jnp.minimum, [scores[:, i] for i in range(GROUP)])
-  best = jnp.min(least, axis=0)
-  group = _first(least == best)
-  own = jnp.take_along_axis(scores, group[None, None], axis=0, mode='promise_in_bounds')[0]
-  return group * GROUP + _first(own == best)
-
-
-def _first(hits: Array) -> Array:
-  """i32[M], the first true row of each column of bool[R, M]; 0 without one (NaN scores)."""
-  rows = hits.shape[0]
-  row = jnp.where(hits, lax.broadcasted_iota(jnp.int32, hits.shape, 0), rows)
-  return jnp.min(row, axis=0) % rows
-
-
 def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
   """Labels i32[N], squared distances f32[N] and cluster weights f32[K] of this device."""
-  rows, norms = grouped(centroids)
+  found = table(centroids, data.mean)
 
   def body(carry: Any, start: Array, x: Array, w: Array) -> Any:
     labels, squares, counts = carry
-    own = nearest(x, rows, norms, data.precision)
+    own = nearest(x, found, data.precision)
     square = jnp.sum((x - centroids[own]) ** 2, axis=1)
     labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
     squares = lax.dynamic_update_slice_in_dim(squares, square, start, 0)
@@ -127,11 +89,11 @@ def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
 
 def update(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
   """Labels i32[N], sums f32[K, D] and weights f32[K] of the clusters, over all devices."""
-  rows, norms = grouped(centroids)
+  found = table(centroids, data.mean)
 
   def body(carry: Any, start: Array, x: Array, w: Array) -> Any:
     labels, sums, counts = carry
-    own = nearest(x, rows, norms, data.precision)
+    own = nearest(x, found, data.precision)
     labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
     # Each chunk sums from zero: adding point after point to one large sum loses digits.
     # (Without the barrier XLA adds to the large one all the same.)
@@ -162,7 +124,7 @@ def farthest(data: Data, centroids: Array, labels: Array) -> tuple[Array, Array]
   """
   squares = squares_to_own(data, centroids, labels)
   squares, index = lax.top_k(squares, min(squares.size, 4 * centroids.shape[0]))
-  rows = data.points[index] - data.mean
+  rows = into(data.frame, data.points[index])
   if data.axis_name is None:
     return squares, rows
   return lax.all_gather((squares, rows), data.axis_name, tiled=True)
@@ -199,7 +161,10 @@ def keep_empty(data: Data, centroids: Array, labels: Array, counts: Array) -> Ar
 
 
 def run(data: Data, start: Array, max_iter: Array, tol: Array, repair: Callable) -> KMeansResult:
-  """Lloyd's algorithm from f32[K, D], both ends in the coordinates of the points."""
+  """Lloyd's algorithm from f32[K, D], both ends in the coordinates of the points.
+
+  The inertia is in those of the frame.
+  """
 
   def step(state: Lloyd) -> Lloyd:
     labels, sums, counts = update(data, state.centroids)
@@ -211,21 +176,24 @@ def run(data: Data, start: Array, max_iter: Array, tol: Array, repair: Callable)
     return Lloyd(centroids, labels, state.step + 1, (moved <= tol) | (changed == 0))
 
   n = data.points.shape[0]
-  first = Lloyd(start - data.mean, jnp.full(n, -1, jnp.int32), jnp.int32(0), jnp.bool_(False))
+  first = Lloyd(into(data.frame, start), jnp.full(n, -1, jnp.int32), jnp.int32(0), jnp.bool_(False))
   last = lax.while_loop(lambda s: ~s.done & (s.step < max_iter), step, first)
   labels, squares, counts = assign_rows(data, last.centroids)
   inertia, counts = psum((jnp.sum(data.weights * squares), counts), data.axis_name)
-  return KMeansResult(last.centroids + data.mean, labels, inertia, last.step, last.done, counts)
+  centroids = out_of(data.frame, last.centroids)
+  return KMeansResult(centroids, labels, inertia, last.step, last.done, counts)
 
 
 def moments(data: Data) -> tuple[Array, Array]:
   """Weighted mean f32[D] and the mean over D of the weighted variances f32[].
 
-  One pass about `data.mean`, any point near the data: about the origin digits would cancel.
+  Both are in the coordinates of the frame. One pass about `data.mean`, any point near the data:
+  about the origin digits would cancel.
   """
 
   def add(carry: Any, start: Array, x: Array, w: Array) -> Any:
     sums, squares, total = carry
+    x = x - data.mean
     return sums + w @ x, squares + w @ jnp.sum(x**2, axis=1), total + jnp.sum(w)
 
   zero = (jnp.zeros_like(data.mean), jnp.float32(0), jnp.float32(0))

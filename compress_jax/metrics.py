@@ -1,6 +1,6 @@
 """Rate and distortion of what was decoded: bpp, PSNR, MS-SSIM, BD-rate.
 
-Images are u8[H, W, 3]; distortions are on the 0..255 scale over all three channels.
+Images are u8[H, W, 3], or floats in [0, 1]; distortions are on the 0..255 scale over all channels.
 """
 
 import math
@@ -32,23 +32,34 @@ class BDRate(NamedTuple):
 
 
 def bpp(nbytes: int, height: int, width: int) -> float:
-  """Bits per pixel of a whole file, its header included."""
+  """Bits per pixel of a whole file, its header included.
+
+  Raises:
+    CodecError: there is no such file or no such image.
+  """
+  if not (nbytes >= 0 and height >= 1 and width >= 1):
+    raise CodecError(f'there is no rate of {nbytes} bytes for {width}x{height} pixels')
   return 8 * nbytes / (height * width)
 
 
 def mse(a: Image, b: Image) -> float:
-  """Mean squared error over pixels and channels, 0..255 scale.
+  """Mean squared error over pixels and channels, on the 0..255 scale.
+
+  Args:
+    a, b: u8[H, W, C], or floats in [0, 1], of one shape; grey ones may be [H, W].
 
   Raises:
-    CodecError: the images differ in size.
+    CodecError: the images differ in size, or are none of those.
   """
-  if a.shape != b.shape:
-    raise CodecError(f'cannot compare images of {a.shape} and {b.shape}')
-  return float(np.mean(np.square(a.astype(np.int32) - b.astype(np.int32))))
+  a, b = _comparable(a, b)
+  return float(np.mean(np.square(a - b)))
 
 
 def psnr(a: Image, b: Image) -> float:
-  """Peak signal-to-noise ratio in dB, from the MSE over RGB; inf for equal images."""
+  """Peak signal-to-noise ratio in dB, from the MSE over RGB; inf for equal images.
+
+  Images are as `mse` takes them.
+  """
   error = mse(a, b)
   return 10 * math.log10(255**2 / error) if error else math.inf
 
@@ -57,21 +68,55 @@ def ms_ssim(a: Image, b: Image) -> float:
   """Multi-scale structural similarity in [0, 1], the mean over the RGB channels.
 
   Five scales of 11 taps need both sides to be above 160 pixels; with fewer scales the
-  number would mean something else, so smaller images give NaN.
+  number would mean something else, so smaller images give NaN. Images are as `mse` takes them.
 
   Raises:
-    CodecError: the images differ in size.
+    CodecError: the images differ in size, or are none of those.
   """
-  if a.shape != b.shape:
-    raise CodecError(f'cannot compare images of {a.shape} and {b.shape}')
+  a, b = _comparable(a, b)
   if min(a.shape[:2]) <= (TAPS - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1):
     return math.nan
   return float(_ms_ssim(a, b))
 
 
+def _comparable(a: Image, b: Image) -> tuple[np.ndarray, np.ndarray]:
+  """Two images [H, W, C] of one shape on the 0..255 scale, i32 where both are u8, else f64.
+
+  Raises:
+    CodecError: they are not.
+  """
+  x, y = np.asarray(a), np.asarray(b)
+  if x.shape != y.shape:
+    raise CodecError(f'cannot compare images of {x.shape} and {y.shape}')
+  if x.dtype == y.dtype == np.uint8:
+    return _shaped(x).astype(np.int32), _shaped(y).astype(np.int32)
+  return _scaled(x), _scaled(y)
+
+
+def _shaped(x: np.ndarray) -> np.ndarray:
+  """One image as [H, W, C]."""
+  shaped = x[..., None] if x.ndim == 2 else x
+  if shaped.ndim != 3 or shaped.shape[2] not in (1, 3) or 0 in shaped.shape:
+    raise CodecError(f'an image has the shape [H, W, 3], [H, W, 1] or [H, W], not {x.shape}')
+  return shaped
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+  """An image f64[H, W, C] on the 0..255 scale, of bytes or of floats in [0, 1]."""
+  if x.dtype == np.uint8:
+    return _shaped(x).astype(np.float64)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise CodecError(f'an image holds bytes (uint8) or floats in [0, 1], not {x.dtype}')
+  wide = _shaped(x).astype(np.float64)
+  if not (wide.min() >= 0 and wide.max() <= 1):  # NaN is neither.
+    found = f'{wide.min():g} to {wide.max():g}'
+    raise CodecError(f'an image of floats has values in [0, 1], not {found}; clip or scale it')
+  return 255 * wide
+
+
 @jax.jit
 def _ms_ssim(a: Array, b: Array) -> Array:
-  """MS-SSIM of two u8[H, W, C]: product over scales in each channel, then the mean."""
+  """MS-SSIM of two [H, W, C] on 0..255: product over scales in each channel, then the mean."""
   a, b = (jnp.moveaxis(x, -1, 0).astype(jnp.float32) for x in (a, b))
   score = jnp.ones(a.shape[0])
   terms = scale_terms(a, b, len(MS_SSIM_WEIGHTS))
@@ -150,7 +195,14 @@ def bd_rate(
 
   Returns:
     None for "no overlap": under 4 points in a curve or under 1 dB in common.
+
+  Raises:
+    CodecError: a curve holds something else than rates and PSNRs, or the method is unknown.
   """
+  if method not in INTERPOLATORS:
+    raise CodecError(f'method must be one of {sorted(INTERPOLATORS)}, got {method!r}')
+  if interval is not None and not interval[0] < interval[1]:
+    raise CodecError(f'an interval goes from a lower to a higher PSNR, not {interval}')
   curve_a, curve_b = _front(rate_a, psnr_a), _front(rate_b, psnr_b)
   if min(len(curve_a), len(curve_b)) < MIN_POINTS:
     return None
@@ -168,6 +220,10 @@ def bd_rate(
 
 def _front(rate: Sequence[float], psnr: Sequence[float]) -> np.ndarray:
   """(PSNR, ln rate) f64[N, 2] of the undominated points, rising in both columns."""
+  if len(rate) != len(psnr):
+    raise CodecError(f'a curve has as many rates as PSNRs, not {len(rate)} and {len(psnr)}')
+  if not all(0 <= r < math.inf for r in rate) or any(math.isnan(p) for p in psnr):
+    raise CodecError('a curve has finite rates that are not negative, and PSNRs that are numbers')
   kept: list[tuple[float, float]] = []
   for r, p in sorted(zip(rate, psnr, strict=True), key=lambda point: (point[0], -point[1])):
     if math.isfinite(p) and r > 0 and (not kept or p > kept[-1][0]):

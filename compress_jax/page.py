@@ -60,7 +60,7 @@ def write_page(
   html = render(meta, rows, pictures, published)
   path = Path(folder) / 'index.html'
   path.parent.mkdir(parents=True, exist_ok=True)
-  write_atomically(path, html.encode(), overwrite=True)
+  write_atomically(path, html.encode(errors='backslashreplace'), overwrite=True)
   return path
 
 

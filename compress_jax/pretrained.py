@@ -61,7 +61,7 @@ def pretrained(
       codec = factory(lmbda=lmbda, **{**settings, **options})
     except (TypeError, ValueError, LookupError) as error:
       raise CodecError(f'{complaint}: {error}') from error
-    return _explaining(codec, complaint), released
+    return _explaining(codec, factory, complaint), released
   if model is not None:
     options = {**options, 'tables': model}
   check_options(method, factory, options)
@@ -84,7 +84,7 @@ def _path(method: str, path: str | None) -> Path:
   return Path(path) if path else ZOO / f'{method}.safetensors'
 
 
-def _explaining(codec: Codec, complaint: str) -> Codec:
+def _explaining(codec: Codec, factory: Callable[..., Codec], complaint: str) -> Codec:
   """The codec, which raises CodecError where its model lacks weights that it needs.
 
   To work out all shapes takes as long as a second: this is done when something went wrong.
@@ -98,7 +98,7 @@ def _explaining(codec: Codec, complaint: str) -> Codec:
       except CodecError:
         raise
       except Exception as error:
-        reason = _misfit(codec, released)
+        reason = _misfit(codec, factory, released)
         if reason is None:
           raise
         raise CodecError(f'{complaint}: {reason}') from error
@@ -109,10 +109,15 @@ def _explaining(codec: Codec, complaint: str) -> Codec:
   return codec._replace(**{name: explaining(getattr(codec, name)) for name in names})
 
 
-def _misfit(codec: Codec, released: Released) -> str | None:
+def _misfit(codec: Codec, factory: Callable[..., Codec], released: Released) -> str | None:
+  """What is wrong with the model of a codec; None where it is not the model's fault."""
   try:
     params = jax.eval_shape(codec.init, jax.random.key(0))
   except Exception as error:  # Options that make no network fail in many ways.
+    try:
+      jax.eval_shape(factory().init, jax.random.key(0))
+    except Exception:  # JAX fails here with any model: its settings or devices are to blame.
+      return None
     return f'{type(error).__name__} where it is made'
   return misfit(released, params)
 

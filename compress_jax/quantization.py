@@ -28,7 +28,7 @@ def gains(log_gains: Array, level: Array) -> Array:
   last = log_gains.shape[0] - 1
   at = jnp.asarray(level, jnp.float32) * (last / 255)
   below = jnp.clip(at.astype(jnp.int32), 0, max(last - 1, 0))
-  share = (at - below)[:, None]
+  share = (at - below.astype(jnp.float32))[:, None]
   return jnp.exp(log_gains[below] * (1 - share) + log_gains[jnp.minimum(below + 1, last)] * share)
 
 

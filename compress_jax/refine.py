@@ -83,10 +83,10 @@ def _pass(
   q = state.q
   gain = jnp.minimum(state.up, state.down)
   gain *= jax.random.uniform(key, q.shape, minval=0.5)  # Not the same steps again and again.
-  count = jnp.ceil(state.share * (gain < 0).sum(-1)).astype(jnp.int32)[..., None]
+  count = jnp.ceil(state.share * (gain < 0).sum(-1, dtype=jnp.float32)).astype(jnp.int32)[..., None]
   bar = jnp.take_along_axis(jnp.sort(gain, -1), jnp.maximum(count - 1, 0), -1)
   chosen = (gain < 0) & (gain <= bar)
-  tried = q + jnp.where(chosen, jnp.where(state.up < state.down, 1, -1), 0)
+  tried = q + jnp.where(chosen, jnp.where(state.up < state.down, 1.0, -1.0), 0.0)
   tried = jnp.clip(tried, -escapes.LIMIT, escapes.LIMIT)
   worse = _around(_costs(rate, synthesise, given, tried) - state.costs) >= 0
   share = state.share * jnp.where(worse, _DECAY, _GROWTH)
@@ -137,7 +137,7 @@ def _errors(synthesise: Synthesis, given: Given, q: Array) -> Array:
   rows, columns = q.shape[:2]
   x_hat = _picture(synthesise, given, q)
   error = jnp.zeros(x_hat.shape[:2])
-  squared = ((given.image - x_hat[:height, :width]) ** 2).mean(-1)
+  squared = ((given.image.astype(x_hat.dtype) - x_hat[:height, :width]) ** 2).mean(-1)
   error = error.at[:height, :width].set(squared)
   cells = error.reshape(rows, len(error) // rows, columns, -1).sum((1, 3))
   return cells * (given.lmbda / _pixels(given))

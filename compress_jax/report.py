@@ -238,4 +238,4 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-  write_atomically(path, text.encode(), overwrite=True)
+  write_atomically(path, text.encode(errors='backslashreplace'), overwrite=True)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from compress_jax.codec import Array, CodecError, Key
+from compress_jax.frames import frame, into
 
 # (key, points f32[N, D], weights f32[N], k, axis_name) -> f32[K, D].
 Seeding = Callable[[Key, Array, Array, int, str | None], Array]
@@ -61,11 +62,14 @@ def plus_plus_seeds(
   proportion to w alone for the first seed, and when every D is 0.
   """
 
+  found = frame(points, weights, axis_name)
+  weights = weights * found.mass
+
   def total(mass: Array) -> Array:
     return jnp.sum(mass) if axis_name is None else lax.psum(jnp.sum(mass), axis_name)
 
   def squares_to(row: Array) -> Array:
-    return jnp.sum((points - row) ** 2, axis=1)
+    return jnp.sum((into(found, points) - into(found, row)) ** 2, axis=1)
 
   def add(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
     seeds, squares = state
@@ -133,7 +137,12 @@ def eigen_seeds(
     CodecError: for an unknown split, shapes that do not fit, k < 1, or no weight at all.
   """
   points = np.ascontiguousarray(points, np.float32) + 0.0  # -0.0 and 0.0 are the same point.
-  scores = np.asarray(scores, np.float32)
+  scores = np.asarray(scores, np.float64)
+  if not np.isfinite(scores).all():
+    raise CodecError('scores must be finite, got NaN or infinity')
+  if scores.size and (most := np.abs(scores).max()) > np.finfo(np.float32).max:
+    scores = scores / most
+  scores = scores.astype(np.float32)
   weights = np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
   if points.ndim != 2 or scores.shape != points.shape[:1] or weights.shape != points.shape[:1]:
     raise CodecError(

@@ -169,7 +169,10 @@ def make_train_step(
     good = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
 
     def made() -> TrainState:
-      changes, opt_state = optimizer.update(grads, state.opt_state, state.params, total=state.total)
+      with jax.numpy_dtype_promotion('standard'):  # optax mixes integers and floats.
+        changes, opt_state = optimizer.update(
+          grads, state.opt_state, state.params, total=state.total
+        )
       params = optax.apply_updates(state.params, changes)
       count = state.step - state.skipped
       kept = jnp.minimum(decay, (1 + count) / (10 + count))  # Forgets the start sooner.
@@ -189,7 +192,7 @@ def make_train_step(
   def train_step(state: TrainState, data: Any, index: Array) -> tuple[TrainState, Metrics]:
     def one(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
       keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(seed, state.step, index))
-      x: Array = batch / 255.0 if draw is None else draw(data, keys[0])
+      x: Array = jnp.float32(batch) / 255 if draw is None else draw(data, keys[0])
       return update(state, x, keys[1])
 
     if inner == 1:  # XLA's CPU code is slower inside of loops.

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
+from compress_jax import jax_settings
 from compress_jax.codec import CodecError
 
 Handlers = Mapping[str, Callable[..., Any]]
@@ -88,7 +89,8 @@ def stop(worker: Worker) -> None:
 
 def _serve(pipe: Connection, build: Callable[[], Handlers]) -> None:
   handlers = build()
-  with contextlib.suppress(EOFError):  # The parent has gone: so do we.
+  # The parent may have gone: then so do we.
+  with contextlib.suppress(EOFError), jax_settings.usual_promotion():
     while True:
       name, args = pipe.recv()
       pipe.send(_answer(handlers[name], args))
@@ -100,6 +102,8 @@ def _answer(handler: Callable[..., Any], args: tuple) -> tuple[bool, Any]:
   except CodecError as error:
     return False, ('CodecError', str(error))
   except Exception as error:  # A defect: say where, in one line, and serve on.
+    if reason := jax_settings.no_device():
+      return False, ('CodecError', reason)
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f'{os.path.basename(where.filename)}:{where.lineno}'
     return False, (type(error).__name__, f'{error} ({place})')

@@ -41,6 +41,7 @@ from compress_jax.codec import Codec, CodecError, Image, Params, Released
 from compress_jax.coding import gmm as gmm_coding
 from compress_jax.command import guarded, parse
 from compress_jax.exact import hyper
+from compress_jax.flag_types import define_path, define_positive
 from compress_jax.interop import compressai
 from compress_jax.pretrained import pretrained
 from experiments import bench_growth
@@ -233,15 +234,15 @@ def define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
   flags.DEFINE_enum('peer', None, ('compressai',), 'Measure beside this codec.', **here)
-  flags.DEFINE_string('peer_python', None, 'The Python that has the peer.', **here)
+  define_path('peer_python', None, 'The Python that has the peer.', **here)
   flags.DEFINE_list('methods', list(LEARNED), 'Of these.', **here)
   flags.DEFINE_string('preset', None, 'A size of the methods, untrained.', **here)
   flags.DEFINE_list('sizes', ['256x256', '768x512'], 'WIDTHxHEIGHT, several.', **here)
   flags.DEFINE_list('channels', ['128', '192'], 'N beside the peer, several.', **here)
   flags.DEFINE_integer('mixtures', 3, 'Gaussians per symbol beside the peer.', 1, 3, **here)
-  flags.DEFINE_float('bpp', 0.85, 'Bits per pixel beside the peer.', **here)
+  define_positive('bpp', 0.85, 'Bits per pixel beside the peer.', **here)
   flags.DEFINE_float('lambda', 0.013, 'Of models of ours.', **here)
-  flags.DEFINE_string('image', None, 'Cropped to the sizes; else a photograph at hand.', **here)
+  define_path('image', None, 'Cropped to the sizes; else a photograph at hand.', **here)
   flags.DEFINE_integer('repeats', 5, 'Timed runs.', lower_bound=1, **here)
   flags.DEFINE_integer('threads', os.cpu_count() or 1, 'Of the peer.', lower_bound=1, **here)
   flags.DEFINE_bool('growth', False, 'Time and memory over the size instead.', **here)

@@ -26,6 +26,7 @@ from absl import flags
 from compress_jax import data, sources, streams
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse
+from compress_jax.flag_types import define_path, define_positive
 from compress_jax.workers import cores
 
 STORED = 64  # Images kept on the device.
@@ -45,14 +46,14 @@ def define_flags() -> flags.FlagValues:
   """The flags of this benchmark."""
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
-  flags.DEFINE_string('images', None, 'A folder or tfds:NAME in place of the Kodak suite.', **here)
+  define_path('images', None, 'A folder or tfds:NAME in place of the Kodak suite.', **here)
   flags.DEFINE_integer('size', 256, 'Side of the crops.', lower_bound=1, **here)
   flags.DEFINE_integer('batch', 8, 'Crops in a batch.', lower_bound=1, **here)
   flags.DEFINE_integer('batches', 20, 'Batches timed, after the first.', lower_bound=1, **here)
   flags.DEFINE_integer('repeats', 3, 'Timings, of which the median counts.', lower_bound=1, **here)
   flags.DEFINE_list('workers', ['1', '2'], 'Numbers of processes for grain.', **here)
-  flags.DEFINE_float('need', None, 'Images per second that training takes.', 0, **here)
-  flags.DEFINE_string('output', None, 'A file for the rows, as JSON.', **here)
+  define_positive('need', None, 'Images per second that training takes.', **here)
+  define_path('output', None, 'A file for the rows, as JSON.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
 

@@ -33,6 +33,7 @@ from absl import flags
 from compress_jax import data
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse
+from compress_jax.flag_types import define_path
 from compress_jax.vq import blocks
 
 WITHIN = 1e-4  # Relative; inertias this close are called equal.
@@ -115,10 +116,10 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('max_iter', 20, 'Most Lloyd steps.', lower_bound=1, **here)
   flags.DEFINE_integer('repeats', 3, 'Timings, of which the median counts.', lower_bound=1, **here)
   flags.DEFINE_integer('threads', 2, 'Cores used.', lower_bound=1, **here)
-  flags.DEFINE_string('images', None, 'A folder of images in place of the Kodak suite.', **here)
+  define_path('images', None, 'A folder of images in place of the Kodak suite.', **here)
   flags.DEFINE_bool('memory', True, 'Measure memory too, in processes of their own?', **here)
   flags.DEFINE_bool('profile', False, 'Show where a step of ours spends its time?', **here)
-  flags.DEFINE_string('output', None, 'A file for the rows, as JSON.', **here)
+  define_path('output', None, 'A file for the rows, as JSON.', **here)
   flags.DEFINE_string('child', None, 'Internal: measures the memory of one library.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
@@ -279,10 +280,17 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   import jax.numpy as jnp
   from jax import lax
 
-  from compress_jax import lloyd
+  from compress_jax import frames, lloyd, nearest
 
   chunk = lloyd.chunk_rows(len(points), k, None)
   weights, centroids = jnp.ones(len(points)), jnp.asarray(distinct_start(points, k))
+
+  def data_of(points: jax.Array, weights: jax.Array) -> lloyd.Data:
+    found = frames.frame(points, weights, None)
+    return lloyd.Data(points, weights, found, 0 * points[0], chunk, 'highest', None)
+
+  def table(c: jax.Array) -> nearest.Table:
+    return nearest.table(c, jnp.mean(c, 0))
 
   def dots(x: jax.Array, c: jax.Array) -> jax.Array:
     return lax.dot_general(c, x, (((1,), (1,)), ((), ())), precision='highest')
@@ -293,19 +301,20 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   parts: dict[str, Callable] = {
     'matrix product': lambda x, c: dots(x, c)[0],
     'and minimum': lambda x, c: jnp.min(scores(x, c), 0),
-    'and index, by groups (used)': lambda x, c: lloyd.nearest(x, *lloyd.grouped(c), 'highest'),
+    'and index, by groups': lambda x, c: nearest.by_product(x, table(c), 'highest')[0],
+    'and near ties again (used)': lambda x, c: nearest.nearest(x, table(c), 'highest'),
     'and jnp.argmin instead': lambda x, c: jnp.argmin(scores(x, c), 0),
   }
 
   def over_chunks(part: Callable) -> Callable:
     def run(points: jax.Array, weights: jax.Array, c: jax.Array) -> jax.Array:
-      found = lloyd.Data(points, weights, jnp.mean(c, 0), chunk, 'highest', None)
+      found = data_of(points, weights)
       return lloyd.fold(found, lambda sums, _, x, w: sums + part(x, c)[0], 0.0)
 
     return run
 
   def update(points: jax.Array, weights: jax.Array, c: jax.Array) -> Any:
-    found = lloyd.Data(points, weights, jnp.mean(c, 0), chunk, 'highest', None)
+    found = data_of(points, weights)._replace(mean=jnp.mean(c, 0))
     return lloyd.update(found, c)
 
   runs = {name: jax.jit(over_chunks(part)) for name, part in parts.items()}

@@ -29,6 +29,7 @@ from compress_jax import allocation, methods, objectives, training
 from compress_jax.cache import enable_cache
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse, settings
+from compress_jax.flag_types import define_path, define_positive
 
 _TURN = 4  # Steps in a row, the first not counted: it finds cold caches and waking cores.
 LEARNED = ('cae', 'gmm', 'gan')
@@ -66,9 +67,9 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum('precision', 'float32', ('float32', 'bfloat16'), 'Of activations.', **here)
   flags.DEFINE_integer('inner', 1, 'Steps per dispatch.', 1, **here)
   flags.DEFINE_integer('repeats', 5, 'Timed dispatches.', 1, **here)
-  flags.DEFINE_float('peak', None, 'TFLOP/s that the device can do.', **here)
+  define_positive('peak', None, 'TFLOP/s that the device can do.', **here)
   flags.DEFINE_enum('peer', None, ('compressai',), 'Measure beside this codec.', **here)
-  flags.DEFINE_string('peer_python', None, 'The Python that has the peer.', **here)
+  define_path('peer_python', None, 'The Python that has the peer.', **here)
   flags.DEFINE_integer('threads', 2, 'Of the peer.', 1, **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -21,14 +21,9 @@ from absl import flags
 from compress_jax import bitstream, data
 from compress_jax.codec import Codec, CodecError, Released
 from compress_jax.command import guarded, parse
+from compress_jax.flag_types import define_path
 from compress_jax.pretrained import lambda_range, pretrained
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string('method', None, 'cae, gan, gmm or kmeans.', flag_values=FLAGS)
-flags.DEFINE_string('model', None, 'A model file in place of ours.', flag_values=FLAGS)
-flags.DEFINE_integer('mutants', 100_000, 'How many.', lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer('seed', 0, 'Of the damage.', flag_values=FLAGS)
-flags.DEFINE_bool('help', False, 'Show this help.', short_name='h', flag_values=FLAGS)
 _SIZE = 24, 40  # Pixels of the images behind the files.
 _SHOWN = 5  # Mutants that went wrong.
 
@@ -133,9 +128,21 @@ def fuzz(values: flags.FlagValues) -> int:
   return int(counts['failed'] > 0)
 
 
+def define_flags() -> flags.FlagValues:
+  """The flags of the fuzzer."""
+  values = flags.FlagValues()
+  here: dict[str, Any] = {'flag_values': values}
+  flags.DEFINE_string('method', None, 'cae, gan, gmm or kmeans.', **here)
+  define_path('model', None, 'A model file in place of ours.', **here)
+  flags.DEFINE_integer('mutants', 100_000, 'How many.', lower_bound=1, **here)
+  flags.DEFINE_integer('seed', 0, 'Of the damage.', 0, **here)
+  flags.DEFINE_bool('help', False, 'Show this help.', short_name='h', **here)
+  return values
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Returns the exit status."""
-  return guarded('fuzz', lambda: fuzz(parse(FLAGS, __doc__, argv)))
+  return guarded('fuzz', lambda: fuzz(parse(define_flags(), __doc__, argv)))
 
 
 if __name__ == '__main__':

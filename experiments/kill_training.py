@@ -53,7 +53,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('kills', 50, 'How many.', 1, flag_values=values)
   flags.DEFINE_integer('during_saves', 10, 'Of them, during a save.', 0, flag_values=values)
   flags.DEFINE_integer('steps', 600, 'Of the run.', 1, flag_values=values)
-  flags.DEFINE_integer('seed', 0, 'Of the moments.', flag_values=values)
+  flags.DEFINE_integer('seed', 0, 'Of the moments.', 0, flag_values=values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', flag_values=values)
   return values
 

@@ -25,6 +25,7 @@ from compress_jax import baselines, data, processes, workers
 from compress_jax.codec import CodecError, Image
 from compress_jax.command import guarded, parse, settings
 from compress_jax.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
+from compress_jax.flag_types import define_path, expanded
 from compress_jax.journal import Row
 from compress_jax.measure import Recipe
 from compress_jax.methods import METHODS
@@ -50,19 +51,19 @@ def define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
   codecs = [*METHODS, *baselines.CODECS]
-  flags.DEFINE_string('images', None, 'A folder of images in place of the suite.', **here)
+  define_path('images', None, 'A folder of images in place of the suite.', **here)
   flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
   flags.DEFINE_list(
     'methods', codecs, 'Methods, variants, LABEL=METHOD:MODEL, classical codecs.', **here
   )
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points of the methods.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
-  flags.DEFINE_string('output', None, 'A folder; runs/kodak-<protocol> if not given.', **here)
+  define_path('output', None, 'A folder; runs/kodak-<protocol> if not given.', **here)
   flags.DEFINE_integer('workers', None, 'Processes at a time.', lower_bound=1, **here)
   flags.DEFINE_integer('timing_repeats', 1, 'Calls per timing.', lower_bound=1, **here)
   flags.DEFINE_integer('preview_budget', 4_800_000, 'Bytes of the pictures in the page.', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
-  flags.DEFINE_integer('seed', 0, 'Of everything random.', **here)
+  flags.DEFINE_integer('seed', 0, 'Of everything random.', 0, **here)
   processes.define_flags(values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
@@ -153,7 +154,7 @@ def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
   label, _, named = name.rpartition('=')
   method, _, model = named.partition(':')
   if model and method in METHODS:
-    return {label or method: (method, {'model': model})}
+    return {label or method: (method, {'model': expanded(model)})}
   known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])
   raise CodecError(f'no codec {name!r}; there are: {known}, and LABEL=METHOD:MODEL')
 

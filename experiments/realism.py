@@ -20,6 +20,7 @@ from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.command import guarded, parse
 from compress_jax.evaluate import protocol_images
+from compress_jax.flag_types import define_path, define_positive, expanded
 from compress_jax.pretrained import lambda_range, pretrained
 
 _SIDE = 192  # Pixels of the crops in a picture, shown twice as large.
@@ -42,12 +43,12 @@ def define_flags() -> flags.FlagValues:
     'codec', [], 'LABEL=METHOD:MODEL, a method, or a classical codec; repeatable.', **here
   )
   flags.DEFINE_list('lambdas', ['0.0018', '0.0067', '0.025'], 'Operating points.', **here)
-  flags.DEFINE_string('images', None, 'A folder of images in place of the Kodak suite.', **here)
+  define_path('images', None, 'A folder of images in place of the Kodak suite.', **here)
   flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
-  flags.DEFINE_string('picture', None, 'A PNG of crops at equal bytes.', **here)
+  define_path('picture', None, 'A PNG of crops at equal bytes.', **here)
   flags.DEFINE_integer('show', 0, 'The image of the picture, by its number.', 0, **here)
-  flags.DEFINE_float('target_bpp', 0.3, 'Bits per pixel of its files.', 0, **here)
+  define_positive('target_bpp', 0.3, 'Bits per pixel of its files.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
 
@@ -64,7 +65,7 @@ def entry(text: str, lambdas: Sequence[float]) -> Entry:
     make = lambda point: (kind.factory(quality=point), ())  # noqa: E731
     return Entry(label or named, tuple(kind.qualities), make, None)
   method, _, model = named.partition(':')
-  options = {'model': model} if model else {}
+  options = {'model': expanded(model)} if model else {}
   make = lambda point: pretrained(method, lmbda=point, **options)  # noqa: E731
   make(lambdas[0])  # Complains before any work.
   return Entry(label or method, tuple(lambdas), make, lambda_range(method))

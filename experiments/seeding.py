@@ -20,6 +20,7 @@ from compress_jax import clustering, data
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Image
 from compress_jax.command import guarded, parse
+from compress_jax.flag_types import define_path
 from compress_jax.vq import blocks
 
 # (points f32[N, 48], scores f64[N], k, seed) -> the clustering.
@@ -69,11 +70,11 @@ def define_flags() -> flags.FlagValues:
   """The flags of this experiment."""
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
-  flags.DEFINE_string('images', None, 'A folder of images in place of the Kodak suite.', **here)
+  define_path('images', None, 'A folder of images in place of the Kodak suite.', **here)
   flags.DEFINE_integer('k', 256, 'Codewords.', lower_bound=1, **here)
   flags.DEFINE_integer('seeds', 5, 'Random seedings per image.', lower_bound=1, **here)
   flags.DEFINE_enum('eigen', 'covariance', list(blocks.EIGENVALUES), 'Of what matrix?', **here)
-  flags.DEFINE_string('output', None, 'A file for the rows, as JSON.', **here)
+  define_path('output', None, 'A file for the rows, as JSON.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
 

@@ -27,6 +27,7 @@ from compress_jax import report as reports
 from compress_jax.codec import CodecError
 from compress_jax.command import guarded, parse, settings
 from compress_jax.evaluate import evaluate, jobs_of, protocol_images
+from compress_jax.flag_types import define_path, define_paths, define_positive
 from compress_jax.journal import Row
 from compress_jax.measure import Recipe
 from compress_jax.pretrained import check_options, lambda_range, make, recipe
@@ -60,16 +61,16 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum('method', 'gmm', ('cae', 'gmm', 'gan'), 'Of all runs.', **here)
   flags.DEFINE_string('preset', 'tiny', 'A size of the method.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of all runs, as key=value.', **here)
-  flags.DEFINE_multi_string('data', [], 'A folder of images to train on; repeatable.', **here)
+  define_paths('data', 'A folder of images to train on; repeatable.', **here)
   flags.DEFINE_integer('steps', None, "Updates of each run, else the preset's.", **whole)
   flags.DEFINE_integer('batch', None, "Crops per update, else the preset's.", **whole)
   flags.DEFINE_integer('crop', None, "Pixels of a crop's side, else the preset's.", **whole)
-  flags.DEFINE_float('lr', None, 'Peak of the learning rate.', lower_bound=0, **here)
+  define_positive('lr', None, 'Peak of the learning rate.', **here)
   flags.DEFINE_enum('precision', None, ('float32', 'bfloat16'), 'Of activations.', **here)
-  flags.DEFINE_integer('seed', 0, 'Of every run.', **here)
+  flags.DEFINE_integer('seed', 0, 'Of every run.', 0, **here)
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points.', **here)
-  flags.DEFINE_string('output', 'runs/sweep', 'A folder for the runs and the tables.', **here)
-  flags.DEFINE_string('images', None, 'A folder to measure on in place of the suite.', **here)
+  define_path('output', 'runs/sweep', 'A folder for the runs and the tables.', **here)
+  define_path('images', None, 'A folder to measure on in place of the suite.', **here)
   flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', **whole)
   flags.DEFINE_integer('workers', None, 'Processes that measure at a time.', **whole)
@@ -236,7 +237,7 @@ def _measure(
     meta = {**about, 'runs': told, 'failures': result.failures}
     reports.write_results(folder, meta, result.rows)
     text = table(result.rows, runs[0].label)
-    write_atomically(folder / 'study.md', text.encode(), overwrite=True)
+    write_atomically(folder / 'study.md', text.encode(errors='backslashreplace'), overwrite=True)
     print(text)
   return 1 if result.failures else 0
 

@@ -34,7 +34,9 @@ def photos(tmp_path):
 
 def arguments(photos, folder, *more, steps=8):
   common = ['run.py', '--mode=train', f'--data={photos}', f'--val={photos}', f'--workdir={folder}']
-  return [*common, f'--steps={steps}', *SMALL, *OFTEN, *more]
+  usual = [*common, f'--steps={steps}', *SMALL, *OFTEN]
+  changed = {flag.partition('=')[0] for flag in more} - {'--set'}
+  return [flag for flag in usual if flag.partition('=')[0] not in changed] + list(more)
 
 
 def train(photos, folder, *more, steps=8):

@@ -12,7 +12,7 @@ PACKAGE = ROOT / 'compress_jax'
 # What is not listed is a stage: a pure function of arrays and bytes.
 MACHINERY = {'data', 'kodak', 'reading', 'writing', 'metrics', 'cache', 'fingerprint'}
 MACHINERY |= {'listing', 'containers', 'facts', 'boxes', 'jxl', 'colour', 'depth'}
-MACHINERY |= {'journal', 'workers', 'measure', 'evaluate'}
+MACHINERY |= {'journal', 'jax_settings', 'workers', 'measure', 'evaluate'}
 MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
 MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop'}
 MACHINERY |= {'objectives', 'lpips', 'crops', 'sources', 'streams', 'feeding', 'fit', 'plans'}
@@ -20,6 +20,7 @@ MACHINERY |= {'checkpoints', 'progress', 'validation', 'estimates', 'masking', '
 MACHINERY |= {'locks'}
 PROGRAMS = {
   '',
+  '__main__',
   'pretrained',
   'command',
   'cli',
@@ -27,6 +28,9 @@ PROGRAMS = {
   'cli_export',
   'cli_files',
   'cli_fit',
+  'cli_help',
+  'console',
+  'flag_types',
   'float_weights',
   'cli_train',
   'presets',

@@ -1,6 +1,7 @@
 import math
 
 import bjontegaard
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -150,3 +151,72 @@ def test_order_duplicates_and_beaten_points_change_nothing():
   rate = np.concatenate([RATE[order], [RATE[2], 0.8, 2.5]])
   psnr = np.concatenate([PSNR[order], [PSNR[2], 30.0, math.inf]])
   np.testing.assert_allclose(metrics.bd_rate(rate, psnr, 0.9 * RATE, PSNR).percent, -10)
+
+
+def test_floats_in_0_to_1_have_the_values_of_their_bytes():
+  a, b = pair(176, 208)
+  for dtype in (np.float32, np.float64, jnp.float32):
+    x, y = (np.asarray(image, np.float64).astype(dtype) / dtype(255) for image in (a, b))
+    for metric in (metrics.mse, metrics.psnr, metrics.ms_ssim):
+      for found in (metric(x, y), metric(a, y), metric(x, b)):
+        np.testing.assert_allclose(found, metric(a, b), rtol=1e-5)
+  assert metrics.psnr(np.zeros((8, 8, 3)), np.full((8, 8, 3), 0.1)) == pytest.approx(20)
+  half = np.zeros((8, 8, 3), np.float16)
+  assert metrics.psnr(half, half + np.float16(0.5)) == pytest.approx(20 * math.log10(2))
+
+
+@pytest.mark.parametrize('metric', [metrics.mse, metrics.psnr, metrics.ms_ssim])
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    (flat(3).astype(np.uint16), 'uint16'),
+    (flat(3).astype(np.int32), 'int32'),
+    (flat(1).astype(bool), 'bool'),
+    (flat(3).astype(np.float32), '3 to 3'),
+    (flat(0) - 0.5, r'-0\.5'),
+    (np.full((8, 8, 3), np.nan), 'nan'),
+    (np.full((8, 8, 3), 1j), 'complex'),
+    (np.zeros((2, 8, 8, 3), np.uint8), r'\(2, 8, 8, 3\)'),
+    (np.zeros((3, 8, 8), np.uint8), r'\(3, 8, 8\)'),
+    (np.zeros((8, 8, 4), np.uint8), r'\(8, 8, 4\)'),
+    (np.zeros((0, 8, 3), np.uint8), r'\(0, 8, 3\)'),
+    (np.zeros(8, np.uint8), r'\(8,\)'),
+  ],
+)
+def test_what_is_no_image_is_refused(metric, image, message):
+  with pytest.raises(CodecError, match=message):
+    metric(image, image)
+
+
+def test_grey_images_are_compared_as_one_channel():
+  a, b = pair(176, 208)
+  for metric in (metrics.mse, metrics.psnr, metrics.ms_ssim):
+    assert metric(a[..., 0], b[..., 0]) == metric(a[..., :1], b[..., :1])
+
+
+@pytest.mark.parametrize('told', [(-1, 8, 8), (1, 0, 8), (1, 8, -8), (math.nan, 8, 8)])
+def test_rates_of_nothing_are_refused(told):
+  with pytest.raises(CodecError, match='no rate'):
+    metrics.bpp(*told)
+
+
+@pytest.mark.parametrize(
+  ('curve', 'options', 'message'),
+  [
+    ((RATE[:5], PSNR), {}, '5 and 6'),
+    ((-RATE, PSNR), {}, 'not negative'),
+    ((RATE * math.nan, PSNR), {}, 'finite'),
+    ((RATE, PSNR * math.nan), {}, 'numbers'),
+    ((RATE, PSNR), {'method': 'cubic'}, 'cubic'),
+    ((RATE, PSNR), {'interval': (30, 28)}, 'lower'),
+    ((RATE, PSNR), {'interval': (math.nan, 28)}, 'lower'),
+  ],
+)
+def test_curves_of_something_else_are_refused(curve, options, message):
+  with pytest.raises(CodecError, match=message):
+    metrics.bd_rate(RATE, PSNR, *curve, **options)
+
+
+def test_lossless_points_are_left_out_of_curves():
+  found = metrics.bd_rate([*RATE, 9], [*PSNR, math.inf], 0.9 * RATE, PSNR)
+  np.testing.assert_allclose(found.percent, -10)

@@ -20,6 +20,7 @@ from compress_jax.layers import (
   Frame,
   initial,
   leaky,
+  mean_pool,
   with_magnitudes,
 )
 from compress_jax.linear import BlockAnalysis, BlockSynthesis, centred
@@ -162,7 +163,7 @@ def _details(x: Array) -> Array:
   enlarge that.
   """
   padded = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), 'edge')
-  return 8 * (x - nn.avg_pool(padded, (5, 5)))
+  return 8 * (x - mean_pool(padded, 5, 'VALID'))
 
 
 def transforms(model: 'Model') -> dict[str, nn.Module]:

@@ -97,7 +97,7 @@ class EntropyParameters(nn.Module):
     start = lambda key, shape: jnp.concatenate(  # noqa: E731
       [
         jnp.ones(self.mixtures * self.channels),
-        jnp.repeat(jnp.arange(self.mixtures) - (self.mixtures - 1) / 2, self.channels),
+        jnp.repeat(jnp.arange(1.0 * self.mixtures) - (self.mixtures - 1) / 2, self.channels),
         jnp.zeros((parts - 2) * self.mixtures * self.channels),
       ]
     )
