@@ -20,6 +20,7 @@ from compress_jax import (
   estimates,
   feeding,
   fit,
+  lambdas,
   methods,
   model_files,
   plans,
@@ -33,6 +34,7 @@ from compress_jax.cache import enable_cache
 from compress_jax.checkpoints import Checkpoints, named
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.command import settings
+from compress_jax.float_weights import measured_ratios
 from compress_jax.hashing import digest
 from compress_jax.plans import Plan
 from compress_jax.pretrained import check_options
@@ -79,10 +81,13 @@ def run(values: flags.FlagValues) -> int:
   finished = int(state.step) >= plan.steps
   if jax.process_index() == 0:
     host = jax.tree.map(np.asarray, setup.weights(state.average))
-    config = {'method': plan.method, 'options': plan.options}
+    config: dict[str, Any] = {'method': plan.method, 'options': plan.options}
     model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
     if finished:
-      released = codec.export(halve(host), _examples(source))
+      examples = _examples(source)
+      released = codec.export(halve(host), examples)
+      ratios = measured_ratios(plan.method, plan.options, released, examples)
+      config = {**config, lambdas.FIELD: ratios}
       model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
       _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
       return _evaluate(values, folder / MODEL) if values.evaluate else 0

@@ -1,6 +1,6 @@
 """Trained float weights: their files, whether they fit a method, and what calibrates an export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from compress_jax import data, methods, model_files
-from compress_jax.codec import Codec, CodecError, Image, Params
+from compress_jax import data, lambdas, methods, model_files
+from compress_jax.codec import Codec, CodecError, Image, Params, Released
 from compress_jax.interop import compressai
 from compress_jax.pretrained import ZOO, check_options, load_model
 from compress_jax.released import unflatten
 
 _IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
+_MEASURED = 256  # Pixels of the side of what lambdas are measured on.
 _TORCH = ('.pth', '.pt', '.tar')
 
 
@@ -24,8 +25,7 @@ def weights(path: Path) -> tuple[Params, dict]:
   Those of a model that codes files are its integers, thawed. The name of a method stands for the
   model that ships with it.
   """
-  if str(path) in methods.METHODS and not path.exists():
-    path = ZOO / f'{path}.safetensors'
+  path = place(path)
   if path.suffix in _TORCH:
     params, options = compressai.read(path)
     return params, {'method': 'gmm', 'options': dict(options)}
@@ -38,6 +38,11 @@ def weights(path: Path) -> tuple[Params, dict]:
   if not sound or not any(name.startswith('params.') for name in arrays):
     raise CodecError(f'{path} holds no float weights')
   return unflatten(arrays, 'params'), config
+
+
+def place(path: Path) -> Path:
+  """The file of weights; the name of a method stands for the model that ships with it."""
+  return ZOO / f'{path}.safetensors' if str(path) in methods.METHODS and not path.exists() else path
 
 
 def fitting(module: ModuleType, options: Mapping[str, Any], params: Params) -> Codec:
@@ -62,3 +67,15 @@ def calibration(folders: list[str] | None) -> list[Image]:
     paths = [path for folder in folders for path in data.find_images(Path(folder))]
     images = [data.load_image(path) for path in paths[:: max(len(paths) // _IMAGES, 1)]]
   return [image[:_SIDE, :_SIDE] for image in images[:_IMAGES]]
+
+
+def measured_ratios(
+  method: str, options: Mapping[str, Any], released: Released, images: Sequence[Image]
+) -> lambdas.Ratios:
+  """Those of a model, on the middle of a few images; none where all lambdas have the same steps."""
+  if options.get('levels') == 1:
+    return ()
+  factory = methods.method(method).codec
+  crops = [data.centre_crop(image, _MEASURED) for image in images]
+  codec_at = lambda lmbda: factory(lmbda=lmbda, **options)  # noqa: E731
+  return lambdas.measured(codec_at, released._replace(ratios=()), crops)
