@@ -75,7 +75,13 @@ def ratios_of(lambdas: np.ndarray, bpp: np.ndarray, mse: np.ndarray) -> Ratios:
   at = np.linspace(math.log(lambdas[0]), math.log(lambdas[-1]), 2049)
   rate = np.exp(fit(np.log(lambdas), np.log(bpp))(at))
   error = np.exp(fit(np.log(lambdas), np.log(np.maximum(mse, 1e-9)))(at))
-  best = [float(np.exp(at[np.argmin(rate + knot * error)])) / knot for knot in KNOTS]
+  found = [int(np.argmin(rate + knot * error)) for knot in KNOTS]
+  best = [float(np.exp(at[i])) / knot for i, knot in zip(found, KNOTS, strict=True)]
+  # At an end of the range nothing beyond was measured: there the ratio goes on as beside it.
+  if found[0] == 0:
+    best[0] = min(best[:2])
+  if found[-1] == len(at) - 1:
+    best[-1] = max(best[-2:])
   return tuple(round(min(max(ratio, 1 / _FARTHEST), _FARTHEST), 3) for ratio in best)
 
 

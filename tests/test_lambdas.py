@@ -58,8 +58,12 @@ def test_the_ratio_of_files_that_are_optimal_elsewhere_is_found(finer):
   s, a = finer * given, 0.6
   ratios = lambdas.ratios_of(given, a / (1 - a) * s ** (1 - a), s**-a)
   low, high = LAMBDA_RANGE
-  expected = [min(max(knot / finer, low), high) / knot for knot in lambdas.KNOTS]
-  np.testing.assert_allclose(ratios, expected, rtol=0.02)
+  steps = np.clip(np.multiply(ratios, lambdas.KNOTS), low, high)
+  np.testing.assert_allclose(steps, np.clip(np.divide(lambdas.KNOTS, finer), low, high), rtol=0.02)
+  # Between the first two knots too, where one is beyond the range.
+  inner = 1.3 * low
+  between = np.clip(lambdas.steps_of(inner, ratios), low, high)
+  assert between == pytest.approx(np.clip(inner / finer, low, high), rel=0.12)
 
 
 def test_between_knots_ratios_are_interpolated_and_beyond_them_kept():
