@@ -154,12 +154,12 @@ def compressor(values: flags.FlagValues) -> Work:
   def codec_at(lmbda: float) -> tuple[Codec, Released]:
     return pretrained.pretrained(values.method, lmbda=lmbda, **options)
 
-  codec_at(getattr(values, 'lambda'))  # Complains before any work.
+  _, released = codec_at(getattr(values, 'lambda'))  # Complains before any work.
 
   def points(images: list[Image]) -> list[budget.Point]:
     if bpp is None and psnr is None:
       return _code_all(codec_at, images, getattr(values, 'lambda'))
-    lambdas = pretrained.lambda_range(values.method)
+    lambdas = pretrained.lambda_range(values.method, released)
     coders = [functools.partial(_code, codec_at, image) for image in images]
     if bpp is not None:
       return [budget.within_bpp(code_at, bpp, lambdas) for code_at in coders]

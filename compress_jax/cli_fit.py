@@ -20,6 +20,7 @@ from compress_jax import (
   estimates,
   feeding,
   fit,
+  lambdas,
   methods,
   model_files,
   plans,
@@ -34,7 +35,7 @@ from compress_jax.cache import enable_cache
 from compress_jax.checkpoints import Checkpoints, named
 from compress_jax.codec import Codec, CodecError, Image, Params
 from compress_jax.command import settings
-from compress_jax.float_weights import WEIGHTS
+from compress_jax.float_weights import WEIGHTS, measured_ratios
 from compress_jax.hashing import digest
 from compress_jax.plans import Plan
 from compress_jax.pretrained import check_options
@@ -111,10 +112,13 @@ def _leave(
 ) -> None:
   """Writes the averaged weights so far, and a model in the end."""
   host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
-  config = {'method': plan.method, 'options': plan.options}
+  config: dict[str, Any] = {'method': plan.method, 'options': plan.options}
   model_files.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
   if training.finished(state):
-    released = codec.export(halve(host), _examples(source))
+    examples = _examples(source)
+    released = codec.export(halve(host), examples)
+    ratios = measured_ratios(plan.method, plan.options, released, examples)
+    config = {**config, lambdas.FIELD: ratios}
     model_files.write(folder / MODEL, to_arrays(released), config, overwrite=True)
     _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
 

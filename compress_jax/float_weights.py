@@ -1,6 +1,6 @@
 """Trained float weights: their files, whether they fit a method, and what calibrates an export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,14 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from compress_jax import data, methods, model_files, sources
-from compress_jax.codec import Codec, CodecError, Image, Params
+from compress_jax import data, lambdas, methods, model_files, sources
+from compress_jax.codec import Codec, CodecError, Image, Params, Released
 from compress_jax.interop import compressai
 from compress_jax.listing import warn
 from compress_jax.pretrained import ZOO, check_options, load_model
 from compress_jax.released import unflatten
 
 _IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
+_MEASURED = 256  # Pixels of the side of what lambdas are measured on.
 _TORCH = ('.pth', '.pt', '.tar')
 WEIGHTS = 'weights.safetensors'  # What a training run leaves in its folder.
 
@@ -84,3 +85,15 @@ def calibration(folders: list[str] | None) -> list[Image]:
     chosen = range(0, len(source), max(len(source) // _IMAGES, 1))
     images = [source[i] for i in list(chosen)[:_IMAGES]]
   return [image[:_SIDE, :_SIDE] for image in images[:_IMAGES]]
+
+
+def measured_ratios(
+  method: str, options: Mapping[str, Any], released: Released, images: Sequence[Image]
+) -> lambdas.Ratios:
+  """Those of a model, on the middle of a few images; none where all lambdas have the same steps."""
+  if options.get('levels') == 1:
+    return ()
+  factory = methods.method(method).codec
+  crops = [data.centre_crop(image, _MEASURED) for image in images]
+  codec_at = lambda lmbda: factory(lmbda=lmbda, **options)  # noqa: E731
+  return lambdas.measured(codec_at, released._replace(ratios=()), crops)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from compress_jax import baselines, budget, methods, model_files
+from compress_jax import baselines, budget, lambdas, methods, model_files
 from compress_jax.cache import enable_cache
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.fingerprint import code_hash
@@ -48,20 +48,19 @@ def pretrained(
   """
   module = methods.method(method)
   factory = module.codec
-  low, high = lambda_range(method)
-  if not (isinstance(lmbda, int | float) and low <= lmbda <= high):
-    raise CodecError(f'lambda is {lmbda}; it must be between {low:g} and {high:g}')
   if hasattr(module, 'coding_of'):
     if options.keys() - ENCODING:
       odd = min(options.keys() - ENCODING)
       raise CodecError(f'{method} has no option {odd!r}: its model has them all')
     settings, released = load_model(method, model)
+    _check_lambda(lmbda, lambda_range(method, released))
     complaint = f'{_path(method, model)} holds no model of its options'
     try:
       codec = factory(lmbda=lmbda, **{**settings, **options})
     except (TypeError, ValueError, LookupError) as error:
       raise CodecError(f'{complaint}: {error}') from error
     return _explaining(codec, factory, complaint), released
+  _check_lambda(lmbda, lambda_range(method))
   if model is not None:
     options = {**options, 'tables': model}
   check_options(method, factory, options)
@@ -76,8 +75,8 @@ def load_model(method: str, path: str | None = None) -> tuple[dict[str, Any], Re
     CodecError: not a model of this method.
   """
   chosen = _path(method, path)
-  stamp = chosen.stat().st_mtime_ns if chosen.exists() else 0
-  return _load_model(method, chosen, stamp)
+  both = chosen, lambdas.beside(chosen)
+  return _load_model(method, chosen, *(p.stat().st_mtime_ns if p.exists() else 0 for p in both))
 
 
 def _path(method: str, path: str | None) -> Path:
@@ -123,8 +122,8 @@ def _misfit(codec: Codec, factory: Callable[..., Codec], released: Released) -> 
 
 
 @functools.lru_cache(4)
-def _load_model(method: str, path: Path, stamp: int) -> tuple[dict[str, Any], Released]:
-  del stamp  # A file that changed is read anew.
+def _load_model(method: str, path: Path, *stamps: int) -> tuple[dict[str, Any], Released]:
+  del stamps  # Files that changed are read anew.
   arrays, config = model_files.read(path)
   if config.get('method') != method:
     raise CodecError(f'{path} is a model of {config.get("method")}, not of {method}')
@@ -135,12 +134,22 @@ def _load_model(method: str, path: Path, stamp: int) -> tuple[dict[str, Any], Re
   check_options(method, module.codec, options)
   coding = module.coding_of(options)
   released = from_arrays(arrays, coding.Coding, coding.check)
-  return options, released
+  return options, released._replace(ratios=lambdas.of_model(path, config, released.model_id))
 
 
-def lambda_range(method: str) -> tuple[float, float]:
-  """The smallest and largest lambda: the method's own LAMBDA_RANGE, or a wide one."""
-  return getattr(methods.method(method), 'LAMBDA_RANGE', LAMBDA_RANGE)
+def lambda_range(method: str, released: Released = ()) -> tuple[float, float]:
+  """The smallest and largest lambda: the method's own LAMBDA_RANGE, or a wide one.
+
+  With a model, up to the lambda that takes its finest steps.
+  """
+  low, high = getattr(methods.method(method), 'LAMBDA_RANGE', LAMBDA_RANGE)
+  return low, max(high, lambdas.highest(released.ratios)) if released else high
+
+
+def _check_lambda(lmbda: object, allowed: tuple[float, float]) -> None:
+  low, high = allowed
+  if not (isinstance(lmbda, int | float) and low <= lmbda <= high):
+    raise CodecError(f'lambda is {lmbda}; it must be between {low:g} and {high:g}')
 
 
 def decoder(method: str, **options: Any) -> Callable[[bytes], Image]:
@@ -179,7 +188,10 @@ def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: An
   """One of our methods at an operating point, for `evaluate`."""
   code = code_hash(f'compress_jax.methods.{method}', f'{method}*', LIBRARIES)
   if 'model' in options:
-    code += hashlib.sha256(Path(options['model']).read_bytes()).hexdigest()
+    model = Path(options['model'])
+    code += hashlib.sha256(model.read_bytes()).hexdigest()
+    if (side := lambdas.beside(model)).exists():
+      code += hashlib.sha256(side.read_bytes()).hexdigest()
   hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
   return Recipe(
     method, label or method, 'lambda', lmbda, tuple(sorted(hashable.items())), '.cjx', code

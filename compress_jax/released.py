@@ -26,6 +26,7 @@ class Released(NamedTuple):
   decoder: Params  # Of the synthesis transform.
   coding: Any  # The method's integers: networks and tables.
   model_id: bytes  # 4 B, covers all that decides how a file decodes.
+  ratios: tuple[float, ...] = ()  # What the encoder makes of a lambda: see `lambdas`.
 
 
 def compact(array: np.ndarray) -> np.ndarray:

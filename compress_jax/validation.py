@@ -16,7 +16,8 @@ class Found(NamedTuple):
   """What files of a model are like."""
 
   score: float  # The mean of weighted bpp + lambda * MSE, as in training; less is better.
-  values: dict[str, float]  # bpp and PSNR at each lambda, and the score.
+  # Means over images of bpp and PSNR at each lambda, as in the tables of results; and the score.
+  values: dict[str, float]
   decoded: dict[str, Image]  # The first image at each lambda.
 
 
@@ -36,11 +37,11 @@ def validate(codecs: Mapping[float, Codec], released: Released, images: Sequence
     found = [codec.decode(released, file) for file in files]
     pairs = zip(files, images, strict=True)
     bpp = np.mean([8 * len(file) / _pixels(image) for file, image in pairs])
-    mse = np.mean([_mse(image, x_hat) for image, x_hat in zip(images, found, strict=True)])
+    errors = [_mse(image, x_hat) for image, x_hat in zip(images, found, strict=True)]
     values[f'bpp_{lmbda:g}'] = float(bpp)
-    values[f'psnr_{lmbda:g}'] = 10 * math.log10(PEAK**2 / max(float(mse), 1e-9))
+    values[f'psnr_{lmbda:g}'] = float(np.mean([_psnr(error) for error in errors]))
     decoded[f'{lmbda:g}'] = found[0]
-    costs.append(float(weight_of(lmbda) * (bpp + lmbda * mse)))
+    costs.append(float(weight_of(lmbda) * (bpp + lmbda * np.mean(errors))))
   score = float(np.mean(costs))
   return Found(score, {'score': score, **values}, decoded)
 
@@ -51,3 +52,8 @@ def _pixels(image: Image) -> int:
 
 def _mse(image: Image, x_hat: Image) -> float:
   return float(np.mean((image.astype(np.float64) - x_hat) ** 2))
+
+
+def _psnr(mse: float) -> float:
+  """Of an image, in dB; 138 where nothing is lost."""
+  return 10 * math.log10(PEAK**2 / max(mse, 1e-9))

@@ -5,11 +5,14 @@
 
 The distance is that of `compress_jax.realism`: 0 for the originals, larger for textures that are
 blurred or made up. It needs many images: those of all points are drawn from the same ones, pair by
-pair. --picture shows crops of one image at files of equal size, the nearest below --target_bpp.
+pair. --output=realism.json keeps the rows, and their table beside it in realism.md. --picture
+shows crops of one image at files of equal size, the nearest below --target_bpp.
 """
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +26,8 @@ from compress_jax.evaluate import protocol_images
 from compress_jax.flag_types import define_path, define_positive, expanded
 from compress_jax.pretrained import lambda_range, pretrained
 
+Row = Mapping[str, Any]
+HEAD = '| codec | point | bpp | PSNR | realism distance (95 %) |\n| --- | --: | --: | --: | --: |'
 _SIDE = 192  # Pixels of the crops in a picture, shown twice as large.
 
 
@@ -46,6 +51,7 @@ def define_flags() -> flags.FlagValues:
   define_path('images', None, 'A folder of images in place of the Kodak suite.', **here)
   flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
+  define_path('output', None, 'A JSON file of rows, with their table beside it.', **here)
   define_path('picture', None, 'A PNG of crops at equal bytes.', **here)
   flags.DEFINE_integer('show', 0, 'The image of the picture, by its number.', 0, **here)
   define_positive('target_bpp', 0.3, 'Bits per pixel of its files.', **here)
@@ -67,25 +73,33 @@ def entry(text: str, lambdas: Sequence[float]) -> Entry:
   method, _, model = named.partition(':')
   options = {'model': expanded(model)} if model else {}
   make = lambda point: pretrained(method, lmbda=point, **options)  # noqa: E731
-  make(lambdas[0])  # Complains before any work.
-  return Entry(label or method, tuple(lambdas), make, lambda_range(method))
+  _, released = make(lambdas[0])  # Complains before any work.
+  return Entry(label or method, tuple(lambdas), make, lambda_range(method, released))
 
 
 def run(values: flags.FlagValues) -> int:
-  """Prints a line per operating point."""
+  """Measures each codec at its operating points, and prints and keeps their rows."""
   enable_cache()
   if not values.codec:
     raise flags.Error('--codec says what to measure, for instance --codec=gan')
+  if values.output and not values.output.endswith('.json'):
+    raise flags.Error(f'--output={values.output} must end in .json')
   lambdas = [float(text) for text in values.lambdas]
   entries = [entry(text, lambdas) for text in values.codec]
   description, found = data.default_images(values.images)
   images = [image.load() for image in protocol_images(found, values.protocol, values.limit)]
   known = [realism.moments(image) for image in images]
-  print(f'{len(images)} images ({description}), {values.protocol}')
-  print('| codec | point | bpp | PSNR | realism distance (95 %) |\n| --- | --: | --: | --: | --: |')
+  print(f'{len(images)} images ({description}), {values.protocol}\n{HEAD}')
+  rows: list[Row] = []
   for codec in entries:
     for point in codec.points:
-      print(line(codec, point, images, known), flush=True)
+      rows.append(measured(codec, point, images, known))
+      print(line(rows[-1]), flush=True)
+  if values.output:
+    told = [flag for flag in sys.argv[1:] if not flag.startswith(('--images', '--output'))]
+    command = ' '.join(['python -m experiments.realism', *told])
+    meta = {'command': command, 'images': description, 'protocol': values.protocol}
+    write(Path(values.output), meta, rows)
   if values.picture:
     shown = pictures(entries, images[values.show % len(images)], values.target_bpp)
     data.save_image(values.picture, shown)
@@ -93,10 +107,38 @@ def run(values: flags.FlagValues) -> int:
   return 0
 
 
-def line(
+def write(path: Path, meta: Mapping[str, Any], rows: Sequence[Row]) -> None:
+  """Keeps the rows as JSON, and their table in a Markdown file beside it."""
+  content = json.dumps({'meta': meta, 'rows': list(rows)}, indent=1)
+  data.write_atomically(path, content.encode() + b'\n', overwrite=True)
+  data.write_atomically(path.with_suffix('.md'), table(rows).encode(), overwrite=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+  """The rows in Markdown."""
+  return '\n'.join([HEAD, *map(line, rows)]) + '\n'
+
+
+def line(row: Row) -> str:
+  """A row in Markdown."""
+  far = f'{row["distance"]:.3f} ({row["low"]:.3f} to {row["high"]:.3f})'
+  return f'| {row["codec"]} | {row["point"]:g} | {row["bpp"]:.3f} | {row["psnr"]:.2f} | {far} |'
+
+
+def measured(
   codec: Entry, point: float, images: Sequence[Image], known: Sequence[realism.Moments]
-) -> str:
-  """A row of the table."""
+) -> Row:
+  """What the files of a codec at an operating point are like, by real files of all images.
+
+  Args:
+    codec: by its label.
+    point: a lambda or a quality.
+    images: u8[H, W, 3].
+    known: the moments of the images.
+
+  Returns:
+    Means over images of bpp and PSNR in dB, the distance of all and its 95 % interval.
+  """
   made, released = codec.at(point)
   files = [made.encode(released, image) for image in images]
   coded = [made.decode(released, file) for file in files]
@@ -104,8 +146,11 @@ def line(
   psnr = np.mean([metrics.psnr(a, b) for a, b in zip(images, coded, strict=True)])
   found = [realism.moments(image) for image in coded]
   low, high = realism.interval(known, found)
-  far = f'{realism.distance(known, found):.3f} ({low:.3f} to {high:.3f})'
-  return f'| {codec.label} | {point:g} | {bpp:.3f} | {psnr:.2f} | {far} |'
+  return {
+    **{'codec': codec.label, 'point': point, 'images': len(images)},
+    **{'bpp': float(bpp), 'psnr': float(psnr)},
+    **{'distance': realism.distance(known, found), 'low': low, 'high': high},
+  }
 
 
 def pictures(entries: Sequence[Entry], image: Image, target: float) -> Image:

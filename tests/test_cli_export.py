@@ -57,7 +57,9 @@ def test_the_model_is_what_export_makes_of_the_weights(weights, tmp_path, capsys
   expected = CODEC.export(PARAMS, [])
   assert capsys.readouterr().out == f'{target}: cae model {expected.model_id.hex()}\n'
   arrays, config = model_files.read(target)
+  ratios = config.pop('lambda_ratios')
   assert config == {'method': 'cae', 'options': {'widths': [4, 4, 4], 'levels': 2}}
+  assert len(ratios) == 9 and load_model('cae', str(target))[1].ratios == tuple(ratios)
   assert arrays.keys() == released.to_arrays(expected).keys()
 
 
@@ -174,3 +176,26 @@ def test_calibration_without_folders_takes_the_photographs_at_hand():
 def test_a_folder_without_images_is_refused(tmp_path):
   with pytest.raises(CodecError, match='no images'):
     float_weights.calibration([str(tmp_path)])
+
+
+def test_lambdas_of_a_model_are_measured_without_exporting_it_again(weights, tmp_path, capsys):
+  target = tmp_path / 'model.safetensors'
+  export(weights, target)
+  arrays, config = model_files.read(target)
+  ratios = config.pop('lambda_ratios')
+  model_files.write(target, arrays, config, overwrite=True)
+  before = target.read_bytes()
+  assert load_model('cae', str(target))[1].ratios == ()
+  capsys.readouterr()
+  assert export(target, tmp_path / 'model.lambdas.json') == 0
+  assert 'lambdas of the cae model' in capsys.readouterr().out
+  assert target.read_bytes() == before
+  assert load_model('cae', str(target))[1].ratios == tuple(ratios)
+  assert export(target, tmp_path / 'model.lambdas.json') == 1
+  assert '--force' in failure(capsys)
+
+
+def test_lambdas_of_what_is_no_model_are_refused(weights, tmp_path, capsys):
+  assert export(weights, tmp_path / 'weights.lambdas.json') == 1
+  assert 'holds float weights only' in failure(capsys)
+  assert not (tmp_path / 'weights.lambdas.json').exists()

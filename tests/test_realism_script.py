@@ -1,5 +1,7 @@
 """The realism experiment measures real files of models and of classical codecs."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,20 @@ def test_a_line_per_operating_point_and_a_picture_at_equal_bytes(folder, capsys)
   assert shown.shape == (320, 3 * 320, 3)
   first = data.load_image(folder / '0.png')
   np.testing.assert_array_equal(shown[::2, :320:2], first)
+
+
+def test_rows_are_kept_as_json_and_their_table_as_markdown(folder, capsys):
+  codecs = [f'--codec=small=cae:{small_models.path("cae")}', '--codec=png']
+  output = folder / 'rows.json'
+  flags = [*codecs, '--lambdas=0.0009', '--limit=2', f'--output={output}']
+  assert realism.main(['realism', f'--images={folder}', *flags]) == 0
+  rows = json.loads(output.read_text())['rows']
+  assert [(row['codec'], row['images']) for row in rows] == [('small', 2), ('png', 2)]
+  assert rows[0]['low'] <= rows[0]['distance'] <= rows[0]['high']
+  assert rows[1]['distance'] == pytest.approx(0, abs=1e-6)
+  assert (folder / 'rows.md').read_text() == realism.table(rows)
+  assert realism.table(rows) in capsys.readouterr().out
+  assert realism.main(['realism', f'--images={folder}', *flags[:-1], '--output=rows.md']) == 2
 
 
 @pytest.mark.parametrize(

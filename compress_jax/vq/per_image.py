@@ -16,7 +16,9 @@ from compress_jax.vq import blocks, codebook, whole
 from compress_jax.vq.blocks import Plane
 
 _SIZES = [1, 2, 3, *(round(2 ** (i / 2)) for i in range(4, 23))]  # 4, 6, 8, 11, ... 2048
-_STEPS = 12  # Lloyd steps: the refinement goes on from there.
+# Lloyd steps at most: a refinement goes on from there, the published algorithm runs until centroids
+# stop moving (19 to 30 steps on photographs).
+_STEPS, _UNTIL_CONVERGED = 12, 1000
 
 
 def _grey(image: Image) -> Plane:
@@ -92,24 +94,36 @@ def _code(
   labels: np.ndarray,
   space: Space,
   price: np.ndarray,
-  nearest: bool,
+  weight: np.ndarray | None,
   prior: np.ndarray,
 ) -> Coding:
   """Quantises the codebook of `labels` i64[N], then assigns again with what is left of it.
 
-  `nearest` is the published algorithm: each block takes the nearest codeword. Else
-  it takes the one of least rate-distortion cost (Chou, Lookabaugh & Gray,
-  "Entropy-constrained vector quantization", IEEE Trans. ASSP 37(1), 1989).
+  Where `weight` is None, each block takes the nearest codeword, which is the published algorithm.
+  Else it takes that of least bits + weight * error (Chou, Lookabaugh & Gray, "Entropy-constrained
+  vector quantization", IEEE Trans. ASSP 37(1), 1989). `price` is what an error costs in the end.
   """
   tiles = blocks.to_blocks(plane).reshape(-1, blocks.SIDE, blocks.SIDE, plane.shape[2])
   means, uses = _centroids(tiles, labels)
   book = codebook.quantise(means, uses, price, prior, space.axes)
   codewords = codebook.reconstruct(book, space.axes)
-  grid, bits, decoded = whole.choose(plane, codewords, None if nearest else price)
+  grid, bits, decoded = whole.choose(plane, codewords, weight)
   writer = coder.Writer()
   codebook.write(writer, book, prior)
   error = float((((decoded - plane) ** 2).sum((0, 1)) * price).sum())
   return Coding(8 * len(writer.finish()) + bits + error, book, codewords, grid.ravel())
+
+
+def _block_weight(space: Space, options: Options) -> np.ndarray | None:
+  """What errors count where a block is chosen; None for the published algorithm.
+
+  Blocks are chosen one at a time, which does not see that a good block makes those after it
+  cheaper. Counting errors more, up to twice at low rates, gives the least cost of the whole file
+  (validation photographs, lambda 0.0009 to 0.05).
+  """
+  if options.refine == 0:
+    return None
+  return (1 + min(0.0009 / options.lmbda, 1) ** 0.5) * options.lmbda * space.weight
 
 
 def _first_guess(tiles: np.ndarray, price: np.ndarray) -> float:
@@ -129,10 +143,12 @@ def best_coding(plane: Plane, space: Space, options: Options) -> Coding:
   scores = options.eigenvalue(tiles)
   distinct = len(np.unique(points, axis=0))
   price, prior = options.lmbda * space.weight, options.prior
+  weight = _block_weight(space, options)
+  most = _STEPS if options.refine else _UNTIL_CONVERGED
 
   def coding(k: int) -> Coding:
-    found = clustering.eigen_kmeans(points, scores, k, split=options.split, max_iter=_STEPS)
-    return _code(plane, np.asarray(found.labels), space, price, options.refine == 0, prior)
+    found = clustering.eigen_kmeans(points, scores, k, split=options.split, max_iter=most)
+    return _code(plane, np.asarray(found.labels), space, price, weight, prior)
 
   if options.size is not None:
     best = coding(min(options.size, distinct))
@@ -141,7 +157,7 @@ def best_coding(plane: Plane, space: Space, options: Options) -> Coding:
     best = _valley(coding, sizes, _first_guess(tiles, price))
   last = best
   for _ in range(options.refine - 1):
-    last = _code(plane, last.labels, space, price, False, prior)
+    last = _code(plane, last.labels, space, price, weight, prior)
     best = min(best, last, key=lambda c: c.cost)
   return best
 
@@ -169,8 +185,7 @@ def encode(image: Image, space: Space, options: Options) -> bytes:
   writer = coder.Writer()
   writer.put_bits(space.number, 2)
   codebook.write(writer, coding.book, options.prior)
-  price = options.lmbda * space.weight
-  whole.choose(plane, coding.codewords, price if options.refine else None, writer)
+  whole.choose(plane, coding.codewords, _block_weight(space, options), writer)
   return writer.finish()
 
 

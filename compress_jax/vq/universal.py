@@ -16,6 +16,10 @@ from compress_jax.vq import blocks, restore, shapes
 POINT_BITS = 3
 _ONCE = ('step', 'alpha', 'tau', 'seen')  # The fields of Shapes that are one number.
 CHROMA_WEIGHT = 4 * blocks.YCBCR_WEIGHT[1:]  # A sample stands for four pixels.
+# Blocks are chosen one at a time by bits + weight * error, which does not see that a good block
+# makes those after it cheaper: counting errors so much more gives the least cost of the whole file
+# (validation photographs, lambda 0.0009 to 0.1).
+_ERROR_WEIGHT = 1.6
 
 
 class Model(NamedTuple):
@@ -86,17 +90,18 @@ def choose(
 
 
 def encode(image: Image, models: Sequence[Model], lambdas: Sequence[float], lmbda: float) -> bytes:
-  """The payload of u8[H, W, 3] by the models around `lmbda`, whichever costs least."""
+  """The payload of u8[H, W, 3] by the models around its weight of errors, whichever costs least."""
+  weight = _ERROR_WEIGHT * lmbda
   planes = analysis(image)
   grey = is_grey(image)
   if grey:
     planes = planes._replace(chroma=planes.chroma[:, :0])
   payloads = []
-  for i in _around(lambdas, lmbda):
+  for i in _around(lambdas, weight):
     writer = coder.Writer()
     writer.put_bits(i, POINT_BITS)
     writer.put_bits(grey, 1)
-    bits, decoded = choose(planes, models[i], lmbda, writer)
+    bits, decoded = choose(planes, models[i], weight, writer)
     luma = restore.restore(decoded.luma, models[i].taps)
     error = ((luma - planes.luma) ** 2).sum() + float(
       (((decoded.chroma - planes.chroma) ** 2).sum((0, 1)) * CHROMA_WEIGHT).sum()

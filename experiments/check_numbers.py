@@ -1,0 +1,251 @@
+"""Checks that the tables of the documents say what the committed rows say.
+
+  python -m experiments.check_numbers
+
+Tables in Markdown whose heads are known are read cell by cell: bits per pixel, PSNR and BD-rates
+are worked out anew from `results.json`, and have to round to what the cell says. The tables that
+programs write have to stand as these would write them now. Prints one line per wrong figure and
+ends with 1 if there is any. Times are not checked: they are a machine's.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compress_jax import curves, report
+from experiments import realism, sweep
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path('experiments') / 'results'
+STUDIES = {'mixtures': 'mixtures-1', 'attention': 'no-attention', 'rates': 'fixed-rates'}
+REALISM = (RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md')  # Where its table is.
+# Tables with bits, PSNR or BD-rates in their heads that no committed row tells.
+NO_ROWS = ('seeding, K=256, 24 crops x 5 seeds', 'N=128, 0.85 bpp', 'N=192, 0.85 bpp')
+NAMES = {'AVIF': 'avif', 'WebP': 'webp', 'JPEG 2000': 'jpeg2000'}
+NAMES |= {'JPEG with default tables': 'jpeg-default', '`gmm` with `--refine=15`': 'gmm-refined'}
+_NUMBER = re.compile(r'[-+]?\d+(?:\.\d+)?')
+
+Rows = Sequence[dict[str, Any]]
+Expected = Mapping[int, Sequence[float]]  # By column, in the order of the cell's numbers.
+
+
+class Table(NamedTuple):
+  """A table of a document."""
+
+  document: Path
+  line: int  # Of its first row, from 1.
+  head: tuple[str, ...]
+  rows: list[list[str]]
+
+
+class Source(NamedTuple):
+  """The committed rows."""
+
+  full: Rows
+  crop: Rows
+  studies: Mapping[str, Rows]
+  realism: Rows
+
+
+def main(root: Path = ROOT) -> int:
+  """Prints what is wrong; the exit status."""
+  wrong = [*check(root)]
+  print(*wrong, sep='\n' if wrong else '')
+  print(f'{len(wrong)} figures differ from their rows' if wrong else 'all figures are their rows')
+  return 1 if wrong else 0
+
+
+def check(root: Path) -> Iterator[str]:
+  """One line per figure that differs from its row."""
+  rows = lambda name: json.loads((root / RESULTS / name).read_text())['rows']  # noqa: E731
+  source = Source(
+    rows('kodak-full/results.json'),
+    rows('kodak-crop/results.json'),
+    {name: rows(f'ablations/{name}.json') for name in STUDIES},
+    rows('realism.json'),
+  )
+  yield from _written(root, source)
+  documents = ['README.md', str(RESULTS / 'README.md')]
+  documents += [f'compress_jax/zoo/{name}.md' for name in ('cae', 'gan', 'gmm', 'kmeans')]
+  for document in map(Path, documents):
+    for table in tables_of(document, (root / document).read_text()):
+      yield from _wrong(table, source)
+
+
+def tables_of(document: Path, text: str) -> Iterator[Table]:
+  """The tables of a document in Markdown."""
+  lines = text.splitlines()
+  for i, line in enumerate(lines):
+    if i and re.fullmatch(r'\|[-:| ]+\|', line) and lines[i - 1].startswith('|'):
+      body = []
+      for row in lines[i + 1 :]:
+        if not row.startswith('|'):
+          break
+        body.append(_cells(row))
+      yield Table(document, i + 2, tuple(_cells(lines[i - 1])), body)
+
+
+def _cells(line: str) -> list[str]:
+  return [cell.strip() for cell in line.strip().strip('|').split('|')]
+
+
+def _written(root: Path, source: Source) -> Iterator[str]:
+  """The tables that programs write."""
+  published = report.read_published(root / 'experiments' / 'published')
+  made = {
+    RESULTS / 'kodak-full' / 'tables.md': report.tables(source.full, published),
+    RESULTS / 'kodak-crop' / 'tables.md': report.tables(source.crop),
+    RESULTS / 'realism.md': realism.table(source.realism),
+  }
+  for name, anchor in STUDIES.items():
+    made[RESULTS / 'ablations' / f'{name}.md'] = sweep.table(source.studies[name], anchor)
+  for path in REALISM:
+    made[path] = realism.table(source.realism)
+  for path, text in made.items():
+    there = (root / path).read_text()
+    for line in text.splitlines():
+      if line not in there.splitlines():
+        yield f'{path}: the rows make the line {line[:160]!r}, which is not there'
+
+
+def _wrong(table: Table, source: Source) -> Iterator[str]:
+  checker = CHECKERS.get(table.head)
+  if checker is None:
+    told = ' '.join(table.head)
+    if any(word in told for word in ('bpp', 'BD-rate', 'PSNR')) and table.head[0] not in NO_ROWS:
+      yield f'{table.document}:{table.line}: no rule for a table of {" | ".join(table.head)}'
+    return
+  for i, row in enumerate(table.rows):
+    try:
+      expected = checker(table, row, source)
+    except (LookupError, ValueError):
+      yield f'{table.document}:{table.line + i}: no rows are there for {row[0]}'
+      continue
+    for column, values in expected.items():
+      found = numbers(row[column])
+      made = [_rounded(value, text) for value, text in zip(values, found, strict=False)]
+      if found != made or len(values) != len(found):
+        wanted = ' '.join(made) if len(values) == len(found) else ' '.join(f'{v:g}' for v in values)
+        yield f'{table.document}:{table.line + i}: {row[0]}: {row[column]} should be {wanted}'
+
+
+def numbers(cell: str) -> list[str]:
+  """The numbers of a cell; a hyphen between two is a range."""
+  plain = cell.replace('−', '-')
+  return _NUMBER.findall(re.sub(r'(?<=\d)[-–](?=\d)', ' to ', plain))
+
+
+def _rounded(value: float, text: str) -> str:
+  """A value with the sign and the digits that a text has."""
+  digits = len(text.partition('.')[2])
+  return f'{value:+.{digits}f}' if text[0] in '+-' else f'{value:.{digits}f}'
+
+
+def _codec(cell: str) -> str:
+  """The codec that the first cell of a row names."""
+  if cell in NAMES:
+    return NAMES[cell]
+  quoted = re.match(r'`([^`]+)`', cell)
+  return quoted.group(1) if quoted else cell
+
+
+def _curve(rows: Rows, codec: str) -> curves.Curve:
+  own = [row for row in rows if row['codec'] == codec]
+  return curves.mean_curves(own)[0]
+
+
+def _at(rows: Rows, codec: str, lmbda: float) -> tuple[float, float]:
+  """bpp and PSNR in dB."""
+  curve = _curve(rows, codec)
+  i = curve.at.index(lmbda)
+  return curve.bpp[i], curve.psnr[i]
+
+
+def _against(rows: Rows, codec: str, anchor: str) -> curves.Cell:
+  pair = [row for row in rows if row['codec'] in (codec, anchor)]
+  for (cell,) in curves.bd_matrix(pair, [_curve(rows, anchor)]):
+    if cell.codec == codec:
+      return cell
+  raise ValueError(f'no rows of {codec}')
+
+
+def _bd(rows: Rows, codec: str, anchor: str) -> list[float]:
+  """A BD-rate in per cent and its interval in dB."""
+  mean = _against(rows, codec, anchor).mean
+  return [mean.percent, mean.low, mean.high] if mean else []
+
+
+def _whole(table: Table, row: list[str], source: Source) -> Expected:
+  codec = _codec(row[0])
+  expected: dict[int, Sequence[float]] = {1: _bd(source.full, codec, 'jpeg')}
+  if row[2]:
+    expected[2] = _at(source.full, codec, 0.0035)
+  return expected
+
+
+def _crops(table: Table, row: list[str], source: Source) -> Expected:
+  codec = _codec(row[0])
+  expected: dict[int, Sequence[float]] = {1: _bd(source.crop, codec, 'jpeg')}
+  if row[2]:
+    expected[2] = _at(source.crop, codec, 0.0035)
+  return expected
+
+
+def _refined(table: Table, row: list[str], source: Source) -> Expected:
+  cell = _against(source.crop, f'{row[0]}-refined', row[0])
+  won = [cell.better, cell.images]
+  return {1: [*_bd(source.crop, f'{row[0]}-refined', row[0]), *won[: len(numbers(row[1])) - 3]]}
+
+
+def _study(table: Table, row: list[str], source: Source) -> Expected:
+  study = row[0].partition('--study=')[2].partition('`')[0]
+  anchor = STUDIES[study]
+  rows = source.studies[study]
+  codec = next(c.codec for c in curves.mean_curves(rows) if c.codec != anchor)
+  cell = _against(rows, codec, anchor)
+  assert cell.mean and cell.median is not None
+  return {1: [cell.mean.percent], 2: [cell.median, cell.better, cell.images]}
+
+
+def _card(table: Table, row: list[str], source: Source) -> Expected:
+  """By lambda: bpp and PSNR, those of gan without its second stage, JPEG's PSNR at that rate."""
+  method = table.document.stem
+  codec = method if len(table.head) > 3 else f'{method}-refined'
+  bpp, psnr = _at(source.full, codec, float(row[0]))
+  expected: dict[int, Sequence[float]] = {1: [bpp], 2: [psnr]}
+  if 'bpp without' in table.head:
+    without = _at(source.full, f'{method}-without', float(row[0]))
+    expected |= {3: [without[0]], 4: [without[1]]}
+  if table.head[-1].startswith('optimised JPEG'):
+    jpeg = _curve(source.full, 'jpeg')
+    expected[len(row) - 1] = [float(np.interp(bpp, jpeg.bpp, jpeg.psnr))]
+  return expected
+
+
+def _natural(table: Table, row: list[str], source: Source) -> Expected:
+  point = row[0], float(row[1])
+  found = {(each['codec'], each['point']): each for each in source.realism}[point]
+  far = [found[name] for name in ('distance', 'low', 'high')]
+  return {2: [found['bpp']], 3: [found['psnr']], 4: far}
+
+
+_RATE = ('lambda', 'bpp', 'PSNR')
+_JPEG = 'optimised JPEG at that rate'
+CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] = {
+  ('codec', 'BD-rate against JPEG', 'at lambda 0.0035', 'parameters', 'encode, decode'): _whole,
+  (*('codec', 'BD-rate against JPEG', 'bpp and PSNR at lambda 0.0035', 'encode, decode'),): _crops,
+  ('`--refine=15` against 0', 'BD-rate, 24 Kodak crops', 'seconds to encode a crop'): _refined,
+  ('study', 'BD-rate', 'median of images; images won'): _study,
+  (*_RATE, _JPEG): _card,
+  (*_RATE, 'bpp without', 'PSNR without', _JPEG): _card,
+  _RATE: _card,
+  tuple(_cells(realism.HEAD.splitlines()[0])): _natural,
+}
+
+if __name__ == '__main__':
+  sys.exit(main())
