@@ -31,7 +31,7 @@ class Rhythm(NamedTuple):
   inner: int = 1  # Per dispatch.
   log: int = 100
   save: int = 1000
-  validate: int = 0  # 0: never.
+  validate: int = 0  # 0: at the end only.
 
 
 class Watch(NamedTuple):
@@ -88,9 +88,7 @@ def fit(
       state = state._replace(total=replicated(np.int32(total)))
     stopped = watch.stopping(step)
     due = _due(step, inner, rhythm.log) or step == total or stopped
-    validates = (
-      watch.validate and rhythm.validate and (_due(step, inner, rhythm.validate) or step == total)
-    )
+    validates = watch.validate and (_due(step, inner, rhythm.validate) or step == total)
     saving = _due(step, inner, rhythm.save) or step == total or stopped
     if due or saving or validates:
       _refuse(state, step)

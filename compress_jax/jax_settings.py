@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from concurrent import futures
 
 import jax
 
@@ -15,11 +16,14 @@ _PROMOTION = {'jax_numpy_dtype_promotion': 'standard', 'jax_numpy_rank_promotion
 @contextlib.contextmanager
 def usual_promotion() -> Iterator[None]:
   """Within, arrays are promoted as JAX does by default, in all threads."""
-  before = {name: getattr(jax.config, name) for name in _PROMOTION}
+  read = lambda: {name: getattr(jax.config, name) for name in _PROMOTION}  # noqa: E731
+  with futures.ThreadPoolExecutor(1) as other:  # This thread may have settings of its own.
+    before = other.submit(read).result()
   try:
     for name, value in _PROMOTION.items():
       jax.config.update(name, value)
-    yield
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+      yield
   finally:
     for name, value in before.items():
       jax.config.update(name, value)

@@ -125,7 +125,8 @@ def test_help_shows_every_mode_and_each_mode_its_own_flags(capsys):
 def test_the_flags_of_a_mode_are_those_that_name_it():
   values = cli.define_flags()
   assert set(cli_help.flags_of(values, 'decompress')) == {
-    *('mode', 'method', 'set', 'model', 'input', 'output', 'force', 'max_pixels'),
+    *('mode', 'method', 'set', 'model', 'input', 'output', 'force', 'skip_existing'),
+    'max_pixels',
     *('coordinator', 'num_processes', 'process_id', 'distributed', 'help', 'version'),
   }
   assert {'workdir', 'input', 'output', 'data'} <= set(cli_help.flags_of(values, 'export'))

@@ -21,8 +21,10 @@ def folders(tmp_path_factory):
 
 def compare(folders, *flags):
   images, output = folders
-  ends = [f'--images={images}', f'--output={output}', '--methods=jpeg,png']
-  return kodak.main(['kodak', *ends, '--workers=1', *flags])
+  usual = {'--images': images, '--output': output, '--methods': 'jpeg,png', '--workers': 1}
+  given = {flag.partition('=')[0] for flag in flags}
+  rest = [f'{name}={value}' for name, value in usual.items() if name not in given]
+  return kodak.main(['kodak', *rest, *flags])
 
 
 def test_a_comparison_writes_its_report_and_goes_on_where_it_was(folders, capsys):

@@ -180,7 +180,7 @@ def ours(checkpoint, x, reference):
       'z': model.hyper_analysis(given['y']),
       'z_hat': z_hat,
       'features': model.hyper_synthesis(z_hat),
-      'context': model.context(given['y_hat']),
+      'context': model.neighbours(given['y_hat']),
       'scale': scale[0],
       'mean': mean[0],
       'y_likelihood': entropy.mixture_likelihood(given['symbols'], logits, mean, scale),

@@ -60,6 +60,14 @@ def test_programs_promote_as_usual_and_put_the_settings_back():
     jax.config.update('jax_numpy_rank_promotion', 'allow')
 
 
+def test_settings_of_one_thread_do_not_become_those_of_all():
+  with jax.numpy_dtype_promotion('strict'):
+    with jax_settings.usual_promotion():
+      assert (jnp.ones(2, jnp.int32) + jnp.ones(2, jnp.float32)).dtype == jnp.float32
+    assert jax.config.jax_numpy_dtype_promotion == 'strict'
+  assert jax.config.jax_numpy_dtype_promotion == 'standard'
+
+
 def test_no_model_is_blamed_for_a_setting():
   codec, released = pretrained('cae')
   jax.clear_caches()
@@ -75,10 +83,10 @@ def test_streamed_batches_train_under_strict_promotion():
     value = ((x - params['a']) ** 2).mean()
     return value, (state, {'loss': value})
 
-  optimizer = training.adam(1e-2, 4)
+  optimizer = training.adam(1e-2)
   with jax.numpy_dtype_promotion('strict'):
     step = training.make_train_step(loss, optimizer, seed=0, draw=None, inner=1)
-    state = training.replicated(training.start(params, {}, optimizer))
+    state = training.replicated(training.start(params, {}, optimizer, 4))
     devices = jax.local_device_count()
     data = np.full((devices, 1, 1, 8, 8, 3), 255, np.uint8)
     index = np.arange(devices, dtype=np.int32)[:, None]

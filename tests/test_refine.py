@@ -13,13 +13,20 @@ from compress_jax.pretrained import pretrained
 from experiments import kodak
 from tests import small_models
 
-RATES = {'cae': relaxed.CAE, 'gan': relaxed.GAN, 'gmm': relaxed.GMM, 'sliced': relaxed.GMM}
+RATES = {
+  'cae': relaxed.CAE,
+  'gan': relaxed.GAN,
+  'gmm': relaxed.GMM,
+  'shipped': relaxed.GMM_CHANNELS,
+}
 LAMBDA = 0.013
 
 
 def load(name, passes, lmbda=LAMBDA):
-  """A small model; gmm is there with its other contexts as well."""
-  method = 'gmm' if name in ('sliced', 'channels') else name
+  """A small model, or the gmm that ships, which has the channel context and sees magnitudes."""
+  if name == 'shipped':
+    return pretrained('gmm', lmbda=lmbda, refine=passes)
+  method = 'gmm' if name == 'channels' else name
   return pretrained(method, lmbda=lmbda, model=small_models.path(name), refine=passes)
 
 

@@ -121,13 +121,14 @@ def same(one, other):
 def test_what_does_not_learn_stays_bit_for_bit_as_it_was(tmp_path, change, learning):
   plan = PLAN._replace(start=saved(tmp_path, start()), **change)
   setup = stages.setup_of(plan, cae.codec(**OPTIONS))
+  optimizer = optax.with_extra_args_support(setup.optimizer)
   before, state = setup.init()
   assert same(before, start())
 
   @jit
   def update(params, opt_state, step):
     slopes, _ = jax.grad(setup.loss, has_aux=True)(params, state, X, KEYS, step)
-    changes, opt_state = setup.optimizer.update(slopes, opt_state, params)
+    changes, opt_state = optimizer.update(slopes, opt_state, params, total=100)
     return optax.apply_updates(params, changes), opt_state, slopes
 
   params, opt_state = before, setup.optimizer.init(before)
