@@ -213,14 +213,11 @@ def _study(table: Table, row: list[str], source: Source) -> Expected:
 
 
 def _card(table: Table, row: list[str], source: Source) -> Expected:
-  """By lambda: bpp and PSNR, those of gan without its second stage, JPEG's PSNR at that rate."""
+  """By lambda: bpp, PSNR, and JPEG's PSNR at that rate."""
   method = table.document.stem
   codec = method if len(table.head) > 3 else f'{method}-refined'
   bpp, psnr = _at(source.full, codec, float(row[0]))
   expected: dict[int, Sequence[float]] = {1: [bpp], 2: [psnr]}
-  if 'bpp without' in table.head:
-    without = _at(source.full, f'{method}-without', float(row[0]))
-    expected |= {3: [without[0]], 4: [without[1]]}
   if table.head[-1].startswith('optimised JPEG'):
     jpeg = _curve(source.full, 'jpeg')
     expected[len(row) - 1] = [float(np.interp(bpp, jpeg.bpp, jpeg.psnr))]
@@ -242,7 +239,6 @@ CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] 
   ('`--refine=15` against 0', 'BD-rate, 24 Kodak crops', 'seconds to encode a crop'): _refined,
   ('study', 'BD-rate', 'median of images; images won'): _study,
   (*_RATE, _JPEG): _card,
-  (*_RATE, 'bpp without', 'PSNR without', _JPEG): _card,
   _RATE: _card,
   tuple(_cells(realism.HEAD.splitlines()[0])): _natural,
 }
