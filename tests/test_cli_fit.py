@@ -87,6 +87,17 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_happened(photos, tmp_pa
   assert last[0].split(',')[:3] == last[1].split(',')[:3]
 
 
+def test_a_run_of_a_given_time_ends_with_a_model(photos, tmp_path):
+  run = tmp_path / 'run'
+  told = [flag for flag in arguments(photos, run, '--minutes=0.05') if '--steps' not in flag]
+  assert cli.main(told) == 0
+  last = int((run / 'train.csv').read_text().splitlines()[-1].split(',')[0])
+  assert 0 < last < 10**6 and (run / cli_fit.MODEL).exists()
+  state = cli_fit.trained(run)
+  assert cli.main(told) == 0  # It has found its end, and is there.
+  assert_equal(flatten(state[0], 'params'), flatten(cli_fit.trained(run)[0], 'params'))
+
+
 def test_training_again_changes_nothing(photos, tmp_path):
   run = tmp_path / 'run'
   assert train(photos, run, steps=2) == 0
