@@ -113,6 +113,21 @@ def test_latents_of_any_grid_come_back(model, shape):
   assert codec.decode(released, file).shape == image.shape
 
 
+@pytest.mark.parametrize('run', [1, 5, 10**6])
+def test_steps_of_any_length_decode_to_the_same_latents(model, run, monkeypatch):
+  codec, released = model
+  image = small_models.strips()[0]
+  expected = codec.quantise(released, image)
+  monkeypatch.setattr(coding, 'RUN', run)
+  found = codec.latents(released, codec.encode(released, image))
+  np.testing.assert_array_equal(found.q, expected.q)
+
+
+def test_steps_are_of_2048_positions_at_most():
+  sizes = [len(at) for _, at in coding._steps(64, 65)]
+  assert sizes == [2048, 32, 2048, 32]
+
+
 def test_tall_images_are_not_turned(model):
   codec, released = model
   image = small_models.photographs()['chelsea'][:64, :32]

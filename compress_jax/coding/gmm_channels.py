@@ -1,12 +1,13 @@
 """gmm's files with the channel context: groups of latents in two passes of a checkerboard.
 
 The order in the stream: hyper-latents by static tables; then group by group, of each the anchors
-and then the other positions, row by row; of each position its channels in turn. The networks of a
-step see all positions of the groups before, and those of the second pass the anchors of their own.
+and then the other positions, row by row, in steps of at most `RUN` positions; of each position its
+channels in turn. The networks of a step see all positions of the groups before, and those of the
+second pass the anchors of their own.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from compress_jax.codec import CodecError
 from compress_jax.coding.gmm import HYPER_CELL, seen
 from compress_jax.exact import checkerboard, hyper, layers, mixture, rates
 from compress_jax.latents import Latents
+
+RUN = 2048  # Positions of a step: part of the format, and what bounds the memory of large images.
 
 
 class Coding(NamedTuple):
@@ -107,9 +110,7 @@ def walk(
   for group, network in zip(groups(coding), coding.groups, strict=True):
     span = slice(group.start, group.stop)
     before = seen(border[..., : group.start], coding.views)
-    for second, at in enumerate(checkerboard.passes(height, width)):
-      if not len(at):  # A single latent has no second pass.
-        continue
+    for second, at in _steps(height, width):
       known = [features[at], checkerboard.gather(before, at, checkerboard.WINDOW)]
       if second:
         own = seen(border[..., span], coding.views)
@@ -121,6 +122,13 @@ def walk(
       rows, columns = np.divmod(at, width)
       held[rows, columns, span] = fixed
   return q.reshape(height, width, channels)
+
+
+def _steps(height: int, width: int) -> Iterator[tuple[bool, np.ndarray]]:
+  """Whether a step is of the second pass, and its positions i64[n]; a single latent has none."""
+  for i, at in enumerate(checkerboard.passes(height, width)):
+    for first in range(0, len(at), RUN):
+      yield i == 1, at[first : first + RUN]
 
 
 def _run(network: layers.Network, x: np.ndarray) -> np.ndarray:
