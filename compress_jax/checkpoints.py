@@ -32,7 +32,8 @@ SCORE = 'score'  # The metric of which less is better.
 _SPARE = 2**20  # Bytes that a step takes beside its arrays.
 _CONTINUED = 'continued-{}'  # Folders for what follows steps that cannot be read.
 _REMOVED = 'removed'  # Steps that were rotated out: a half removed step is none.
-_DRIVERS = {'.zarray': 'zarr', 'zarr.json': 'zarr3'}  # Of tensorstore, by what describes an array.
+# The tensorstore driver of an array, by the name of the file that describes it.
+_DRIVERS = {'.zarray': 'zarr', 'zarr.json': 'zarr3'}
 Log = Callable[[str], None]
 
 
@@ -43,7 +44,7 @@ class Checkpoints:
     logging.getLogger('absl').setLevel(logging.ERROR)  # A page for every save.
     self._folder, self._log = folder, log
     self._target = _folders(folder)[-1]  # Where steps are saved.
-    self._manager: ocp.CheckpointManager | None = None  # Of the target, from the first save on.
+    self._manager: ocp.CheckpointManager | None = None  # Made by the first save.
 
   def save(self, step: int, tree: Any, score: float | None = None) -> None:
     """Writes a step.
@@ -203,7 +204,7 @@ def _score(path: Path) -> float | None:
 
 
 def _about(path: Path) -> dict[str, Any]:
-  """What was saved beside the arrays of a step: a file of JSON, named by orbax."""
+  """Returns the JSON file that orbax saved beside the arrays of a step."""
   found: dict[str, Any] = json.loads((path / 'about' / 'metadata').read_text())
   return found
 

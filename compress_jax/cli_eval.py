@@ -27,7 +27,7 @@ COLUMNS = (
   ('enc s', 'encode_s', '{:.2f}'),
   ('dec s', 'decode_s', '{:.2f}'),
 )
-# What a row without a number is: of equal pixels, and of an image too small for it.
+# The words that stand for a missing number: equal pixels, and an image too small for the metric.
 WITHOUT = {'psnr': 'lossless', 'ms_ssim': 'too small'}
 
 

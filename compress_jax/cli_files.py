@@ -177,7 +177,7 @@ def compressor(values: flags.FlagValues) -> Work:
 
 
 def reader(values: flags.FlagValues) -> Callable[[str | Path | bytes], Image]:
-  """What reads an image as the flags say; it can be sent to another process."""
+  """Returns a function that reads an image as the flags say; it can be sent to other processes."""
   return functools.partial(
     data.load_image,
     flatten=values.flatten,

@@ -124,7 +124,7 @@ def _leave(
 
 
 def _reading(plan: Plan, codec: Codec) -> Setup:
-  """What reads the checkpoints of a run; files that only training needs may be gone."""
+  """Returns the setup that reads a run, without the files that only training needs."""
   return setup_of(plan._replace(lpips=None), codec)
 
 

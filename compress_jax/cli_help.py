@@ -1,4 +1,4 @@
-"""What --help shows: an overview of the modes, or one mode with its flags."""
+"""The text of --help: an overview of the modes, or one mode with its flags."""
 
 import re
 import textwrap
@@ -8,7 +8,7 @@ from absl import flags
 
 
 class Mode(NamedTuple):
-  """What a person needs to know about a mode."""
+  """A mode as --help describes it."""
 
   about: str
   examples: tuple[str, ...]  # Flags after `compress-jax --mode=MODE`.
