@@ -1,5 +1,6 @@
 """The interface every codec has: a NamedTuple of pure functions."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +15,18 @@ Released = Any  # What codes files: integers, tables, hashes; () where nothing i
 Level = Array  # i32[B], the operating point of each example.
 Metrics = Mapping[str, Array]
 
+LAMBDA_RANGE = (0.0009, 0.1)  # Of level bytes 0 and 255.
+MIDDLE = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])  # The lambda between them.
+
 
 class CodecError(ValueError):
   """Everything that a file, an image or an option can do wrong, in one line."""
+
+
+def level_of(lmbda: float) -> int:
+  """The level byte nearest to a lambda."""
+  low, high = (math.log(edge) for edge in LAMBDA_RANGE)
+  return min(max(round(255 * (math.log(lmbda) - low) / (high - low)), 0), 255)
 
 
 class Coded(NamedTuple):
@@ -25,6 +35,17 @@ class Coded(NamedTuple):
   x_hat: Array  # f32[B, H, W, 3] in [0, 1].
   y_hat: Array  # Quantised latents.
   bits: Mapping[str, Array]  # f32[B] per stream: {'y': ..., 'z': ...}.
+
+
+class Latents(NamedTuple):
+  """Integers, the same on every machine."""
+
+  q: np.ndarray  # i64[h, w, C], symbols of the latents.
+  z: np.ndarray  # i64[h', w', C'], of the hyper-latents; empty where there are none.
+  mean: np.ndarray | float = (
+    0.0  # f64[h, w, C] in 2^-8 symbols: what was subtracted before rounding.
+  )
+  y: np.ndarray | None = None  # f32[h, w, C] before gains and rounding; the encoder alone knows.
 
 
 def no_params(key: Key) -> Params:

@@ -10,12 +10,15 @@ from typing import Any
 
 import jax
 
-from compress_jax import baselines, budget, lambdas, methods, model_files
-from compress_jax.cache import enable_cache
+from compress_jax import baselines, methods
 from compress_jax.codec import Codec, CodecError, Image, Released
-from compress_jax.fingerprint import code_hash
-from compress_jax.measure import Recipe
-from compress_jax.released import from_arrays, misfit
+from compress_jax.evaluation import budget
+from compress_jax.evaluation.fingerprint import code_hash
+from compress_jax.evaluation.measure import Recipe
+from compress_jax.files import models
+from compress_jax.learned import lambdas
+from compress_jax.learned.released import from_arrays, misfit
+from compress_jax.runtime.compilation_cache import enable_cache
 
 ZOO = Path(__file__).parent / 'zoo'
 LAMBDA = 0.013
@@ -124,7 +127,7 @@ def _misfit(codec: Codec, factory: Callable[..., Codec], released: Released) -> 
 @functools.lru_cache(4)
 def _load_model(method: str, path: Path, *stamps: int) -> tuple[dict[str, Any], Released]:
   del stamps  # Files that changed are read anew.
-  arrays, config = model_files.read(path)
+  arrays, config = models.read(path)
   if config.get('method') != method:
     raise CodecError(f'{path} is a model of {config.get("method")}, not of {method}')
   if not any(name.startswith('coding.') for name in arrays):

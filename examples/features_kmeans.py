@@ -11,8 +11,9 @@ import argparse
 
 import numpy as np
 
-from compress_jax import data, dct
-from compress_jax.clustering import assign, kmeans
+from compress_jax.clustering.k_means import assign, kmeans
+from compress_jax.images import sets
+from compress_jax.layers import dct
 
 CELL, COEFFICIENTS = 8, 24
 
@@ -35,8 +36,8 @@ def main() -> None:
   parser.add_argument('--clusters', type=int, default=32, help='centroids')
   parser.add_argument('--size', type=int, default=256, help='pixels of each photograph, squared')
   args = parser.parse_args()
-  named = data.sample_photographs()
-  parts = [blocks(data.centre_crop(image, args.size)) for _, image in named]
+  named = sets.sample_photographs()
+  parts = [blocks(sets.centre_crop(image, args.size)) for _, image in named]
   points = np.concatenate(parts)
 
   whole = kmeans(points, args.clusters, max_iter=20)

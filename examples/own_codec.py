@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress_jax import crops, data, fit, metrics, training
-from compress_jax.checkpoints import Checkpoints
 from compress_jax.codec import Array, Codec, Coded, Image, Key, Level, Params
-from compress_jax.entropy import bits_of
-from compress_jax.layers import from_cells, to_cells
-from compress_jax.quantization import noise, straight_through
+from compress_jax.evaluation import metrics
+from compress_jax.images import crops, sets
+from compress_jax.layers.blocks import from_cells, to_cells
+from compress_jax.layers.entropy import bits_of
+from compress_jax.layers.quantization import noise, straight_through
+from compress_jax.training import fit, trainer
+from compress_jax.training.checkpoints import Checkpoints
 
 CELL, LATENTS, CROP, BATCH = 8, 16, 64, 8
 WEIGHT = 0.3  # Of a grey level against a bit per pixel.
@@ -83,15 +85,15 @@ def tell(step: int, means: fit.Means, seconds: float) -> None:
 
 def train(images: list[Image], folder: Path, steps: int) -> Params:
   """The averaged parameters after `steps` updates, from the newest checkpoint on."""
-  optimizer = training.adam(1e-2)
-  state = training.start(CODEC.init(jax.random.key(0)), {}, optimizer, steps)
+  optimizer = trainer.adam(1e-2)
+  state = trainer.start(CODEC.init(jax.random.key(0)), {}, optimizer, steps)
   saves = Checkpoints(folder, print)
   found = saves.restore(state)
   draw = lambda held, keys: crops.crops(held, keys, CROP)  # noqa: E731
   trained = fit.fit(
-    training.replicated(state if found is None else found),
-    training.make_train_step(loss, optimizer, seed=0, draw=draw),
-    training.replicated(crops.store(images)),
+    trainer.replicated(state if found is None else found),
+    trainer.make_train_step(loss, optimizer, seed=0, draw=draw),
+    trainer.replicated(crops.store(images)),
     np.arange(BATCH * jax.local_device_count(), dtype=np.int32).reshape(-1, BATCH),
     rhythm=fit.Rhythm(steps, log=max(steps // 4, 1), save=100),
     saves=saves,
@@ -107,11 +109,11 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=200, help='updates')
   parser.add_argument('--folder', type=Path, help='where checkpoints stay')
   args = parser.parse_args()
-  named = data.sample_photographs()
+  named = sets.sample_photographs()
   with tempfile.TemporaryDirectory() as fresh:
     params = train([image for _, image in named], args.folder or Path(fresh), args.steps)
   for name, image in named:
-    cut = data.centre_crop(image)
+    cut = sets.centre_crop(image)
     file = CODEC.encode(params, cut)
     bpp, psnr = 8 * len(file) / cut[..., 0].size, metrics.psnr(cut, CODEC.decode(params, file))
     print(f'{name:18s} {len(file):6d} bytes  {bpp:.3f} bpp  {psnr:.2f} dB')

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress_jax import crops, data, objectives, quantization, training
-from compress_jax.codec import Array, Coded, Key, Level, Params
-from compress_jax.entropy import bits_of
-from compress_jax.levels import level_of
-from compress_jax.linear import BlockAnalysis, BlockSynthesis
+from compress_jax.codec import Array, Coded, Key, Level, Params, level_of
+from compress_jax.images import crops, sets
+from compress_jax.layers import quantization
+from compress_jax.layers.entropy import bits_of
+from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis
+from compress_jax.training import objectives, trainer
 
 CELL, CHANNELS, LEVELS = 8, 48, 2
 CROP, BATCH = 64, 8
@@ -72,11 +73,11 @@ def init() -> Params:
 
 def train(params: Params, images: list[np.ndarray], steps: int) -> Params:
   """Minimises bpp + lambda * MSE on random crops, every one at a lambda of its own."""
-  optimizer = training.adam(1e-2)
+  optimizer = trainer.adam(1e-2)
   draw = lambda held, keys: crops.crops(held, keys, CROP)  # noqa: E731
-  step = training.make_train_step(objectives.rate_distortion(apply), optimizer, seed=0, draw=draw)
-  state = training.replicated(training.start(params, {}, optimizer, steps))
-  held = training.replicated(crops.store(images))
+  step = trainer.make_train_step(objectives.rate_distortion(apply), optimizer, seed=0, draw=draw)
+  state = trainer.replicated(trainer.start(params, {}, optimizer, steps))
+  held = trainer.replicated(crops.store(images))
   index = np.arange(BATCH * jax.local_device_count(), dtype=np.int32).reshape(-1, BATCH)
   for _ in range(steps):
     state, _ = step(state, held, index)
@@ -91,7 +92,7 @@ def rounded(params: Params, x: Array, level: Level) -> Coded:
 
 def measure(params: Params, images: list[np.ndarray], lmbda: float) -> tuple[float, float]:
   """Estimated bits per pixel, and PSNR, of the centres of images."""
-  x = np.stack([data.centre_crop(image, 128) for image in images]).astype(np.float32) / 255
+  x = np.stack([sets.centre_crop(image, 128) for image in images]).astype(np.float32) / 255
   coded = rounded(params, jnp.asarray(x), jnp.full(len(x), level_of(lmbda), jnp.int32))
   mse = np.mean((np.clip(coded.x_hat, 0, 1) - x) ** 2)
   return float(coded.bits['y'].mean()) / 128**2, -10 * math.log10(mse)
@@ -102,7 +103,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--steps', type=int, default=200, help='updates')
   steps = parser.parse_args().steps
-  images = [image for _, image in data.sample_photographs()]
+  images = [image for _, image in sets.sample_photographs()]
   before = init()
   for name, params in (('before', before), ('after', train(before, images, steps))):
     for lmbda in (0.0035, 0.025):

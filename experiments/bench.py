@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from compress_jax.command import guarded
+from compress_jax.cli.command import guarded
 from experiments import bench_codec, bench_data, bench_kmeans, bench_train
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -35,15 +35,19 @@ import jax
 import numpy as np
 from absl import flags
 
-from compress_jax import allocation, data, methods, metrics, tiles
-from compress_jax.cache import enable_cache
+from compress_jax import methods
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.flag_types import define_path, define_positive
 from compress_jax.codec import Codec, CodecError, Image, Params, Released
-from compress_jax.coding import gmm as gmm_coding
-from compress_jax.command import guarded, parse
+from compress_jax.evaluation import metrics
 from compress_jax.exact import hyper
-from compress_jax.flag_types import define_path, define_positive
+from compress_jax.images import sets
 from compress_jax.interop import compressai
+from compress_jax.learned import tiles
+from compress_jax.methods.gmm import serial_coding as gmm_coding
 from compress_jax.pretrained import pretrained
+from compress_jax.runtime import allocation
+from compress_jax.runtime.compilation_cache import enable_cache
 from experiments import bench_growth
 
 LEARNED = ('cae', 'gmm', 'gan')
@@ -170,7 +174,7 @@ def compare(values: Any, image: Image, channels: int) -> None:
   """
   with tempfile.TemporaryDirectory() as folder:
     path, weights = Path(folder) / 'image.png', Path(folder) / 'weights.pth'
-    data.save_image(path, image)
+    sets.save_image(path, image)
     peer = run_peer(values.peer_python, path, weights, values, channels)
     params, found = compressai.read(weights)
   options = {**found, 'mixtures': values.mixtures}

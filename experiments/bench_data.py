@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from compress_jax import data, sources, streams
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.flag_types import define_path, define_positive
 from compress_jax.codec import CodecError
-from compress_jax.command import guarded, parse
-from compress_jax.flag_types import define_path, define_positive
-from compress_jax.workers import cores
+from compress_jax.images import sets, sources
+from compress_jax.runtime.workers import cores
+from compress_jax.training import streams
 
 STORED = 64  # Images kept on the device.
 
@@ -69,7 +70,7 @@ def device(crops: streams.Crops, examples: range) -> streams.Batches:
   """The crops of `compress_jax.crops`, cut where the images stay."""
   import jax
 
-  cutter = importlib.import_module('compress_jax.crops')
+  cutter = importlib.import_module('compress_jax.images.crops')
   held = cutter.store([crops.source[i] for i in range(min(len(crops.source), STORED))])
   held, key = jax.device_put((held, jax.random.key(crops.seed)))
   cut = jax.jit(cutter.crops, static_argnums=2)
@@ -88,7 +89,7 @@ def pipelines(workers: Sequence[int]) -> dict[str, Pipeline]:
     found[f'grain, {cores()} threads'] = partial(host, streams.by_grain)
     for n in workers:
       found[f'grain, processes: {n}'] = partial(host, streams.by_grain, workers=n)
-  if find_spec('compress_jax.crops'):
+  if find_spec('compress_jax.images.crops'):
     found['cut on the device'] = device
   return found
 
@@ -126,7 +127,7 @@ def opened(images: str | None) -> tuple[str, sources.Source]:
   """What was asked for, or the photographs at hand."""
   if images:
     return images, sources.open_source(images, log=tell)
-  name, named = data.default_images()
+  name, named = sets.default_images()
   return name, sources.from_images(named)
 
 
@@ -153,7 +154,7 @@ def benchmark(values: flags.FlagValues) -> int:
     rows.append({'pipeline': run, 'rate': rate, 'first': first, 'need': values.need})
   print(show(rows, values.need))
   if values.output:
-    data.write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
+    sets.write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
   return 0
 
 

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compress_jax import allocation, data
-from compress_jax.cache import enable_cache
 from compress_jax.codec import Image
+from compress_jax.images import sets
 from compress_jax.pretrained import pretrained
+from compress_jax.runtime import allocation
+from compress_jax.runtime.compilation_cache import enable_cache
 
 SIZES = ((256, 256), (768, 512), (1024, 1024), (2048, 2048), (4096, 4096), (6000, 4000))
 
@@ -40,7 +41,7 @@ def table(methods: Sequence[str], lmbda: float) -> None:
 
 def photograph(width: int, height: int, path: str | None = None) -> Image:
   """An image, or a photograph at hand, repeated in mirrors and cropped to a size."""
-  image = data.load_image(path) if path else data.sample_photographs()[0][1]
+  image = sets.load_image(path) if path else sets.sample_photographs()[0][1]
   around = [
     (0, max(want - have, 0)) for want, have in zip((height, width), image.shape, strict=False)
   ]

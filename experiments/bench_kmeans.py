@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from compress_jax import data
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.flag_types import define_path
 from compress_jax.codec import CodecError
-from compress_jax.command import guarded, parse
-from compress_jax.flag_types import define_path
-from compress_jax.vq import blocks
+from compress_jax.images import sets
+from compress_jax.methods.kmeans import blocks
 
 WITHIN = 1e-4  # Relative; inertias this close are called equal.
 
@@ -52,9 +52,9 @@ Library = Callable[[np.ndarray, np.ndarray, int], Fit]
 
 def ours(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
   """This project's Lloyd."""
-  from compress_jax import clustering
+  from compress_jax.clustering import k_means
 
-  result = clustering.lloyd(points, start, max_iter=steps, tol=0.0)
+  result = k_means.lloyd(points, start, max_iter=steps, tol=0.0)
   return Fit(np.asarray(result.centroids), int(result.n_iter))
 
 
@@ -93,7 +93,7 @@ LIBRARIES: dict[str, Library] = {
   'scikit-learn': scikit_learn,
   'faiss': faiss,
 }
-MODULES = {'compress_jax': 'compress_jax.clustering', 'scikit-learn': 'sklearn.cluster'}
+MODULES = {'compress_jax': 'compress_jax.clustering.k_means', 'scikit-learn': 'sklearn.cluster'}
 
 
 def exact_inertia(points: np.ndarray, centroids: np.ndarray) -> float:
@@ -138,7 +138,7 @@ def limit_threads(threads: int) -> None:
 
 def image_blocks(images: str | None, n: int) -> tuple[str, np.ndarray]:
   """f32[n, 48] from photographs; the same ones shifted by whole pixels where they run out."""
-  source, named = data.default_images(images)
+  source, named = sets.default_images(images)
   parts: list[np.ndarray] = []
   missing = n
   for shift in range(blocks.SIDE**2):
@@ -280,13 +280,13 @@ def profile(points: np.ndarray, k: int, repeats: int) -> list[str]:
   import jax.numpy as jnp
   from jax import lax
 
-  from compress_jax import frames, lloyd, nearest
+  from compress_jax.clustering import coordinates, lloyd, nearest
 
   chunk = lloyd.chunk_rows(len(points), k, None)
   weights, centroids = jnp.ones(len(points)), jnp.asarray(distinct_start(points, k))
 
   def data_of(points: jax.Array, weights: jax.Array) -> lloyd.Data:
-    found = frames.frame(points, weights, None)
+    found = coordinates.frame(points, weights, None)
     return lloyd.Data(points, weights, found, 0 * points[0], chunk, 'highest', None)
 
   def table(c: jax.Array) -> nearest.Table:
@@ -372,7 +372,7 @@ def benchmark(values: flags.FlagValues) -> int:
       print(show(rows[-len(LIBRARIES) :]), flush=True)
   print('\n' + ('\n'.join(spent) if values.profile else show(rows)))
   if values.output:
-    data.write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
+    sets.write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
   return 0
 
 

@@ -25,11 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from compress_jax import allocation, methods, objectives, training
-from compress_jax.cache import enable_cache
+from compress_jax import methods
+from compress_jax.cli.command import guarded, parse, settings
+from compress_jax.cli.flag_types import define_path, define_positive
 from compress_jax.codec import CodecError
-from compress_jax.command import guarded, parse, settings
-from compress_jax.flag_types import define_path, define_positive
+from compress_jax.runtime import allocation
+from compress_jax.runtime.compilation_cache import enable_cache
+from compress_jax.training import objectives, trainer
 
 _TURN = 4  # Steps in a row, the first not counted: it finds cold caches and waking cores.
 LEARNED = ('cae', 'gmm', 'gan')
@@ -83,11 +85,11 @@ def stepper(
   assert codec.apply is not None
   loss = objectives.rate_distortion(codec.apply, compute_dtype=jnp.dtype(precision))
   params = codec.init(jax.random.key(0))
-  optimizer = training.adam(1e-4)
-  step = training.make_train_step(loss, optimizer, seed=0, inner=inner)
-  state = [training.replicated(training.start(params, {}, optimizer, 1000))]
+  optimizer = trainer.adam(1e-4)
+  step = trainer.make_train_step(loss, optimizer, seed=0, inner=inner)
+  state = [trainer.replicated(trainer.start(params, {}, optimizer, 1000))]
   devices = jax.local_device_count()
-  each = training.shares(batch, 1, devices)
+  each = trainer.shares(batch, 1, devices)
   shape = (devices, inner, each, crop, crop, 3)
   data = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
   index = np.arange(batch, dtype=np.int32).reshape(devices, each)

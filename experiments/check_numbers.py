@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress_jax import curves, report
+from compress_jax.report import curves, tables
 from experiments import realism, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -96,10 +96,10 @@ def _cells(line: str) -> list[str]:
 
 def _written(root: Path, source: Source) -> Iterator[str]:
   """The tables that programs write."""
-  published = report.read_published(root / 'experiments' / 'published')
+  published = tables.read_published(root / 'experiments' / 'published')
   made = {
-    RESULTS / 'kodak-full' / 'tables.md': report.tables(source.full, published),
-    RESULTS / 'kodak-crop' / 'tables.md': report.tables(source.crop),
+    RESULTS / 'kodak-full' / 'tables.md': tables.tables(source.full, published),
+    RESULTS / 'kodak-crop' / 'tables.md': tables.tables(source.crop),
     RESULTS / 'realism.md': realism.table(source.realism),
   }
   for name, anchor in STUDIES.items():

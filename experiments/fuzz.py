@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from compress_jax import bitstream, data
+from compress_jax import bitstream
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.flag_types import define_path
 from compress_jax.codec import Codec, CodecError, Released
-from compress_jax.command import guarded, parse
-from compress_jax.flag_types import define_path
+from compress_jax.images import sets
 from compress_jax.pretrained import lambda_range, pretrained
 
 _SIZE = 24, 40  # Pixels of the images behind the files.
@@ -99,9 +100,9 @@ def _files(method: str, options: dict[str, str]) -> list[bytes]:
   """Parts of photographs at low, medium and high rate."""
   low, high = lambda_range(method)
   files = []
-  for i, (_, photograph) in enumerate(data.sample_photographs()):
+  for i, (_, photograph) in enumerate(sets.sample_photographs()):
     codec, released = pretrained(method, lmbda=(low, (low * high) ** 0.5, high)[i % 3], **options)
-    files.append(codec.encode(released, data.centre_crop(photograph)[: _SIZE[0], : _SIZE[1]]))
+    files.append(codec.encode(released, sets.centre_crop(photograph)[: _SIZE[0], : _SIZE[1]]))
   return files
 
 

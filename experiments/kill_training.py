@@ -27,19 +27,20 @@ import jax
 import numpy as np
 from absl import flags
 
-from compress_jax import cli_fit, resume
-from compress_jax.checkpoints import Checkpoints, named
-from compress_jax.cli_fit import CHECKPOINTS
+from compress_jax.cli import fit
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.fit import CHECKPOINTS
 from compress_jax.codec import CodecError
-from compress_jax.command import guarded, parse
-from compress_jax.hashing import digest, digest_of_files
+from compress_jax.files.digests import digest, digest_of_files
+from compress_jax.training import resume
+from compress_jax.training.checkpoints import Checkpoints, named
 
 _UNSAVED = '*orbax-checkpoint-tmp*'
 _TIMED = ('images_per_s',)
 # The program with an optimizer of another structure.
 _OTHER_OPTIMIZER = """
 import optax
-from compress_jax import cli, cli_fit
+from compress_jax.cli import fit as cli_fit, main as cli
 setup_of, optimizer = cli_fit.setup_of, optax.sgd(1e-3, momentum=0.9)
 cli_fit.setup_of = lambda *given: setup_of(*given)._replace(optimizer=optimizer)
 raise SystemExit(cli.main())
@@ -116,8 +117,8 @@ def finish(folder: Path, steps: int) -> None:
 
 def result(folder: Path) -> tuple[str, list[dict[str, str]]]:
   """The digest of the last state, and the metrics of every step."""
-  plan = cli_fit.plans.read(folder)
-  setup = cli_fit.setup_of(plan, cli_fit.codec_of(plan))
+  plan = fit.plans.read(folder)
+  setup = fit.setup_of(plan, fit.codec_of(plan))
   state = Checkpoints(folder / CHECKPOINTS, print).restore(resume.form_of(setup))
   with open(folder / 'train.csv', newline='') as file:
     rows = [{k: v for k, v in row.items() if k not in _TIMED} for row in csv.DictReader(file)]

@@ -21,15 +21,18 @@ from typing import Any
 
 from absl import flags
 
-from compress_jax import baselines, data, processes, workers
+from compress_jax import baselines
+from compress_jax.cli import processes as process_flags
+from compress_jax.cli.command import guarded, parse, settings
+from compress_jax.cli.flag_types import define_path, expanded
 from compress_jax.codec import CodecError, Image
-from compress_jax.command import guarded, parse, settings
-from compress_jax.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
-from compress_jax.flag_types import define_path, expanded
-from compress_jax.journal import Row
-from compress_jax.measure import Recipe
+from compress_jax.evaluation.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
+from compress_jax.evaluation.journal import Row
+from compress_jax.evaluation.measure import Recipe
+from compress_jax.images import sets
 from compress_jax.methods import METHODS
 from compress_jax.pretrained import anchor, decoder, make, pretrained, recipe, seeded
+from compress_jax.runtime import processes, workers
 
 LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')
 # The codecs of a method that are compared: label -> options.
@@ -64,7 +67,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('preview_budget', 4_800_000, 'Bytes of the pictures in the page.', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
   flags.DEFINE_integer('seed', 0, 'Of everything random.', 0, **here)
-  processes.define_flags(values)
+  process_flags.define_flags(values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
 
@@ -79,14 +82,14 @@ def compare(values: flags.FlagValues) -> int:
 
   Of several processes, each measures its share of the images, and process 0 reports for all.
   """
-  mine = processes.join(values)
+  mine = process_flags.join(values)
   return _compare(values, mine)
 
 
 def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   options = settings(values.set)
   chosen = recipes(values.methods, _numbers(values.lambdas), options, values.seed)
-  description, found = data.default_images(values.images)
+  description, found = sets.default_images(values.images)
   images = protocol_images(found, values.protocol, values.limit)
   output = Path(values.output or f'runs/kodak-{values.protocol}')
   parallel = values.workers or workers.default_processes()
@@ -188,14 +191,14 @@ def report(
   output: Path,
   meta: dict[str, Any],
   rows: Sequence[Row],
-  images: Sequence[data.NamedImage],
+  images: Sequence[sets.NamedImage],
   preview_budget: int,
   models: Mapping[str, str | None],
 ) -> None:
   """Writes the tables, the figures and the page; `models` are the files of labels."""
   # Imported here: worker processes import this file too, and need no plotting.
-  from compress_jax import figures, page
-  from compress_jax import report as reports
+  from compress_jax.report import figures, page
+  from compress_jax.report import tables as reports
 
   published = reports.read_published(PUBLISHED)
   reports.write_results(output, meta, rows, published)

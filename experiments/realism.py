@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from compress_jax import baselines, budget, data, metrics, realism
-from compress_jax.cache import enable_cache
+from compress_jax import baselines
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.flag_types import define_path, define_positive, expanded
 from compress_jax.codec import Codec, CodecError, Image, Released
-from compress_jax.command import guarded, parse
-from compress_jax.evaluate import protocol_images
-from compress_jax.flag_types import define_path, define_positive, expanded
+from compress_jax.evaluation import budget, metrics, realism
+from compress_jax.evaluation.evaluate import protocol_images
+from compress_jax.images import sets
 from compress_jax.pretrained import lambda_range, pretrained
+from compress_jax.runtime.compilation_cache import enable_cache
 
 Row = Mapping[str, Any]
 HEAD = '| codec | point | bpp | PSNR | realism distance (95 %) |\n| --- | --: | --: | --: | --: |'
@@ -86,7 +88,7 @@ def run(values: flags.FlagValues) -> int:
     raise flags.Error(f'--output={values.output} must end in .json')
   lambdas = [float(text) for text in values.lambdas]
   entries = [entry(text, lambdas) for text in values.codec]
-  description, found = data.default_images(values.images)
+  description, found = sets.default_images(values.images)
   images = [image.load() for image in protocol_images(found, values.protocol, values.limit)]
   known = [realism.moments(image) for image in images]
   print(f'{len(images)} images ({description}), {values.protocol}\n{HEAD}')
@@ -102,7 +104,7 @@ def run(values: flags.FlagValues) -> int:
     write(Path(values.output), meta, rows)
   if values.picture:
     shown = pictures(entries, images[values.show % len(images)], values.target_bpp)
-    data.save_image(values.picture, shown)
+    sets.save_image(values.picture, shown)
     print(f'{values.picture}: the original, then {", ".join(e.label for e in entries)}')
   return 0
 
@@ -110,8 +112,8 @@ def run(values: flags.FlagValues) -> int:
 def write(path: Path, meta: Mapping[str, Any], rows: Sequence[Row]) -> None:
   """Keeps the rows as JSON, and their table in a Markdown file beside it."""
   content = json.dumps({'meta': meta, 'rows': list(rows)}, indent=1)
-  data.write_atomically(path, content.encode() + b'\n', overwrite=True)
-  data.write_atomically(path.with_suffix('.md'), table(rows).encode(), overwrite=True)
+  sets.write_atomically(path, content.encode() + b'\n', overwrite=True)
+  sets.write_atomically(path.with_suffix('.md'), table(rows).encode(), overwrite=True)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -168,7 +170,7 @@ def pictures(entries: Sequence[Entry], image: Image, target: float) -> Image:
     made, released = codec.at(best.lmbda)
     shown.append(made.decode(released, best.file))
     print(f'{codec.label}: {best.bpp:.3f} bpp, {best.psnr:.2f} dB')
-  crops = [data.centre_crop(each, _SIDE).repeat(2, 0).repeat(2, 1) for each in shown]
+  crops = [sets.centre_crop(each, _SIDE).repeat(2, 0).repeat(2, 1) for each in shown]
   return np.concatenate(crops, 1)
 
 

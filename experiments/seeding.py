@@ -16,15 +16,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from compress_jax import clustering, data
-from compress_jax.cache import enable_cache
+from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.flag_types import define_path
+from compress_jax.clustering import k_means
 from compress_jax.codec import Image
-from compress_jax.command import guarded, parse
-from compress_jax.flag_types import define_path
-from compress_jax.vq import blocks
+from compress_jax.images import sets
+from compress_jax.methods.kmeans import blocks
+from compress_jax.runtime.compilation_cache import enable_cache
 
 # (points f32[N, 48], scores f64[N], k, seed) -> the clustering.
-Method = Callable[[np.ndarray, np.ndarray, int, int], clustering.KMeansResult]
+Method = Callable[[np.ndarray, np.ndarray, int, int], k_means.KMeansResult]
 
 
 class Row(NamedTuple):
@@ -41,9 +42,9 @@ class Row(NamedTuple):
 def eigen(split: str) -> Method:
   """Seeds of the highest eigenvalues in two classes; the same for every seed."""
 
-  def run(points: np.ndarray, scores: np.ndarray, k: int, seed: int) -> clustering.KMeansResult:
+  def run(points: np.ndarray, scores: np.ndarray, k: int, seed: int) -> k_means.KMeansResult:
     del seed
-    return clustering.eigen_kmeans(points, scores, k, split=split)
+    return k_means.eigen_kmeans(points, scores, k, split=split)
 
   return run
 
@@ -51,9 +52,9 @@ def eigen(split: str) -> Method:
 def drawn(init: str) -> Method:
   """Seeds drawn from the points."""
 
-  def run(points: np.ndarray, scores: np.ndarray, k: int, seed: int) -> clustering.KMeansResult:
+  def run(points: np.ndarray, scores: np.ndarray, k: int, seed: int) -> k_means.KMeansResult:
     del scores
-    return clustering.kmeans(points, k, init=init, key=jax.random.key(seed))
+    return k_means.kmeans(points, k, init=init, key=jax.random.key(seed))
 
   return run
 
@@ -81,7 +82,7 @@ def define_flags() -> flags.FlagValues:
 
 def measure(name: str, image: Image, k: int, seeds: int, eigenvalue: Callable) -> list[Row]:
   """Every method and seed on the centre crop of one image."""
-  tiles = blocks.to_blocks(blocks.pad_to(data.centre_crop(image).astype(np.int64), blocks.SIDE))
+  tiles = blocks.to_blocks(blocks.pad_to(sets.centre_crop(image).astype(np.int64), blocks.SIDE))
   points = tiles.reshape(-1, 48).astype(np.float32)
   scores = eigenvalue(tiles).reshape(-1)
   rows = []
@@ -117,7 +118,7 @@ def table(rows: Sequence[Row]) -> str:
 def experiment(values: flags.FlagValues) -> int:
   """Runs, prints, writes."""
   enable_cache()
-  source, images = data.default_images(values.images)
+  source, images = sets.default_images(values.images)
   eigenvalue = blocks.EIGENVALUES[values.eigen]
   rows: list[Row] = []
   for image in images:
@@ -128,7 +129,7 @@ def experiment(values: flags.FlagValues) -> int:
   print(table(rows))
   if values.output:
     text = json.dumps([row._asdict() for row in rows], indent=1)
-    data.write_atomically(Path(values.output), text.encode(), overwrite=True)
+    sets.write_atomically(Path(values.output), text.encode(), overwrite=True)
   return 0
 
 

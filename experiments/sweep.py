@@ -22,16 +22,20 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from compress_jax import curves, data, methods, plans, presets, workers
-from compress_jax import report as reports
+from compress_jax import methods
+from compress_jax.cli.command import guarded, parse, settings
+from compress_jax.cli.flag_types import define_path, define_paths, define_positive
 from compress_jax.codec import CodecError
-from compress_jax.command import guarded, parse, settings
-from compress_jax.evaluate import evaluate, jobs_of, protocol_images
-from compress_jax.flag_types import define_path, define_paths, define_positive
-from compress_jax.journal import Row
-from compress_jax.measure import Recipe
+from compress_jax.evaluation.evaluate import evaluate, jobs_of, protocol_images
+from compress_jax.evaluation.journal import Row
+from compress_jax.evaluation.measure import Recipe
+from compress_jax.files.atomic import write_atomically
+from compress_jax.images import sets
 from compress_jax.pretrained import check_options, lambda_range, make, recipe
-from compress_jax.writing import write_atomically
+from compress_jax.report import curves
+from compress_jax.report import tables as reports
+from compress_jax.runtime import workers
+from compress_jax.training import plans, presets
 
 STUDIES = ('ladder', 'rates', 'mixtures', 'attention')
 LAMBDAS = ('0.0018', '0.0035', '0.0067', '0.013', '0.025', '0.0483')
@@ -100,7 +104,7 @@ def sweep(values: flags.FlagValues, train: Train | None = None) -> int:
     if both := common.keys() & run.options.keys():
       raise flags.Error(f'--set={both.pop()}=... is what --study={values.study} varies')
   commands = {run.name: command(values, run) for run in runs}
-  description, found = data.default_images(values.images)
+  description, found = sets.default_images(values.images)
   for run in runs:
     settle(output / run.name, commands[run.name])
   for i, run in enumerate(runs):
@@ -217,7 +221,7 @@ def recipes(method: str, output: Path, runs: Sequence[Run]) -> list[Recipe]:
 def _measure(
   values: flags.FlagValues,
   runs: Sequence[Run],
-  images: Sequence[data.NamedImage],
+  images: Sequence[sets.NamedImage],
   about: Mapping[str, Any],
 ) -> int:
   """Codes the images with all models, writes and prints the tables."""

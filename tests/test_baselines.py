@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import features
 
-from compress_jax import baselines, metrics
+from compress_jax import baselines
 from compress_jax.codec import CodecError
-from compress_jax.data import load_image, sample_photographs
+from compress_jax.evaluation import metrics
+from compress_jax.images.sets import load_image, sample_photographs
 
 KODAK = Path(os.environ.get('KODAK_DIR', '../shared/data/kodak'))
 

@@ -1,4 +1,4 @@
-"""Imports go one way: stages <- methods; stages <- machinery; only programs know both."""
+"""Imports go one way, from the programs down to the interface, by a table of folders."""
 
 import ast
 import subprocess
@@ -7,43 +7,30 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'compress_jax'
-# What is not listed is a stage: a pure function of arrays and bytes.
-MACHINERY = {'data', 'kodak', 'reading', 'writing', 'metrics', 'cache', 'fingerprint'}
-MACHINERY |= {'listing', 'containers', 'facts', 'boxes', 'jxl', 'colour', 'depth'}
-MACHINERY |= {'journal', 'jax_settings', 'workers', 'measure', 'evaluate'}
-MACHINERY |= {'curves', 'palette', 'figures', 'splits', 'previews', 'report', 'page'}
-MACHINERY |= {'training', 'codebook_training', 'model_files', 'losses', 'interop'}
-MACHINERY |= {'objectives', 'lpips', 'crops', 'sources', 'streams', 'feeding', 'fit', 'plans'}
-MACHINERY |= {'checkpoints', 'progress', 'validation', 'estimates', 'masking', 'scales', 'freezing'}
-MACHINERY |= {'locks'}
-PROGRAMS = {
-  '',
-  '__main__',
-  'pretrained',
-  'command',
-  'cli',
-  'cli_eval',
-  'cli_export',
-  'cli_files',
-  'cli_fit',
-  'cli_help',
-  'console',
-  'flag_types',
-  'float_weights',
-  'cli_train',
-  'presets',
-  'processes',
-  'resume',
-  'stages',
-}  # '' is the package.
-ALLOWED = {
-  'stage': {'stage'},
-  'method': {'stage', 'method'},
-  'machinery': {'stage', 'machinery'},
-  'program': {'stage', 'method', 'machinery', 'program'},
-}
+# The folders and the modules beside them, from the bottom to the top: each imports from those above
+# it in this list and from itself.
+LAYERS = (
+  {'codec'},
+  {'files', 'runtime', 'coder', 'bitstream', 'interop'},
+  {'layers', 'clustering', 'images'},
+  {'exact'},
+  {'learned'},
+  {'methods'},
+  {'baselines', 'evaluation'},
+  {'pretrained', 'report'},
+  {'training'},
+  {'cli'},
+  {'__main__', ''},  # '' is the package.
+)
+RANK = {folder: rank for rank, folders in enumerate(LAYERS) for folder in folders}
+# What the folders of the methods do not import, although it is below them.
+PROGRAMS = {'cli', '__main__'}
+NOT_FOR_METHODS = {'images', 'interop', 'runtime'}
+# A researcher who imports the networks gets nothing of what codes files or trains.
+NETWORKS = ('cae.networks', 'gan.networks', 'gmm.networks')
+NOT_FOR_NETWORKS = ('constriction', 'optax', 'orbax', 'grain', 'PIL')
 HEAVY = [
   'flax',
   'optax',
@@ -68,13 +55,9 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob('*.py'))}
 
 
-def kind(name: str) -> str:
-  if name in PROGRAMS:
-    return 'program'
-  top = name.split('.')[0]
-  if top == 'methods':
-    return 'method'
-  return 'machinery' if top in MACHINERY else 'stage'
+def folder(name: str) -> str:
+  """The folder or top-level module of a module: 'methods' for 'methods.gmm.codec'."""
+  return name.split('.')[0]
 
 
 def statements(tree: ast.AST) -> list[str]:
@@ -103,15 +86,38 @@ def imports(path: Path) -> list[str]:
   return statements(ast.parse(path.read_text()))
 
 
-@pytest.mark.parametrize('name', MODULES)
-def test_a_module_imports_only_what_its_kind_may(name):
-  wrong = [m for m in ours(imports(MODULES[name])) if kind(m) not in ALLOWED[kind(name)]]
-  assert not wrong
+def test_every_module_has_a_place():
+  assert {folder(name) for name in MODULES} == set(RANK)
 
 
-@pytest.mark.parametrize('name', [name for name in MODULES if kind(name) != 'program'])
+@pytest.mark.parametrize('name', [name for name in MODULES if name])
+def test_a_module_imports_only_what_is_below_its_folder(name):
+  own = folder(name)
+  others = {folder(other) for other in ours(imports(MODULES[name]))} - {own, ''}
+  assert not [other for other in others if RANK[other] >= RANK[own]]
+  assert own != 'methods' or not others & NOT_FOR_METHODS
+
+
+@pytest.mark.parametrize('name', [name for name in MODULES if name.startswith('methods.')])
+def test_a_method_imports_no_other_method(name):
+  methods = {other.split('.')[1] for other in ours(imports(MODULES[name])) if '.' in other}
+  others = {path.parent.name for path in PACKAGE.glob('methods/*/codec.py')} - {name.split('.')[1]}
+  assert not methods & others
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_the_networks_of_a_method_load_neither_a_coder_nor_a_trainer(name):
+  code = f'import sys, compress_jax.methods.{name}; print(sorted(sys.modules))'
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+  loaded = ast.literal_eval(done.stdout)
+  assert not [module for module in loaded if module in NOT_FOR_NETWORKS]
+  ours = {folder(m.partition('.')[2]) for m in loaded if m.startswith('compress_jax.')}
+  assert ours <= {'bitstream', 'codec', 'layers', 'methods', ''}
+
+
+@pytest.mark.parametrize('name', [name for name in MODULES if folder(name) not in PROGRAMS])
 def test_flags_are_read_by_programs_only(name):
-  if name == 'streams':
+  if name == 'training.streams':
     return  # The workers of grain refuse to start while absl's flags are not parsed.
   assert not [other for other in imports(MODULES[name]) if other.startswith('absl')]
 
@@ -132,13 +138,12 @@ def test_no_module_imports_itself_through_others():
 def test_every_method_is_reachable_by_name():
   from compress_jax.methods import METHODS, NUMBERS
 
-  files = {name.removeprefix('methods.') for name in MODULES if name.startswith('methods.')}
-  assert set(METHODS) == files
+  assert set(METHODS) == {path.parent.name for path in PACKAGE.glob('methods/*/codec.py')}
   assert set(METHODS) <= set(NUMBERS)
   assert len(set(NUMBERS.values())) == len(NUMBERS)
 
 
 def test_starting_the_command_line_imports_nothing_heavy():
-  code = f'import sys, compress_jax.cli; print([m for m in {HEAVY} if m in sys.modules])'
+  code = f'import sys, compress_jax.cli.main; print([m for m in {HEAVY} if m in sys.modules])'
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
   assert done.stdout.strip() == '[]', done.stderr

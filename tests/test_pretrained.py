@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 import compress_jax.pretrained as pre
-from compress_jax import baselines, bitstream, fingerprint, methods, model_files
+from compress_jax import baselines, bitstream, methods
 from compress_jax.codec import Codec, CodecError
-from tests import small_models
+from compress_jax.evaluation import fingerprint
+from compress_jax.files import models
+from tests.helpers import small_models
 
 
 @pytest.fixture
@@ -75,20 +77,24 @@ def test_the_fingerprint_covers_what_a_module_imports_and_nothing_else():
     return {path.name for path in fingerprint.sources(module)}
 
   assert names('compress_jax.baselines') == {'baselines.py', 'codec.py'}
-  assert {'evaluate.py', 'journal.py', 'measure.py', 'codec.py'} <= names('compress_jax.evaluate')
-  assert 'baselines.py' not in names('compress_jax.evaluate')
+  assert {'evaluate.py', 'journal.py', 'measure.py', 'codec.py'} <= names(
+    'compress_jax.evaluation.evaluate'
+  )
+  assert 'baselines.py' not in names('compress_jax.evaluation.evaluate')
 
 
 def test_the_fingerprint_changes_with_a_source(tmp_path, monkeypatch):
-  for file in fingerprint.sources('compress_jax.metrics'):
-    (tmp_path / 'compress_jax').mkdir(exist_ok=True)
-    (tmp_path / 'compress_jax' / file.name).write_bytes(file.read_bytes())
-  before = fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',))
+  for file in fingerprint.sources('compress_jax.evaluation.metrics'):
+    copy = tmp_path / 'compress_jax' / file.relative_to(fingerprint.ROOT)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(file.read_bytes())
+  hashed = fingerprint.code_hash.__wrapped__
+  before = hashed('compress_jax.evaluation.metrics', None, ('numpy',))
   monkeypatch.setattr(fingerprint, 'ROOT', tmp_path / 'compress_jax')
-  assert fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',)) == before
+  assert hashed('compress_jax.evaluation.metrics', None, ('numpy',)) == before
   with open(tmp_path / 'compress_jax' / 'codec.py', 'a') as file:
     file.write('# More.\n')
-  assert fingerprint.code_hash.__wrapped__('compress_jax.metrics', None, ('numpy',)) != before
+  assert hashed('compress_jax.evaluation.metrics', None, ('numpy',)) != before
 
 
 DAMAGE = {
@@ -108,9 +114,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize('message', DAMAGE)
 def test_a_model_without_the_weights_of_its_options_is_refused_in_one_line(message, tmp_path):
-  arrays, config = model_files.read(small_models.path('gan'))
+  arrays, config = models.read(small_models.path('gan'))
   arrays = {k: v for k, v in {**arrays, **DAMAGE[message]}.items() if v is not None}
-  model_files.write(tmp_path / 'model', arrays, config)
+  models.write(tmp_path / 'model', arrays, config)
   codec, released = pre.pretrained('gan', model=str(tmp_path / 'model'))
   image = small_models.picture(16, 16)
   file = (small_models.FOLDER / 'gan-0.1-pixel.cjx').read_bytes()
@@ -123,18 +129,18 @@ def test_a_model_without_the_weights_of_its_options_is_refused_in_one_line(messa
 
 
 def test_a_model_without_a_whole_network_is_refused(tmp_path):
-  arrays, config = model_files.read(small_models.path('cae'))
+  arrays, config = models.read(small_models.path('cae'))
   arrays = {k: v for k, v in arrays.items() if not k.startswith('encoder.analysis')}
-  model_files.write(tmp_path / 'model', arrays, config)
+  models.write(tmp_path / 'model', arrays, config)
   codec, released = pre.pretrained('cae', model=str(tmp_path / 'model'))
   with pytest.raises(CodecError, match='lacks the weights encoder'):
     codec.quantise(released, small_models.picture(8, 8))
 
 
 def test_a_model_of_other_options_is_refused(tmp_path):
-  arrays, config = model_files.read(small_models.path('cae'))
+  arrays, config = models.read(small_models.path('cae'))
   options = {**config['options'], 'widths': [8, 16, 11]}
-  model_files.write(tmp_path / 'model', arrays, {**config, 'options': options})
+  models.write(tmp_path / 'model', arrays, {**config, 'options': options})
   codec, released = pre.pretrained('cae', model=str(tmp_path / 'model'))
   with pytest.raises(CodecError, match=r'down2.bias has the shape \(12,\) in place of \(11,\)'):
     codec.encode(released, small_models.picture(8, 8))
@@ -148,10 +154,8 @@ def test_errors_that_are_not_those_of_a_model_stay_what_they_are():
 
 @pytest.mark.parametrize('method,options', [('cae', {'widths': [8, 16]}), ('gan', {'base': 'x'})])
 def test_a_model_of_options_that_make_no_network_is_refused(method, options, tmp_path):
-  arrays, config = model_files.read(small_models.path(method))
-  model_files.write(
-    tmp_path / 'model', arrays, {**config, 'options': {**config['options'], **options}}
-  )
+  arrays, config = models.read(small_models.path(method))
+  models.write(tmp_path / 'model', arrays, {**config, 'options': {**config['options'], **options}})
   with pytest.raises(CodecError, match='holds no model of its options'):
     codec, released = pre.pretrained(method, model=str(tmp_path / 'model'))
     codec.encode(released, small_models.picture(8, 8))

@@ -7,10 +7,10 @@ from compress_jax import bitstream
 from compress_jax.codec import CodecError
 
 METHODS = {  # Imported when asked for: each pulls in its own libraries.
-  'kmeans': 'compress_jax.methods.kmeans',
-  'gan': 'compress_jax.methods.gan',
-  'cae': 'compress_jax.methods.cae',
-  'gmm': 'compress_jax.methods.gmm',
+  'kmeans': 'compress_jax.methods.kmeans.codec',
+  'gan': 'compress_jax.methods.gan.codec',
+  'cae': 'compress_jax.methods.cae.codec',
+  'gmm': 'compress_jax.methods.gmm.codec',
 }
 NUMBERS = {'kmeans': 0, 'gan': 1, 'cae': 2, 'gmm': 3}  # In the file header, forever.
 

@@ -1,0 +1,307 @@
+"""The command line's compress and decompress: files, folders and pipes."""
+
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from absl import flags
+
+from compress_jax import methods, pretrained
+from compress_jax.cli import console
+from compress_jax.cli.command import options as method_options
+from compress_jax.cli.processes import join
+from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.evaluation import budget, metrics
+from compress_jax.images import sets
+from compress_jax.images.listing import Report, natural, renamed, walk
+from compress_jax.runtime import allocation, processes
+from compress_jax.runtime.compilation_cache import enable_cache
+
+PIPE = '-'
+SUFFIX = '.cjx'
+
+
+class Task(NamedTuple):
+  """One file to make; None is a pipe."""
+
+  source: Path | None
+  target: Path | None
+
+  def __str__(self) -> str:
+    """How a report names it."""
+    return f'{self.source or "stdin"} -> {self.target or "stdout"}'
+
+
+Source = bytes | Path
+# From several tasks and their sources to (the file, what to report) of each.
+Work = Callable[[Sequence[tuple[Task, Source]]], list[tuple[bytes, str]]]
+
+
+def run(values: flags.FlagValues) -> int:
+  """Compresses or decompresses as the flags say; 1 if any file failed or was left out.
+
+  Of several processes, each does its share of the files, and ends with the status of all.
+
+  Raises:
+    CodecError: nothing can be done, or the work would overwrite something.
+    flags.Error: a flag is missing or does not fit.
+  """
+  for name in ('input', 'output'):
+    if not values[name].value:
+      raise flags.Error(f'--mode={values.mode} needs --{name}')
+  if values.force and values.skip_existing:
+    raise flags.Error('--force and --skip_existing exclude each other')
+  mine = join(values)
+  return 1 if processes.told(mine, ['failed'] * bool(_run(values, mine))) else 0
+
+
+def _run(values: flags.FlagValues, mine: processes.Share) -> int:
+  """Makes this process's files; how many failed or were left out."""
+  skipped: list[str] = []
+
+  def report(line: str) -> None:
+    if mine.rank == 0:  # All processes see the same folder.
+      skipped.append(line)
+      print(f'error: {line}', file=sys.stderr)
+
+  if values.mode == 'compress':
+    work = compressor(values)
+    find = functools.partial(sets.find_images, report=report)
+    tasks = plan(values.input, values.output, SUFFIX, find)
+  else:
+    work = decompressor(values)
+    tasks = plan(values.input, values.output, '.png', functools.partial(_find_coded, report=report))
+  several, ours = len(tasks) > 1, mine.of(tasks)
+  if values.skip_existing:
+    ours = _missing(ours)
+  check(ours, force=values.force)
+  allocation.keep_freed_memory()
+  enable_cache()
+  devices, failed = jax.local_device_count(), 0
+  for start in range(0, len(ours), devices):  # Learned methods use all devices for a group.
+    failed += _failures(ours[start : start + devices], work, several, values.force)
+  if failed and several:
+    print(f'{failed} of {len(ours)} files failed', file=sys.stderr)
+  if skipped:
+    print(f'{len(skipped)} files or folders were left out, see above', file=sys.stderr)
+  return failed + len(skipped)
+
+
+def _missing(tasks: list[Task]) -> list[Task]:
+  """The tasks whose files are not there yet; says how many are."""
+  missing = []
+  for task in tasks:
+    if task.target is None or not task.target.is_file():
+      missing.append(task)
+    elif task.source and task.target.stat().st_mtime < task.source.stat().st_mtime:
+      print(f'{task.target} is kept, but older than {task.source}', file=sys.stderr)
+  print(f'{len(tasks) - len(missing)} of {len(tasks)} files are there and kept', file=sys.stderr)
+  return missing
+
+
+def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path]]) -> list[Task]:
+  """The files to make: of a folder, one for each that `find` finds, in the same subfolders.
+
+  Files that would get one name keep their suffixes in it: photo.jpg.cjx and photo.png.cjx.
+  """
+  into = None if target == PIPE else Path(target)
+  if source == PIPE:
+    return [Task(None, into)]
+  root = Path(source)
+  if not root.is_dir():
+    if not root.exists():
+      raise CodecError(f'{root}: no such file or folder')
+    if into is not None and (into.is_dir() or target.endswith('/')):
+      into /= root.with_suffix(suffix).name
+    return [Task(root, into)]
+  if into is None or into.is_file():
+    raise CodecError(f'{source} is a folder, so the output has to be one too')
+  paths = find(root)
+  names = renamed([path.relative_to(root) for path in paths], suffix)
+  return [Task(path, into / name) for path, name in zip(paths, names, strict=True)]
+
+
+def check(tasks: list[Task], *, force: bool) -> None:
+  """Finds what would be lost before anything is written.
+
+  Raises:
+    CodecError: a target exists (allowed by `force`), or is its own source (never allowed).
+  """
+  for source, target in tasks:
+    if target is None:
+      continue
+    if target.is_dir():
+      raise CodecError(f'{target} is a folder')
+    if source and target.exists() and target.samefile(source):
+      raise CodecError(f'{target}: output and input are the same file')
+    if target.is_file() and not force:
+      raise CodecError(f'{target} exists; --force overwrites it, --skip_existing keeps it')
+
+
+def compressor(values: flags.FlagValues) -> Work:
+  """What turns an image into a file, at the lambda or for the budget of the flags."""
+  bpp, psnr = values.target_bpp, values.target_psnr
+  if bpp is not None and psnr is not None:
+    raise flags.Error('--target_bpp and --target_psnr exclude each other')
+  for name in ('target_bpp', 'target_psnr'):
+    target = values[name].value
+    if target is not None and not 0 < target < math.inf:
+      raise flags.Error(f'--{name} must be a positive number')
+  read = reader(values)
+  options = pretrained.seeded(values.method, method_options(values), values.seed)
+
+  @functools.cache
+  def codec_at(lmbda: float) -> tuple[Codec, Released]:
+    return pretrained.pretrained(values.method, lmbda=lmbda, **options)
+
+  _, released = codec_at(getattr(values, 'lambda'))  # Complains before any work.
+
+  def points(images: list[Image]) -> list[budget.Point]:
+    if bpp is None and psnr is None:
+      return _code_all(codec_at, images, getattr(values, 'lambda'))
+    lambdas = pretrained.lambda_range(values.method, released)
+    coders = [functools.partial(_code, codec_at, image) for image in images]
+    if bpp is not None:
+      return [budget.within_bpp(code_at, bpp, lambdas) for code_at in coders]
+    assert psnr is not None
+    return [budget.reaching_psnr(code_at, psnr, lambdas) for code_at in coders]
+
+  def work(group: Sequence[tuple[Task, Source]]) -> list[tuple[bytes, str]]:
+    made = []
+    for point in points([read(source) for _, source in group]):
+      size = f'{len(point.file)} bytes, {point.bpp:.4f} bpp, {point.psnr:.2f} dB'
+      made.append((point.file, f'{size} at lambda {point.lmbda:.5g}'))
+    return made
+
+  return work
+
+
+def reader(values: flags.FlagValues) -> Callable[[str | Path | bytes], Image]:
+  """Returns a function that reads an image as the flags say; it can be sent to other processes."""
+  return functools.partial(
+    sets.load_image,
+    flatten=values.flatten,
+    first_frame=values.first_frame,
+    depth8=values.depth8,
+    max_pixels=values.max_pixels,
+  )
+
+
+def decompressor(values: flags.FlagValues) -> Work:
+  """What turns files into images, by the methods that they name."""
+  chosen = method_options(values)
+  decoders = functools.cache(functools.partial(pretrained.group_decoder, **chosen))
+
+  def read(source: Source) -> bytes:
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size > 4 * values.max_pixels + 4096:
+      raise CodecError(f'too large for an image of {values.max_pixels} pixels')
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+  def work(group: Sequence[tuple[Task, Source]]) -> list[tuple[bytes, str]]:
+    files = [read(source) for _, source in group]
+    names = [methods.of_file(file, max_pixels=values.max_pixels) for file in files]
+    images: dict[int, Image] = {}
+    for name in set(names):
+      places = [i for i, other in enumerate(names) if other == name]
+      found = decoders(name)([files[i] for i in places])
+      images |= dict(zip(places, found, strict=True))
+    made = []
+    for i, (task, _) in enumerate(group):
+      suffix = task.target.suffix if task.target else '.png'
+      report = f'{images[i].shape[1]}x{images[i].shape[0]}, {names[i]}'
+      made.append((sets.image_bytes(images[i], suffix), report))
+    return made
+
+  return work
+
+
+def _code(
+  codec_at: Callable[[float], tuple[Codec, Released]], image: Image, lmbda: float
+) -> budget.Point:
+  codec, released = codec_at(lmbda)
+  file = codec.encode(released, image)
+  psnr = metrics.psnr(image, codec.decode(released, file))
+  return budget.Point(lmbda, file, metrics.bpp(len(file), *image.shape[:2]), psnr)
+
+
+def _code_all(
+  codec_at: Callable[[float], tuple[Codec, Released]], images: list[Image], lmbda: float
+) -> list[budget.Point]:
+  """Of several images together, where the codec can."""
+  codec, released = codec_at(lmbda)
+  if codec.encode_all is None or codec.decode_all is None:
+    return [_code(codec_at, image, lmbda) for image in images]
+  files = codec.encode_all(released, images)
+  points = []
+  for image, file, decoded in zip(images, files, codec.decode_all(released, files), strict=True):
+    bpp = metrics.bpp(len(file), *image.shape[:2])
+    points.append(budget.Point(lmbda, file, bpp, metrics.psnr(image, decoded)))
+  return points
+
+
+def _failures(tasks: list[Task], work: Work, several: bool, force: bool) -> int:
+  """Makes some files; of several, one that fails is named and leaves the others to go on."""
+  start, failed = time.perf_counter(), 0
+  for task, made in zip(tasks, _made(tasks, work), strict=True):
+    try:
+      if isinstance(made, Exception):
+        raise made
+      _write(task, made[0], force)
+    except (CodecError, OSError) as error:
+      line = _named(task, error)
+      if not several:
+        raise CodecError(line) from error
+      print(f'error: {line}', file=sys.stderr)
+      failed += 1
+    else:
+      seconds = (time.perf_counter() - start) / len(tasks)
+      print(f'{task}: {made[1]}, {seconds:.2f} s', file=sys.stderr)
+  return failed
+
+
+def _made(tasks: list[Task], work: Work) -> list[tuple[bytes, str] | Exception]:
+  """What `work` makes, all together; where that fails, each on its own, to see which one it is."""
+  try:
+    sources = [console.receive() if task.source is None else task.source for task in tasks]
+    return [*work(list(zip(tasks, sources, strict=True)))]
+  except (CodecError, OSError) as error:
+    if len(tasks) == 1:
+      return [error]
+    return [made for task in tasks for made in _made([task], work)]
+
+
+def _named(task: Task, error: Exception) -> str:
+  """The error in one line that names a file, the source where it does not say which."""
+  source = str(task.source or 'standard input')
+  if isinstance(error, OSError) and error.strerror:
+    return f'{error.filename or source}: {error.strerror}'
+  text = str(error)
+  names = source, str(task.target or 'standard output')
+  named = any(text.startswith((f'{name}: ', f'{name} ')) for name in names)
+  return text if named else f'{source}: {text}'
+
+
+def _write(task: Task, file: bytes, force: bool) -> None:
+  if task.target is None:
+    if sys.stdout.isatty():
+      raise CodecError('standard output is a terminal: send it to a file or a pipe')
+    console.send(file)
+    return
+  try:
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise CodecError(f'{task.target}: cannot be written ({error.strerror})') from error
+  sets.write_atomically(task.target, file, overwrite=force, source=task.source)
+
+
+def _find_coded(root: Path, report: Report) -> list[Path]:
+  found = [path for path in walk(root, report) if path.suffix.lower() == SUFFIX]
+  if not found:
+    raise CodecError(f'{root}: no {SUFFIX} files in this folder')
+  return sorted(found, key=lambda path: natural(path.relative_to(root).as_posix()))

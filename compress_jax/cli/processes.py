@@ -1,0 +1,46 @@
+"""The flags of several processes that work as one."""
+
+from typing import Any
+
+from absl import flags
+
+from compress_jax.runtime import processes
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Defines the flags that `join` reads."""
+  modes = 'compress, decompress, train'
+  here: dict[str, Any] = {'flag_values': values}
+  text = f'{modes}: HOST:PORT of process 0, of several that work as one.'
+  flags.DEFINE_string('coordinator', None, text, **here)
+  flags.DEFINE_integer('num_processes', None, f'{modes}: how many there are.', 1, **here)
+  flags.DEFINE_integer('process_id', None, f'{modes}: which one this is.', 0, **here)
+  text = f'{modes}: find the other processes by Slurm, Kubernetes or MPI.'
+  flags.DEFINE_bool('distributed', False, text, **here)
+
+
+def join(values: flags.FlagValues) -> processes.Share:
+  """Meets the other processes, if the flags say that there are any; before JAX is used.
+
+  Raises:
+    CodecError: they do not come together.
+    flags.Error: flags are missing, or do not fit together.
+  """
+  given = values.coordinator, values.num_processes, values.process_id
+  if values.distributed:
+    return processes.join(None, None, None)
+  if all(value is None for value in given):
+    return processes.Share()
+  _check(values)
+  return processes.join(*given)
+
+
+def _check(values: flags.FlagValues) -> None:
+  index, count = values.process_id, values.num_processes
+  if values.coordinator is None or index is None or count is None:
+    raise flags.Error('--coordinator, --num_processes and --process_id go together')
+  if index >= count:
+    raise flags.Error(f'--process_id={index} has to be below --num_processes={count}')
+  host, _, port = values.coordinator.rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise flags.Error(f'--coordinator={values.coordinator} is not HOST:PORT')

@@ -1,0 +1,1 @@
+"""K-means on points f32[N, D], usable alone."""

@@ -1,0 +1,1 @@
+"""Codecs measured on images through real files, and the metrics."""

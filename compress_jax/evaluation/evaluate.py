@@ -1,0 +1,185 @@
+"""Codec x images -> rows, through real files: one process writes, another one reads.
+
+A row says what a file of a codec at an operating point costs and gives:
+
+    method, codec, lambda | quality, image, protocol, width, height, bytes,
+    bpp, psnr, ms_ssim (either may be None, see `measure.scores`), encode_s,
+    decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file
+
+Rows are kept in `rows.jsonl` in the output folder as they are finished, and
+used again as long as everything that decides them is unchanged. Each of several
+processes has a journal of its own there; all of them are read.
+"""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from compress_jax.codec import CodecError, Image
+from compress_jax.evaluation import journal
+from compress_jax.evaluation.journal import Row
+from compress_jax.evaluation.measure import Job, Make, Measured, Recipe, measured, pixel_hash
+from compress_jax.images import sets
+from compress_jax.runtime import jax_settings
+
+ROWS = 'rows.jsonl'
+SCHEMA = 1  # Counts changes of what a row holds: older rows are measured again.
+
+
+class Result(NamedTuple):
+  """What came of the jobs; `rows` are in their order, without the failed ones."""
+
+  rows: list[Row]
+  failures: list[str]
+  reused: int
+
+
+def jobs_of(recipes: Sequence[Recipe], images: Sequence[sets.NamedImage]) -> list[Job]:
+  """Every codec on every image, codec by codec."""
+  return [Job(recipe, image.name, image.load) for recipe in recipes for image in images]
+
+
+def protocol_images(
+  images: Sequence[sets.NamedImage], protocol: str, limit: int | None = None
+) -> list[sets.NamedImage]:
+  """The first `limit` images as the protocol wants them: 'full', or 'crop' to 256x256."""
+  chosen = list(images[:limit])
+  if protocol == 'full':
+    return chosen
+  return [image._replace(load=functools.partial(_cropped, image.load)) for image in chosen]
+
+
+def evaluate(
+  jobs: Sequence[Job],
+  make: Make,
+  *,
+  output: Path,
+  protocol: str = 'full',
+  processes: int = 1,
+  timing_repeats: int = 1,
+  rows: str = ROWS,
+) -> Result:
+  """Measures the jobs that `output` has no valid row for.
+
+  Args:
+    jobs: they load images that are cut to the protocol already.
+    make: builds a recipe's codec; picklable, called in the workers.
+    output: a folder for `rows.jsonl` and the coded `files/`.
+    protocol: kept in the rows.
+    processes: so many encode, and as many others decode. With more than one
+      the seconds in the rows include the noise of the neighbours.
+    timing_repeats: seconds are the median of so many calls, after one that
+      compiles; 0 times that first call.
+    rows: the journal to write, `rows*.jsonl`; no other process may write it.
+
+  Returns:
+    Rows, and a line for each job that failed: the others are not affected.
+  """
+  jax_settings.check_devices()
+  output.mkdir(parents=True, exist_ok=True)
+  keys, failures = _keys(jobs, protocol)
+  known = _known(output)
+  reused = sum(key in known for key in keys.values())
+  todo = [i for i, key in keys.items() if key not in known]
+  answers = measured(todo, jobs, make, processes, timing_repeats)
+  bar = tqdm(total=len(todo), unit='file', disable=not todo)
+  with contextlib.closing(answers), bar:
+    for i, answer in answers:
+      bar.set_postfix_str(job_label(jobs[i]), refresh=False)
+      bar.update()
+      if isinstance(answer, str):
+        failures.append(f'{job_label(jobs[i])}: {answer}')
+      else:
+        known[keys[i]] = _keep(jobs[i], answer, protocol, output)
+        journal.append(output / rows, keys[i], known[keys[i]])
+  return Result([known[key] for key in keys.values() if key in known], failures, reused)
+
+
+def collected(
+  jobs: Sequence[Job], told: Sequence[str], *, output: Path, protocol: str = 'full'
+) -> Result:
+  """What several processes have measured of the jobs, each in its own journal.
+
+  Args:
+    jobs: those of all processes.
+    told: what failed, as their results name it.
+    output: their folder.
+    protocol: as they were told.
+  """
+  keys, unreadable = _keys(jobs, protocol)
+  known, failures = _known(output), list(dict.fromkeys([*told, *unreadable]))
+  for i, key in keys.items():
+    label = job_label(jobs[i])
+    if key not in known and not any(line.startswith(f'{label}: ') for line in told):
+      failures.append(f'{label}: no process has left a row')
+  rows = [known[key] for key in keys.values() if key in known]
+  return Result(rows, failures, len(rows))
+
+
+def job_label(job: Job) -> str:
+  """A job as people name it."""
+  return f'{job.recipe.codec} {job.recipe.scale}={job.recipe.point:g} {job.image}'
+
+
+def _known(output: Path) -> dict[str, Row]:
+  """The rows of all journals whose files are still there."""
+  found: dict[str, Row] = {}
+  for path in sorted(output.glob('rows*.jsonl')):
+    found |= {key: row for key, row in journal.read(path).items() if _valid(row, output)}
+  return found
+
+
+def _keys(jobs: Sequence[Job], protocol: str) -> tuple[dict[int, str], list[str]]:
+  """The fingerprint of all that decides a row, by job; and the images that cannot be read."""
+  images: dict[str, str | None] = {}
+  keys, failures = {}, []
+  for i, job in enumerate(jobs):
+    if job.image not in images:
+      try:
+        images[job.image] = pixel_hash(job.load())
+      except CodecError as error:
+        images[job.image] = None
+        failures.append(str(error))
+    if images[job.image]:
+      keys[i] = journal.fingerprint(SCHEMA, job.image, images[job.image], job.recipe, protocol)
+  return keys, failures
+
+
+def _cropped(load: Callable[[], Image]) -> Image:
+  return sets.centre_crop(load())
+
+
+def _keep(job: Job, found: Measured, protocol: str, output: Path) -> Row:
+  """Stores the file, then returns its row."""
+  recipe = job.recipe
+  file = Path('files') / recipe.codec / f'{recipe.point:g}' / (job.image + recipe.suffix)
+  (output / file).parent.mkdir(parents=True, exist_ok=True)
+  sets.write_atomically(output / file, found.file, overwrite=True)
+  return {
+    'method': recipe.method,
+    'codec': recipe.codec,
+    recipe.scale: recipe.point,
+    'image': job.image,
+    'protocol': protocol,
+    'width': found.shape[1],
+    'height': found.shape[0],
+    'bytes': len(found.file),
+    **found.scores,
+    'encode_s': found.encode_s,
+    'decode_s': found.decode_s,
+    'sha256_file': hashlib.sha256(found.file).hexdigest(),
+    'sha256_pixels': found.sha256_pixels,
+    'split': found.split,
+    'file': file.as_posix(),
+  }
+
+
+def _valid(row: Row, output: Path) -> bool:
+  """Whether the file that the row speaks of is still there."""
+  path = output / row['file']
+  return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row['sha256_file']

@@ -1,0 +1,59 @@
+"""What decides a codec's files: its sources and all that they import, tables, libraries."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@functools.cache
+def code_hash(module: str, tables: str | None, libraries: tuple[str, ...]) -> str:
+  """The hash of what decides a codec's files and their scores.
+
+  Args:
+    module: where the codec is; its sources and those that it imports count.
+    tables: a pattern of files in the zoo, if any.
+    libraries: packages whose versions count.
+  """
+  files = sorted({*sources(module), *sources('compress_jax.evaluation.metrics')})
+  files += sorted((ROOT / 'zoo').glob(tables)) if tables else []
+  digest = hashlib.sha256()
+  for file in files:
+    digest.update(f'{file.relative_to(ROOT)}\n'.encode() + file.read_bytes())
+  for library in libraries:
+    digest.update(f'{library} {importlib.metadata.version(library)}\n'.encode())
+  return digest.hexdigest()
+
+
+def sources(module: str) -> set[Path]:
+  """The files of a module of ours and of all that it imports, directly or not."""
+  found: set[Path] = set()
+  waiting = [module]
+  while waiting:
+    path = _path(waiting.pop())
+    if path and path not in found:
+      found.add(path)
+      waiting += imported(path)
+  return found
+
+
+def imported(path: Path) -> list[str]:
+  """The modules of this package that a file names in its import statements."""
+  names: list[str] = []
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+      names += [node.module, *(f'{node.module}.{alias.name}' for alias in node.names)]
+  return [name for name in names if name.startswith(f'{ROOT.name}.')]
+
+
+def _path(module: str) -> Path | None:
+  base = ROOT.joinpath(*module.split('.')[1:])
+  for path in (base.with_suffix('.py'), base / '__init__.py'):
+    if path.is_file():
+      return path
+  return None  # A name inside a module.

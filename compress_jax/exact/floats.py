@@ -1,0 +1,92 @@
+"""Trained float parameters as the integer path's export wants them, in NumPy, and back again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from compress_jax.codec import Params
+from compress_jax.exact import hyper, rates
+from compress_jax.exact.export import FloatLayer
+from compress_jax.layers import quantization
+from compress_jax.layers.blocks import phases
+from compress_jax.layers.entropy import Factorized
+
+_FIT_STEPS, _FIT_LR = 1500, 1e-2  # Of `fitted_prior`.
+
+
+def layer(params: Params, *, slope: float = 1.0, shuffle: bool = False) -> FloatLayer:
+  """Of a Conv, or with `shuffle` of a SubPixel's."""
+  return FloatLayer(np.asarray(params['kernel']), np.asarray(params['bias']), slope, shuffle)
+
+
+def deconv_layer(params: Params, *, slope: float = 1.0) -> FloatLayer:
+  """Of a Deconv: the sub-pixel convolution that it equals."""
+  kernel = np.asarray(phases(jnp.asarray(params['kernel'])))
+  return FloatLayer(kernel, np.tile(np.asarray(params['bias']), 4), slope, shuffle=True)
+
+
+def rates_of(log_gains: np.ndarray) -> rates.Rates:
+  """The gains of all 256 levels, from f32[levels, C]."""
+  return rates.rates_of(np.asarray(quantization.gains(jnp.asarray(log_gains), jnp.arange(256))))
+
+
+def prior_of(prior: Factorized, params: Params) -> hyper.Prior:
+  """Tables of a factorised density."""
+  variables = {'params': params}
+  median = np.asarray(prior.apply(variables, method=prior.medians))
+  at = hyper.symbols_of_prior()[:, None] + median
+  mass = jax.jit(prior.apply)(variables, jnp.asarray(at, jnp.float32)[None, None])
+  return hyper.prior_of(np.asarray(mass)[0, 0].T, median)
+
+
+def conv_params(layer: FloatLayer) -> Params:
+  """The inverse of `layer`, without its `shuffle`."""
+  return {'kernel': layer.kernel, 'bias': layer.bias}
+
+
+def deconv_params(layer: FloatLayer, size: int) -> Params:
+  """The inverse of `deconv_layer`, of a kernel of so many taps."""
+  inputs, outputs = layer.kernel.shape[2], layer.bias.size // 4
+  shape = jax.ShapeDtypeStruct((size, size, inputs, outputs), np.float32)
+  # Every tap is in one place of `phases`: what transposes the map inverts it.
+  (kernel,) = jax.linear_transpose(phases, shape)(jnp.asarray(layer.kernel))
+  return {'kernel': np.asarray(kernel), 'bias': layer.bias.reshape(4, -1).mean(0)}
+
+
+def log_gains_of(table: rates.Rates, levels: int) -> np.ndarray:
+  """f32[levels, C], the inverse of `rates_of`."""
+  unit = jnp.eye(levels)
+  shares = np.asarray(jnp.log(quantization.gains(unit, jnp.arange(256))))
+  gains = np.log(table.gain * 2.0**-rates.GAIN_BITS)
+  found: np.ndarray = np.linalg.lstsq(shares, gains)[0]
+  return found.astype(np.float32)
+
+
+def fitted_prior(prior: Factorized, tables: hyper.Prior) -> Params:
+  """The parameters of a factorised density that gives symbols the probabilities of its tables."""
+  median = tables.median * 2.0**-hyper.BITS
+  params = prior.init(jax.random.key(0), jnp.zeros((1, 1, 1, prior.channels)))['params']
+  if prior.quantiled:
+    params['quantiles'] = params['quantiles'].at[:, 1].set(median)
+  at = jnp.asarray((tables.low[:, None] + np.arange(tables.counts.shape[1] - 1)).T + median)
+  share = jnp.asarray((tables.counts / tables.counts.sum(1, keepdims=True))[:, :-1].T)
+  optimizer = optax.adam(optax.cosine_decay_schedule(_FIT_LR, _FIT_STEPS))
+
+  def surprise(params: Params) -> jax.Array:
+    mass: Any = prior.apply({'params': params}, at[None, None])
+    surprise: jax.Array = -(share * jnp.log(mass[0, 0] + 1e-9)).sum(0).mean()
+    return surprise
+
+  def update(_: int, state: tuple[Params, optax.OptState]) -> tuple[Params, optax.OptState]:
+    params, optimizer_state = state
+    grads = jax.grad(surprise)(params)
+    with jax.numpy_dtype_promotion('standard'):  # optax mixes integers and floats.
+      changes, optimizer_state = optimizer.update(grads, optimizer_state)
+    return optax.apply_updates(params, changes), optimizer_state
+
+  start = params, optimizer.init(params)
+  found: Params = jax.jit(lambda: jax.lax.fori_loop(0, _FIT_STEPS, update, start)[0])()
+  return jax.tree.map(np.asarray, found)

@@ -1,0 +1,50 @@
+"""Models as safetensors files: arrays by name, and one JSON object about them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from compress_jax.codec import CodecError
+from compress_jax.files.atomic import write_atomically
+
+# What a bad file can raise: types that NumPy lacks are attributes that it lacks.
+UNREADABLE: tuple[type[Exception], ...] = (OSError, SafetensorError, AttributeError, LookupError)
+UNREADABLE += (RecursionError, TypeError, ValueError)
+
+
+def write(
+  path: str | Path,
+  arrays: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
+  *,
+  overwrite: bool = False,
+) -> None:
+  """Writes a model; `config` names its method and the options of its factory."""
+  # One key of metadata: the order of several differs from run to run.
+  # It writes memory as it lies: arrays in another order than C's would come back scrambled.
+  ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+  data = save(ordered, {'config': json.dumps(config)})
+  write_atomically(Path(path), data, overwrite=overwrite)
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """What `write` wrote.
+
+  Raises:
+    CodecError: not such a file.
+  """
+  try:
+    with safe_open(path, 'numpy') as file:
+      arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+      config = json.loads(file.metadata()['config'])
+    if not isinstance(config, dict):
+      raise ValueError('its config is no object')
+  except UNREADABLE as error:
+    reason = 'no such file' if isinstance(error, FileNotFoundError) else error
+    raise CodecError(f'{path} is not a model file: {reason}') from error
+  return arrays, config

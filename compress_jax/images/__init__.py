@@ -1,0 +1,1 @@
+"""Images in and out: sets, formats, colour, depth, the Kodak suite, training images."""

@@ -1,0 +1,247 @@
+"""IMAGE in: one picture file to u8[H, W, 3] in sRGB.
+
+Nothing that a picture holds is dropped in silence: what does not fit that form is
+refused in one line unless an option says how to treat it. docs/images.md has the table.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageColor, ImageOps, PngImagePlugin
+
+from compress_jax.codec import CodecError, Image
+from compress_jax.images import colour, containers, depth
+from compress_jax.images.header import Facts
+
+Source = str | Path | bytes | BinaryIO
+
+MAX_PIXELS = 2**26
+# Pillow's other formats hold no photographs, and one (EPS) starts another program.
+READABLE = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'PPM', 'GIF', 'JPEG2000', 'AVIF', 'HEIF', 'JXL')
+PLUGINS = {'HEIF': ('pillow_heif', 'pillow-heif'), 'JXL': ('pillow_jxl', 'pillow-jxl-plugin')}
+COLOUR_MODES = ('RGB', 'RGBA', 'RGBX', 'P', 'PA')
+GREY_MODES = ('1', 'L', 'LA')
+WIDE_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N', 'F')
+_ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005  # Tags of EXIF.
+
+# Bytes of text in a PNG, which Pillow bounds at 1 MiB for one piece: XMP can be larger.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
+
+
+def load_image(
+  source: Source,
+  *,
+  flatten: str | None = None,
+  first_frame: bool = False,
+  depth8: bool = False,
+  max_pixels: int = MAX_PIXELS,
+) -> Image:
+  """Reads one picture as u8[H, W, 3] in sRGB.
+
+  The EXIF orientation is applied, a colour profile or another description of colours is
+  converted to sRGB, grey becomes three equal channels. Transparency, animation and samples of
+  more than 8 bits are refused, as are CMYK, other colour spaces, high dynamic range and
+  channels that are no colours.
+
+  Args:
+    source: a path, the bytes of a file, or a binary stream.
+    flatten: a colour such as 'white' or '#rrggbb' to put behind transparent pixels.
+    first_frame: take the first picture of an animation or of several pages.
+    depth8: round samples of more than 8 bits, v to round(v * 255 / max).
+    max_pixels: refuse larger pictures before decoding them.
+
+  Raises:
+    CodecError: one line that names the file and what is wrong with it.
+  """
+  background = None if flatten is None else _colour(flatten)
+  with _one_line(_name(source)), _file(source) as file:
+    picture, facts = _opened(file, first_frame, depth8, max_pixels)
+    if facts.wide:
+      picture = depth.to_8_bits(file, picture, facts)
+    assert picture is not None
+    flat = _flat(depth.spread(picture, facts), facts, background)
+    return np.array(flat if _is_upright(picture) else _turned(flat, picture))
+
+
+def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+  """The width and height of the picture, without decoding it.
+
+  Raises:
+    CodecError: `load_image` would refuse it, as far as its header tells.
+  """
+  with _one_line(str(path)), _file(path) as file:
+    picture, _ = _opened(file, False, False, max_pixels)
+    assert picture is not None
+    return picture.size
+
+
+@contextlib.contextmanager
+def _one_line(name: str) -> Iterator[None]:
+  """Turns whatever Pillow raises into a CodecError that names the file; silences warnings."""
+  try:
+    with warnings.catch_warnings(action='ignore'):
+      yield
+  except CodecError as error:
+    raise CodecError(f'{name}: {error}') from error
+  except PILImage.UnidentifiedImageError as error:
+    raise CodecError(f'{name}: damaged image, or of a kind that Pillow cannot read') from error
+  except PILImage.DecompressionBombError as error:
+    raise CodecError(f'{name}: too many pixels') from error
+  except Exception as error:  # Damaged files raise whatever a plugin stumbles on.
+    reason = getattr(error, 'strerror', None) or f'damaged image ({_first_line(error)})'
+    raise CodecError(f'{name}: {reason}') from error
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _name(source: Source) -> str:
+  if isinstance(source, str | Path):
+    return str(source)
+  name = getattr(source, 'name', None)
+  return name if isinstance(name, str) and name != '<stdin>' else 'standard input'
+
+
+def _file(source: Source) -> BinaryIO:
+  if isinstance(source, str | Path):
+    return open(source, 'rb')
+  return io.BytesIO(source if isinstance(source, bytes) else source.read())  # A pipe cannot seek.
+
+
+def _opened(
+  file: BinaryIO, first_frame: bool, depth8: bool, max_pixels: int
+) -> tuple[PILImage.Image | None, Facts]:
+  """The picture, not decoded yet, and what its header says; None where only tifffile reads it.
+
+  Raises:
+    CodecError: it cannot become 8-bit RGB without loss.
+  """
+  kind = containers.kind(file.read(containers.HEAD))
+  if not kind:
+    raise CodecError(f'not an image that can be read ({", ".join(READABLE)})')
+  if kind in PLUGINS:
+    _add_plugin(kind)
+  facts = containers.facts(file, kind)
+  _refuse(facts, depth8)
+  if facts.size:
+    _limit(facts.size, max_pixels)
+  try:
+    picture = PILImage.open(file, formats=[kind])
+  except PILImage.UnidentifiedImageError:
+    if kind != 'TIFF' or not facts.wide:
+      raise
+    return None, facts
+  if kind == 'HEIF':
+    facts = _with_plugin(facts, picture.info)
+    _refuse(facts, depth8)
+  _limit(picture.size, max_pixels)
+  # A phone's MPO is a photograph with a preview or a gain map behind it, not an animation.
+  frames = 1 if picture.format == 'MPO' else getattr(picture, 'n_frames', 1)
+  if (frames > 1 or facts.animated) and not first_frame:
+    several = f'{frames} frames' if frames > 1 else 'an animation'
+    raise CodecError(f'holds {several}; ask for the first one to use it')
+  modes = COLOUR_MODES + GREY_MODES + WIDE_MODES * facts.wide
+  if picture.mode not in modes:
+    raise CodecError(f'{picture.mode} colours; convert it to RGB first')
+  return picture, facts
+
+
+def _add_plugin(kind: str) -> None:
+  """Lets Pillow read HEIC or JPEG XL."""
+  module, package = PLUGINS[kind]
+  try:
+    plugin: Any = import_module(module)
+  except ImportError as error:
+    name = {'HEIF': 'HEIC', 'JXL': 'JPEG XL'}[kind]
+    raise CodecError(
+      f'{name} is read where {package} is installed: pip install {package}'
+    ) from error
+  if kind == 'HEIF':
+    plugin.register_heif_opener()
+
+
+def _with_plugin(facts: Facts, info: dict[Any, Any]) -> Facts:
+  """The facts of a HEIC with what its plugin finds in the pictures themselves."""
+  nclx = info.get('nclx_profile')
+  if nclx and not facts.cicp and not info.get('icc_profile'):
+    facts = facts._replace(cicp=(nclx['color_primaries'], nclx['transfer_characteristics']))
+  return facts._replace(depths=(*facts.depths, info.get('bit_depth', 8)))
+
+
+def _refuse(facts: Facts, depth8: bool) -> None:
+  """Raises CodecError for what cannot become 8-bit RGB without loss."""
+  if facts.refusal:
+    raise CodecError(facts.refusal)
+  if facts.wide and not depth8:
+    kind = 'floats' if facts.floats else f'{max(facts.depths)}'
+    raise CodecError(f'more than 8 bits per sample ({kind}); --depth8 rounds them')
+  if facts.cicp:
+    colour.from_cicp(*facts.cicp)
+
+
+def _limit(size: tuple[int, int], max_pixels: int) -> None:
+  if size[0] * size[1] > max_pixels:
+    raise CodecError(f'{size[0]}x{size[1]} pixels exceed the limit of {max_pixels}')
+
+
+def _is_upright(picture: PILImage.Image) -> bool:
+  """A JPEG XL is turned by its decoder, unless it holds a whole JPEG."""
+  return picture.format == 'JXL' and not getattr(picture, 'jpeg', False)
+
+
+def _turned(flat: PILImage.Image, picture: PILImage.Image) -> PILImage.Image:
+  """The picture as the EXIF orientation of another one says."""
+  flat.getexif()[_ORIENTATION] = picture.getexif().get(_ORIENTATION, 1)
+  return ImageOps.exif_transpose(flat)
+
+
+def _flat(
+  picture: PILImage.Image, facts: Facts, background: tuple[int, ...] | None
+) -> PILImage.Image:
+  """The RGB picture, composited on `background` where it has transparent pixels."""
+  opaque = _to_srgb(picture.convert('L' if picture.mode in GREY_MODES else 'RGB'), facts, picture)
+  if not picture.has_transparency_data:
+    return opaque
+  alpha = picture.convert('RGBA').getchannel('A')
+  if alpha.getextrema() == (255, 255):
+    return opaque
+  if background is None:
+    raise CodecError('transparent pixels; give a colour to flatten them on')
+  return PILImage.composite(opaque, PILImage.new('RGB', opaque.size, background), alpha)
+
+
+def _to_srgb(picture: PILImage.Image, facts: Facts, original: PILImage.Image) -> PILImage.Image:
+  """RGB of an L or RGB picture whose colours its file describes; where it does not, in sRGB."""
+  profile = facts.profile or original.info.get('icc_profile')
+  if facts.cicp:
+    space = colour.from_cicp(*facts.cicp)
+  elif profile:
+    return colour.convert_icc(picture, profile)
+  elif facts.gamma or facts.primaries:
+    space = colour.from_gamma(facts.gamma, facts.primaries)
+  else:
+    space = colour.adobe_rgb() if _is_adobe_rgb(original) else None
+  return colour.convert(picture, space) if space else picture.convert('RGB')
+
+
+def _is_adobe_rgb(picture: PILImage.Image) -> bool:
+  """Whether a camera says so by EXIF, which has no room for a profile."""
+  with contextlib.suppress(Exception):  # A damaged block says nothing.
+    return picture.getexif().get_ifd(_INTEROPERABILITY).get(1) == 'R03'
+  return False
+
+
+def _colour(name: str) -> tuple[int, ...]:
+  with contextlib.suppress(ValueError):
+    colour = ImageColor.getrgb(name)
+    if len(colour) == 3:
+      return colour
+  raise CodecError(f'{name!r} is not an opaque colour; try white or #rrggbb')

@@ -1,0 +1,1 @@
+"""What the float networks are made of: blocks, convolutions, quantisation, likelihoods."""

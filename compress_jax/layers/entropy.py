@@ -1,0 +1,105 @@
+"""How many bits symbols cost, in floating point: for training and for estimates.
+
+Files are coded by the integer tables of `exact`; these functions never decide a code.
+"""
+
+import itertools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtr
+
+from compress_jax.layers.blocks import lower_bound
+
+Array = jax.Array
+
+SCALE_MIN = 0.11  # Standard deviations below say nothing more about a rounded symbol.
+_LIKELIHOOD_MIN = 1e-9
+
+
+def bits_of(likelihood: Array) -> Array:
+  """-log2, with a floor that keeps gradients finite."""
+  return -jnp.log2(lower_bound(likelihood, _LIKELIHOOD_MIN))
+
+
+def mixture_likelihood(q: Array, logits: Array, mean: Array, scale: Array) -> Array:
+  """Probability of symbols under a discretised Gaussian mixture (Cheng et al. 2020, eq. 8-9).
+
+  Args:
+    q: f32[...], rounded or noisy symbols.
+    logits: f32[K, ...], of the weights.
+    mean: f32[K, ...].
+    scale: f32[K, ...], standard deviations, bounded from below here.
+
+  Returns:
+    f32[...], the mass of [q - 1/2, q + 1/2].
+  """
+  scale = lower_bound(scale, SCALE_MIN)
+  distance = jnp.abs(q - mean)  # In the tail where differences of ndtr stay accurate.
+  mass = ndtr((0.5 - distance) / scale) - ndtr((-0.5 - distance) / scale)
+  return jnp.sum(jax.nn.softmax(logits, 0) * mass, 0)
+
+
+def gaussian_likelihood(q: Array, mean: Array, scale: Array) -> Array:
+  """The same for one Gaussian: all arguments f32[...]."""
+  return mixture_likelihood(q, jnp.zeros_like(mean)[None], mean[None], scale[None])
+
+
+class Factorized(nn.Module):
+  """A learned density per channel (Ballé et al., ICLR 2018, appendix 6.1).
+
+  `quantiles` holds the low, middle and high quantile of each channel. Symbols are rounded
+  around the middle one; it stays at 0 unless it came with weights from elsewhere.
+  """
+
+  channels: int
+  filters: tuple[int, ...] = (3, 3, 3, 3)
+  init_scale: float = 10.0
+  quantiled: bool = True
+
+  def setup(self) -> None:
+    """Layer i maps f[i] to f[i + 1] units, monotonically."""
+    sizes = (1, *self.filters, 1)
+    scale = self.init_scale ** (1 / (len(self.filters) + 1))
+    uniform = lambda key, shape: jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)  # noqa: E731
+    layers = []
+    for i, (n, m) in enumerate(itertools.pairwise(sizes)):
+      start = math.log(math.expm1(1 / scale / m))
+      shape = (self.channels, m, n)
+      matrix = self.param(f'matrix{i}', nn.initializers.constant(start), shape)
+      bias = self.param(f'bias{i}', uniform, (self.channels, m, 1))
+      factor = None
+      if i < len(self.filters):
+        factor = self.param(f'factor{i}', nn.initializers.zeros, (self.channels, m, 1))
+      layers.append((matrix, bias, factor))
+    self.layers = tuple(layers)
+    start_quantiles = jnp.array([-self.init_scale, 0.0, self.init_scale])
+    if self.quantiled:
+      self.quantiles = self.param(
+        'quantiles', lambda key, shape: jnp.tile(start_quantiles, (shape[0], 1)), (self.channels, 3)
+      )
+
+  def medians(self) -> Array:
+    """f32[C]: what symbols are rounded around."""
+    return self.quantiles[:, 1] if self.quantiled else jnp.zeros(self.channels)
+
+  def logits(self, z: Array) -> Array:
+    """Of the cumulative distribution at f32[C, N]."""
+    x = z[:, None, :]
+    for matrix, bias, factor in self.layers:
+      x = jnp.einsum('cmn,cnk->cmk', jax.nn.softplus(matrix), x) + bias
+      if factor is not None:
+        x = x + jnp.tanh(factor) * jnp.tanh(x)
+    return x[:, 0, :]
+
+  def __call__(self, z: Array) -> Array:
+    """Probability f32[B, H, W, C] of the unit interval around z f32[B, H, W, C]."""
+    flat = z.reshape(-1, self.channels).T
+    low, high = self.logits(flat - 0.5), self.logits(flat + 0.5)
+    sign = jnp.where(
+      low + high > 0, -1.0, 1.0
+    )  # Differences in the tail where sigmoids do not round to 1.
+    mass = jnp.abs(jax.nn.sigmoid(sign * high) - jax.nn.sigmoid(sign * low))
+    return mass.T.reshape(z.shape)

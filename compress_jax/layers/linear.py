@@ -1,0 +1,110 @@
+"""A linear path beside the networks, which starts as a cosine transform; in none of the papers.
+
+It carries most of an image from the first step of training on. What stands beside it has to learn
+details only, and sees images less their local mean.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress_jax.codec import CodecError, Params
+from compress_jax.layers import dct
+from compress_jax.layers.blocks import Frame, from_cells, masked, mean_pool, to_cells
+
+Array = jax.Array
+
+FOLD = 4  # Pixels of a cell's side.
+_CONTRAST = 4.0  # Details of photographs are then about as large as images.
+
+
+class BlockAnalysis(nn.Module):
+  """A linear map of blocks of pixels to latents, at first the cosine transform of variance 1.
+
+  Parameters are near 1, with constant factors of the size that they need: then a step of Adam
+  changes all of them by about the same part.
+  """
+
+  features: int
+  cell: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Image f32[B, cell * h, cell * w, 3] in [0, 1] to f32[B, h, w, features]."""
+    vectors, deviations = dct.basis(self.cell, self.features)
+    size = math.sqrt(vectors.shape[1])
+    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors.T))
+    kernel = kernel * (1 / (size * deviations))
+    return jnp.einsum('bhwi,io->bhwo', to_cells(x - 0.5, self.cell), kernel.astype(x.dtype))
+
+
+class BlockSynthesis(nn.Module):
+  """A linear map of latents to blocks of pixels, at first the inverse of `BlockAnalysis`."""
+
+  cell: int
+
+  @nn.compact
+  def __call__(self, y: Array) -> Array:
+    """Latents f32[B, h, w, C] to image f32[B, cell * h, cell * w, 3]."""
+    vectors, deviations = dct.basis(self.cell, y.shape[-1])
+    size = math.sqrt(vectors.shape[1])
+    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors))
+    kernel = kernel * (deviations / size)[:, None]
+    return from_cells(jnp.einsum('bhwi,io->bhwo', y, kernel.astype(y.dtype)), self.cell) + 0.5
+
+
+def centred(x: Array, frame: Frame | None = None) -> Array:
+  """Images f32[B, 4h, 4w, 3] in [0, 1] as `centred_cells` sees them, of the same shape."""
+  return from_cells(centred_cells(to_cells(x - 0.5, FOLD), frame), FOLD)
+
+
+def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
+  """Cells f32[B, h, w, 3 n] less the mean colour of 7x7 around each, times 4.
+
+  What matters are differences. With the colour of a region in all of its inputs a network learns
+  a tenth as fast, or not at all. The mean is over what is image.
+  """
+  colours = cells.reshape(*cells.shape[:3], -1, 3).mean(3)
+  if frame is None:
+    share = jnp.asarray(_within(*colours.shape[1:3]), colours.dtype)
+  else:
+    share = mean_pool(masked(jnp.ones_like(colours[..., :1]), frame), 7, 'SAME')
+  mean = mean_pool(masked(colours, frame), 7, 'SAME') / jnp.maximum(share, 1e-6)
+  return _CONTRAST * (cells - jnp.tile(mean, cells.shape[-1] // 3))
+
+
+def _within(rows: int, columns: int) -> np.ndarray:
+  """f32[1, h, w, 1]: the share of 7x7 around each cell that is image, where all of it is.
+
+  XLA would fold such constants for seconds.
+  """
+  along = (np.convolve(np.ones(count), np.ones(7) / 7, 'full')[3:-3] for count in (rows, columns))
+  return np.outer(*along).astype(np.float32)[None, :, :, None]
+
+
+def centring(params: Params) -> Params:
+  """Parameters of a codec whose analysis saw the whole image, for one that sees it centred.
+
+  What its first layer made of brightness is lost, which is next to nothing where a linear path
+  carries that; of differences it makes the same.
+
+  Raises:
+    CodecError: the image enters in another way.
+  """
+  analysis = params['analysis']
+  name = next((name for name in ('stem', 'first') if name in analysis), None)
+  if name is None:
+    raise CodecError('weights go on with centred=True where they have a stem, or are of gan')
+  kernel, bias = np.asarray(analysis[name]['kernel']), np.asarray(analysis[name]['bias'])
+  first = {'kernel': kernel / _CONTRAST, 'bias': bias + 0.5 * kernel.sum((0, 1, 2))}
+  return {**params, 'analysis': {**analysis, name: first}}
+
+
+def check(linear: bool, **options: int) -> None:
+  """Raises CodecError for an option that is on without the linear path, which it stands beside."""
+  for name, value in options.items():
+    if value and not linear:
+      raise CodecError(f'{name}={value} is of the linear path: it needs linear=True')

@@ -1,0 +1,1 @@
+"""From the parts of a learned method to its codec."""

@@ -1,0 +1,175 @@
+"""Compressive autoencoder with a Gaussian scale mixture prior (Theis et al. 2017).
+
+L. Theis, W. Shi, A. Cunningham, F. Huszár, "Lossy image compression with compressive
+autoencoders", ICLR 2017: section 3.1 and figure 2 for the networks, 3.3 for the prior.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.scipy.stats import norm
+
+from compress_jax.codec import Coded
+from compress_jax.layers import entropy, quantization
+from compress_jax.layers.blocks import Conv, Frame, SubPixel, initial, leaky, lower_bound
+from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis
+
+Array = jax.Array
+
+CELL = 8  # Pixels of a latent's side.
+MARGIN = 35  # Mirrored pixels on each side, which the valid convolutions use up.
+_SLOPE = 0.2  # Not stated in the paper.
+_BLOCKS = 3
+_MEAN, _STD = 0.45, 0.25  # Of photographs in [0, 1]: the paper's normalisation.
+
+
+class ValidBlock(nn.Module):
+  """Residual block of valid 3x3 convolutions: loses two pixels on each side."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """f32[B, H, W, C] to f32[B, H - 4, W - 4, C]."""
+    out = Conv(x.shape[-1], padding='VALID', name='conv1')(x)
+    out = Conv(x.shape[-1], padding='VALID', name='conv2')(leaky(_SLOPE)(out))
+    return x[:, 2:-2, 2:-2] + out
+
+
+class Block(nn.Module):
+  """Residual block of zero-padded 3x3 convolutions, linear after the sum."""
+
+  @nn.compact
+  def __call__(self, x: Array, frame: Frame | None = None) -> Array:
+    """f32[B, H, W, C] to the same."""
+    out = leaky(_SLOPE)(Conv(x.shape[-1], name='conv1')(x, frame))
+    return x + Conv(x.shape[-1], name='conv2')(out, frame)
+
+
+class Analysis(nn.Module):
+  """Mirrored image f32[B, 8h + 70, 8w + 70, 3] to latents f32[B, h, w, C]."""
+
+  widths: tuple[int, int, int]
+  linear: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """5x5 convolutions of stride 2 around the residual blocks."""
+    act, (first, second, last) = leaky(_SLOPE), self.widths
+    image, gain = x[:, MARGIN:-MARGIN, MARGIN:-MARGIN], 0.1 if self.linear else 24.0
+    x = (x - _MEAN) / _STD
+    x = act(Conv(first, 5, 2, 'VALID', name='down0')(x))
+    x = act(Conv(second, 5, 2, 'VALID', name='down1')(x))
+    for i in range(_BLOCKS):
+      x = ValidBlock(name=f'block{i}')(x)
+    x = Conv(last, 5, 2, 'VALID', initial(gain), name='down2')(x)
+    return x + BlockAnalysis(last, CELL, name='linear')(image) if self.linear else x
+
+
+class Synthesis(nn.Module):
+  """Latents f32[B, h, w, C] to image f32[B, 8h, 8w, 3], not clipped."""
+
+  widths: tuple[int, int, int]
+  linear: bool = False
+
+  @nn.compact
+  def __call__(self, y: Array, frame: Frame | None = None) -> Array:
+    """Sub-pixel convolutions around the residual blocks."""
+    act, (first, second, _) = leaky(_SLOPE), self.widths
+    x = act(SubPixel(second, name='up0')(y, frame))
+    for i in range(_BLOCKS):
+      x = Block(name=f'block{i}')(x, frame)
+    x = act(SubPixel(first, name='up1')(x, frame))
+    if self.linear:
+      x = SubPixel(3, initial(0.1), name='up2')(x, frame) * _STD
+      return x + BlockSynthesis(CELL, name='linear')(y)
+    return SubPixel(3, name='up2')(x, frame) * _STD + _MEAN
+
+
+class Prior(nn.Module):
+  """Zero-mean Gaussian scale mixture per channel, the same at every place (section 3.3)."""
+
+  channels: int
+  components: int = 6
+
+  def setup(self) -> None:
+    """Log-weights and log-scales f32[K, C]; scales start from 1/8 to 16."""
+    shape = (self.components, self.channels)
+    start = lambda key, shape: jnp.tile(jnp.linspace(-2.1, 2.8, shape[0])[:, None], (1, shape[1]))  # noqa: E731
+    self.logits = self.param('logits', nn.initializers.zeros, shape)
+    self.log_scales = self.param('log_scales', start, shape)
+
+  def __call__(self, q: Array, gain: Array) -> Array:
+    """Probability of symbols f32[B, h, w, C] that were multiplied by f32[B, 1, 1, C]."""
+    place = lambda values: values[:, None, None, None]  # noqa: E731
+    scale = place(jnp.exp(self.log_scales)) * gain
+    return entropy.mixture_likelihood(q, place(self.logits), jnp.zeros(()), scale)
+
+  def density_bits(self, q: Array, gain: Array) -> Array:
+    """-log2 of the density there, in place of the probability; it may be negative.
+
+    At round(y) + u its mean over uniform noise u is at least the bits of round(y), by Jensen's
+    inequality (Theis et al. 2017, on estimating the rate).
+    """
+    place = lambda values: values[:, None, None, None]  # noqa: E731
+    scale = lower_bound(place(jnp.exp(self.log_scales)) * gain, entropy.SCALE_MIN)
+    weights = jax.nn.log_softmax(place(self.logits), 0)
+    return -jax.nn.logsumexp(weights + norm.logpdf(q, scale=scale), 0) / math.log(2)
+
+
+def transforms(model: 'Model') -> dict[str, nn.Module]:
+  """The networks that run on tiles."""
+  sizes = model.widths, model.linear
+  return {'analysis': Analysis(*sizes), 'synthesis': Synthesis(*sizes)}
+
+
+class Model(nn.Module):
+  """All parameters of the codec, and its forward pass."""
+
+  widths: tuple[int, int, int]
+  components: int
+  levels: int
+  linear: bool = False
+  rounded_bound: bool = False  # Training counts `Prior.density_bits` of round(y) + u.
+
+  def setup(self) -> None:
+    """The networks by name."""
+    for name, network in transforms(self).items():
+      setattr(self, name, network)
+    self.prior = Prior(self.widths[-1], self.components)
+    start = (self.levels, self.widths[-1], CELL if self.linear else None)
+    self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
+
+  def __call__(
+    self,
+    x: Array,
+    level: Array,
+    key: Array | None = None,
+    mask: Array | None = None,
+    *,
+    worth: float | None = None,
+  ) -> Coded:
+    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise where the rate is counted.
+
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
+    give the rate the gradient of noise only. The transforms work in the type of x, what decides
+    about the rate in float32. Channels where mask bool[C] is false are zero and cost nothing.
+    """
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
+    around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    scaled = self.analysis(jnp.pad(x, around, 'reflect')).astype(jnp.float32) * gain
+    price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
+    q = quantization.straight_through(scaled)
+    if worth is not None:
+      q = quantization.cheaper(scaled, price, worth)
+    if key is not None and self.rounded_bound and worth is None:
+      bits = self.prior.density_bits(quantization.noise(key, q), gain)
+    else:
+      bits = quantization.counted(price, q, scaled, key, exact=worth is not None)
+    if mask is not None:
+      q, bits = jnp.where(mask, q, 0), jnp.where(mask, bits, 0)
+    y_hat = q / gain
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, {'y': bits.sum((1, 2, 3))})

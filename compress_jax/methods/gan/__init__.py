@@ -1,0 +1,1 @@
+"""HiFiC: a conditional GAN over a mean-scale hyperprior (Mentzer et al. 2020)."""

@@ -1,0 +1,238 @@
+"""HiFiC: a conditional GAN over a mean-scale hyperprior (Mentzer et al. 2020).
+
+F. Mentzer, G. Toderici, M. Tschannen, E. Agustsson, "High-fidelity generative image
+compression", NeurIPS 2020; networks as in the authors' archs.py.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from compress_jax.codec import Coded
+from compress_jax.layers import entropy, quantization
+from compress_jax.layers.blocks import (
+  ChannelNorm,
+  Conv,
+  Deconv,
+  Frame,
+  initial,
+  leaky,
+  mean_pool,
+  with_magnitudes,
+)
+from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
+from compress_jax.layers.restoration import Restoration
+
+Array = jax.Array
+
+CELL = 16  # Pixels of a latent's side; a hyper-latent covers HYPER_CELL latents.
+HYPER_CELL = 4
+_STAGES = 4
+
+
+class Analysis(nn.Module):
+  """Image f32[B, 16h, 16w, 3] in [0, 1] to latents f32[B, h, w, latents]."""
+
+  base: int
+  latents: int
+  linear: bool = False
+  centred: bool = False  # The network beside the linear path sees no regional brightness.
+
+  @nn.compact
+  def __call__(self, x: Array, frame: Frame | None = None) -> Array:
+    """7x7, four 3x3 of stride 2 with ChannelNorm and ReLU, and a 3x3 convolution."""
+    image, gain = x, 0.1 if self.linear else 8.0
+    x = centred(x, frame) if self.centred else x
+    x = nn.relu(ChannelNorm(name='norm')(Conv(self.base, 7, name='first')(x, frame)))
+    for i in range(_STAGES):
+      x = Conv(self.base * 2 ** (i + 1), stride=2, name=f'down{i}')(x, frame)
+      x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
+    x = Conv(self.latents, kernel_init=initial(gain), name='last')(x, frame)
+    return x + BlockAnalysis(self.latents, CELL, name='linear')(image) if self.linear else x
+
+
+class GeneratorBlock(nn.Module):
+  """Residual block: convolution, norm, ReLU, convolution, norm; linear after the sum."""
+
+  @nn.compact
+  def __call__(self, x: Array, frame: Frame | None = None) -> Array:
+    """f32[B, H, W, C] to the same."""
+    out = nn.relu(ChannelNorm(name='norm0')(Conv(x.shape[-1], name='conv0')(x, frame)))
+    return x + ChannelNorm(name='norm1')(Conv(x.shape[-1], name='conv1')(out, frame))
+
+
+class Synthesis(nn.Module):
+  """The generator: latents f32[B, h, w, latents] to image f32[B, 16h, 16w, 3], not clipped."""
+
+  base: int
+  blocks: int
+  linear: bool = False
+  restoration: int = 0  # Channels of what sees the picture of the linear path.
+
+  @nn.compact
+  def __call__(self, y: Array, frame: Frame | None = None) -> Array:
+    """A head, residual blocks with a long shortcut, four transposed convolutions, a 7x7."""
+    x = Conv(self.base * 2**_STAGES, name='first')(ChannelNorm(name='norm_in')(y), frame)
+    x = head = ChannelNorm(name='norm_first')(x)
+    for i in range(self.blocks):
+      x = GeneratorBlock(name=f'block{i}')(x, frame)
+    x = x + head
+    maps = []
+    for i in reversed(range(_STAGES)):
+      x = Deconv(self.base * 2**i, name=f'up{i}')(x, frame)
+      x = nn.relu(ChannelNorm(name=f'norm{i}')(x))
+      maps.append(x)
+    if not self.linear:
+      return Conv(3, 7, bias_init=nn.initializers.constant(0.5), name='last')(x, frame)
+    image = Conv(3, 7, kernel_init=initial(0.1), name='last')(x, frame)
+    image = image + BlockSynthesis(CELL, name='linear')(y)
+    if not self.restoration:
+      return image
+    quarter = maps[1]  # Of the image's size, as its pixels are folded there.
+    return image + Restoration(self.restoration, name='restoration')(image, quarter, frame)
+
+
+class HyperAnalysis(nn.Module):
+  """Latents f32[B, 4h, 4w, latents] to hyper-latents f32[B, h, w, hyper]."""
+
+  hyper: int
+  magnitudes: bool = False  # Also of the latents' magnitudes, as Ballé et al. (2018) do.
+
+  @nn.compact
+  def __call__(self, y: Array, frame: Frame | None = None) -> Array:
+    """3x3, then 5x5 and 5x5 of stride 2."""
+    y = with_magnitudes(y) if self.magnitudes else y
+    y = nn.relu(Conv(self.hyper, name='conv0')(y, frame))
+    y = nn.relu(Conv(self.hyper, 5, 2, name='conv1')(y, frame))
+    return Conv(self.hyper, 5, 2, kernel_init=initial(8.0), name='conv2')(y, frame)
+
+
+class HyperSynthesis(nn.Module):
+  """Hyper-latents f32[B, h, w, hyper] to f32[B, 4h, 4w, latents]; one net each for
+  means and scales.
+  """
+
+  latents: int
+  start: float = 0.0
+
+  @nn.compact
+  def __call__(self, z: Array, frame: Frame | None = None) -> Array:
+    """Two transposed 5x5 convolutions and a 3x3."""
+    for i in range(2):
+      z = nn.relu(Deconv(z.shape[-1], 5, name=f'up{i}')(z, frame))
+    bias = nn.initializers.constant(self.start)
+    return Conv(self.latents, bias_init=bias, name='last')(z, frame)
+
+
+class Discriminator(nn.Module):
+  """Real or coded? Per patch, given the image and its latents (archs.py, Discriminator).
+
+  Spectral norm on every convolution (Miyato et al. 2018), one power iteration a step,
+  its vectors in the collection 'batch_stats'.
+  """
+
+  filters: tuple[int, ...] = (64, 128, 256, 512)
+  details: bool = False  # Also sees the image less its 5x5 mean, enlarged; not in the paper.
+
+  @nn.compact
+  def __call__(self, x: Array, y_hat: Array, *, update: bool = False) -> Array:
+    """Logits f32[B, H / 8, W / 8] of f32[B, H, W, 3] given f32[B, H / 16, W / 16, C]."""
+
+    def conv(features: int, kernel: int, stride: int, name: str) -> nn.SpectralNorm:
+      init = nn.initializers.normal(0.02)
+      layer = nn.Conv(features, (kernel, kernel), (stride, stride), kernel_init=init, name=name)
+      return nn.SpectralNorm(layer, name=f'{name}_norm')
+
+    act = leaky(0.2)
+    seen = act(conv(12, 3, 1, 'latents')(jax.lax.stop_gradient(y_hat), update_stats=update))
+    seen = jnp.repeat(jnp.repeat(seen, CELL, 1), CELL, 2)  # Nearest neighbours.
+    out = jnp.concatenate([x, _details(x), seen] if self.details else [x, seen], -1)
+    for i, features in enumerate(self.filters):
+      stride = 2 if i + 1 < len(self.filters) else 1
+      out = act(conv(features, 4, stride, f'conv{i}')(out, update_stats=update))
+    return conv(1, 4, 1, 'last')(out, update_stats=update)[..., 0]
+
+
+def _details(x: Array) -> Array:
+  """f32[B, H, W, 3] less its local mean, scaled to about the range of images.
+
+  Coded images differ from others by a hundredth of their range, and spectral norm lets no layer
+  enlarge that.
+  """
+  padded = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), 'edge')
+  return 8 * (x - mean_pool(padded, 5, 'VALID'))
+
+
+def transforms(model: 'Model') -> dict[str, nn.Module]:
+  """The networks that run on tiles."""
+  return {
+    'analysis': Analysis(model.base, model.latents, model.linear, model.centred),
+    'hyper_analysis': HyperAnalysis(model.hyper, model.magnitudes),
+    'synthesis': Synthesis(model.base, model.blocks, model.linear, model.restoration),
+  }
+
+
+def prior(model: 'Model') -> entropy.Factorized:
+  """The density of the hyper-latents."""
+  return entropy.Factorized(model.hyper, (3, 3, 3), quantiled=False)
+
+
+class Model(nn.Module):
+  """All parameters of the codec, and its forward pass."""
+
+  base: int
+  blocks: int
+  latents: int
+  hyper: int
+  levels: int
+  linear: bool = False
+  restoration: int = 0
+  centred: bool = False
+  magnitudes: bool = False
+
+  def setup(self) -> None:
+    """The networks by name."""
+    for name, network in transforms(self).items():
+      setattr(self, name, network)
+    self.hyper_mean = HyperSynthesis(self.latents)
+    self.hyper_scale = HyperSynthesis(self.latents, 1.0)
+    self.prior = prior(self)
+    start = (self.levels, self.latents, CELL if self.linear else None)
+    self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
+
+  def __call__(
+    self, x: Array, level: Array, key: Array | None = None, *, worth: float | None = None
+  ) -> Coded:
+    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
+
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
+    give the rate the gradient of noise only. The transforms work in the type of x, what decides
+    about the rate in float32.
+    """
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    y = self.analysis(x).astype(jnp.float32)
+    rows, columns = y.shape[1:3]
+    around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
+    z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
+    z_hat = quantization.straight_through(z)
+    seen = z_hat.astype(x.dtype)
+    mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
+    scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
+    shifted = (y - mean) * gain
+    price = lambda q: entropy.bits_of(  # noqa: E731
+      entropy.gaussian_likelihood(q, jnp.zeros_like(mean), scale * gain)
+    )
+    q, exact = quantization.straight_through(shifted), worth is not None
+    if worth is not None:
+      q = quantization.cheaper(shifted, price, worth)
+    key_y, key_z = quantization.split(key)
+    density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
+    bits = {
+      'y': quantization.counted(price, q, shifted, key_y, exact=exact).sum((1, 2, 3)),
+      'z': quantization.counted(density, z_hat, z, key_z, exact=exact).sum((1, 2, 3)),
+    }
+    y_hat = q / gain + mean
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, bits)

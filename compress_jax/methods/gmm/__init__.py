@@ -1,0 +1,1 @@
+"""Attention, hyperprior and context, and a discretised Gaussian mixture (Cheng et al. 2020)."""

@@ -1,0 +1,111 @@
+"""The channel context of gmm: groups of latents, each coded in two passes of a checkerboard.
+
+D. He, Z. Yang, W. Peng, R. Ma, H. Qin, Y. Wang, "ELIC: efficient learned image compression with
+unevenly grouped space-channel contextual adaptive coding", CVPR 2022, on groups of channels;
+D. He, Y. Zheng, B. Sun, Y. Wang, H. Qin, "Checkerboard context model for efficient learned image
+compression", CVPR 2021, on the two passes. The positions whose row and column have an even sum are
+the anchors, which the first pass codes; the second pass codes the others and sees the anchors
+around them. Both passes see the hyper-latents and all positions of the groups before.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress_jax.layers.blocks import Conv, leaky
+
+Array = jax.Array
+
+SIZE = 5  # Of the window around a position in which it sees the anchors.
+# (row, column) of the anchors around a position of the second pass, from its window's corner.
+ANCHORS = tuple((r, c) for r in range(SIZE) for c in range(SIZE) if (r + c) % 2)
+
+
+def anchors(height: int, width: int) -> np.ndarray:
+  """Returns f32[height, width, 1]: 1 at the anchors, 0 at the positions of the second pass."""
+  rows, columns = np.indices((height, width))
+  return ((rows + columns + 1) % 2).astype(np.float32)[..., None]
+
+
+class Checkerboard(nn.Module):
+  """A 5x5 convolution that sees, from each position, only positions of the other pass."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, y: Array) -> Array:
+    """f32[B, h, w, C] to f32[B, h, w, features], without a bias."""
+    shape = len(ANCHORS), y.shape[-1], self.features
+    taps = self.param('kernel', nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), shape)
+    rows, columns = np.array(ANCHORS).T
+    kernel = (
+      jnp.zeros((SIZE, SIZE, *shape[1:]), y.dtype).at[rows, columns].set(taps.astype(y.dtype))
+    )
+    return jax.lax.conv_general_dilated(
+      y, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+
+class GroupParameters(nn.Module):
+  """The entropy parameters of one group: f32[B, h, w, 3, K, C] of scales, means and logits."""
+
+  channels: int  # C, of the group.
+  mixtures: int  # K.
+  widths: tuple[int, int]
+  slope: float
+
+  @nn.compact
+  def __call__(self, features: Array, before: Array, seen: Array) -> Array:
+    """Three layers, of which the first sees a neighbourhood and the others one position.
+
+    Args:
+      features: f32[B, h, w, F] of the hyper-synthesis.
+      before: f32[B, h, w, V], the groups before.
+      seen: f32[B, h, w, W], the anchors of the group itself, and 0 at the other positions.
+    """
+    act, (wide, narrow) = leaky(self.slope), self.widths
+    x = Conv(wide, 1, name='features')(features) + Checkerboard(wide, name='anchors')(seen)
+    if before.shape[-1]:
+      x += Conv(wide, name='before', use_bias=False)(before)
+    x = act(Conv(narrow, 1, name='hidden')(act(x)))
+    parts = 3 if self.mixtures > 1 else 2
+    x = Conv(parts * self.mixtures * self.channels, 1, bias_init=self._start, name='last')(x)
+    x = x.reshape(*x.shape[:3], parts, self.mixtures, self.channels)
+    return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
+
+  def _start(self, key: Array, shape: Sequence[int], dtype: type = jnp.float32) -> Array:
+    """Scales of 1, means that differ between components (equal ones would stay equal), logits 0."""
+    del key
+    means = jnp.arange(self.mixtures) - (self.mixtures - 1) / 2
+    start = [jnp.ones(self.mixtures * self.channels), jnp.repeat(means, self.channels)]
+    return jnp.pad(jnp.concatenate(start), (0, shape[0] - 2 * self.mixtures * self.channels))
+
+
+class ChannelContext(nn.Module):
+  """The entropy parameters of all groups: f32[B, h, w, 3, K, C] of scales, means and logits."""
+
+  groups: tuple[int, ...]  # Channels of each.
+  mixtures: int
+  widths: tuple[int, int]
+  slope: float
+  expand: Callable[[Array], Array]  # How the networks see latents.
+
+  @nn.compact
+  def __call__(self, features: Array, y_hat: Array) -> Array:
+    """Predicts every group from hyper-latents' features and the latents coded before it.
+
+    Args:
+      features: f32[B, h, w, F] of the hyper-synthesis.
+      y_hat: f32[B, h, w, C], the latents.
+    """
+    first_pass = jnp.asarray(anchors(*y_hat.shape[1:3]), y_hat.dtype)
+    parts, start = [], 0
+    for i, size in enumerate(self.groups):
+      network = GroupParameters(size, self.mixtures, self.widths, self.slope, name=f'group{i}')
+      before, own = y_hat[..., :start], y_hat[..., start : start + size] * first_pass
+      parts.append(network(features, self.expand(before), self.expand(own)))
+      start += size
+    return jnp.concatenate(parts, -1)

@@ -1,0 +1,163 @@
+"""From the float networks of gmm's channel context to integers that code files, and back."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from compress_jax.codec import Params
+from compress_jax.exact import checkerboard, export, floats, hyper, layers, rates, thaw
+from compress_jax.exact.export import FloatLayer
+from compress_jax.methods.gmm import channels_coding, serial_coding
+from compress_jax.methods.gmm.channels import ANCHORS
+from compress_jax.methods.gmm.serial_export import OUT_BITS, OUT_LIMIT, factors, scaled, times
+
+
+class FloatNetworks(NamedTuple):
+  """The networks as they were trained."""
+
+  hyper: Sequence[FloatLayer]
+  # Of every group; kernels f32[1, 1, Cin, Cout] with inputs in the order of `Coding.groups`.
+  groups: Sequence[Sequence[FloatLayer]]
+
+
+def make(
+  networks: FloatNetworks,
+  table: rates.Rates,
+  prior: hyper.Prior,
+  mixtures: int,
+  views: int,
+  calibration: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> channels_coding.Coding:
+  """Integer networks from float ones.
+
+  Args:
+    networks: as they were trained.
+    table: gains.
+    prior: of the hyper-latents.
+    mixtures: K.
+    views: 2 where the networks see the latents' magnitudes beside them, else 1.
+    calibration: latents f32[h, w, C] and hyper-latents of a few images.
+
+  Raises:
+    CodecError: weights are not finite, or so large that sums would not be exact.
+  """
+  zs = [hyper.dequantise(hyper.quantise(z, prior), prior) for _, z in calibration]
+  hyper_net, bits = export.quantise(networks.hyper, zs, in_bits=hyper.BITS, in_limit=hyper.LIMIT)
+  latent_bits = export.fraction([y for y, _ in calibration])
+  features = [
+    export.float_run(networks.hyper, z)[-1][: y.shape[0], : y.shape[1]]
+    for (y, _), z in zip(calibration, zs, strict=True)
+  ]
+  fixed = [_fixed(y, table, latent_bits) for y, _ in calibration]
+  count = networks.hyper[-1].bias.size // (4 if networks.hyper[-1].shuffle else 1)
+  made = []
+  for start, stop, network in _spans(networks.groups, mixtures):
+    # All inputs enter the same sums: one fraction for all, that of latents in the weights.
+    shifts = np.repeat([0, latent_bits - bits], [count, network[0].kernel.shape[2] - count])
+    seen = [
+      _inputs(feature, y, start, stop, views) * 2.0**shifts
+      for feature, y in zip(features, fixed, strict=True)
+    ]
+    made.append(
+      export.quantise(
+        scaled(network, -shifts, mixtures),
+        seen,
+        in_bits=bits,
+        in_limit=export.ACTIVATION,
+        out_bits=OUT_BITS,
+        out_limit=OUT_LIMIT,
+      )[0]
+    )
+  return channels_coding.Coding(mixtures, views, latent_bits, table, prior, hyper_net, tuple(made))
+
+
+def thawed(coding: channels_coding.Coding) -> FloatNetworks:
+  """The inverse of `make`, but for the rounding of weights."""
+  hyper_net, bits = thaw.float_layers(coding.hyper, hyper.BITS)
+  count = layers.ends(coding.hyper)[1]
+  made = []
+  for network in coding.groups:
+    rest = layers.ends(network)[0] - count
+    in_bits = np.repeat([bits, coding.latent_bits], [count, rest])
+    *hidden, last = thaw.float_layers(network, in_bits, OUT_BITS)[0]
+    made.append([*hidden, times(last, 1 / factors(last, coding.mixtures))])
+  return FloatNetworks(hyper_net, made)
+
+
+def _spans(
+  networks: Sequence[Sequence[FloatLayer]], mixtures: int
+) -> Iterator[tuple[int, int, Sequence[FloatLayer]]]:
+  """The first and the last channel of each group, exclusive, and its network."""
+  start = 0
+  for network in networks:
+    stop = start + network[-1].bias.size // (mixtures * (3 if mixtures > 1 else 2))
+    yield start, stop, network
+    start = stop
+
+
+def _fixed(y: np.ndarray, table: rates.Rates, bits: int) -> np.ndarray:
+  """f64[h, w, C]: latents as the networks see them at the finest level."""
+  level = len(table.gain) - 1
+  return rates.fixed_point(rates.quantise(y, table, level), table, level, bits) * 2.0**-bits
+
+
+def _inputs(features: np.ndarray, y: np.ndarray, start: int, stop: int, views: int) -> np.ndarray:
+  """f64[1, h * w, inputs]: what the first layer of a group sees at all positions."""
+  height, width, _ = y.shape
+  before = checkerboard.padded(height, width, views * start)
+  own = checkerboard.padded(height, width, views * (stop - start))
+  checkerboard.inner(before)[:] = serial_coding.seen(y[..., :start], views)
+  first, second = checkerboard.passes(height, width)
+  at = np.divmod(first, width)
+  checkerboard.inner(own)[at] = serial_coding.seen(y[..., start:stop], views)[at]
+  everywhere = np.concatenate([first, second])
+  anchors = checkerboard.gather(own, everywhere, checkerboard.ANCHORS)
+  anchors[: len(first)] = 0
+  flat = features.reshape(height * width, -1)[everywhere]
+  near = checkerboard.gather(before, everywhere, checkerboard.WINDOW)
+  return np.concatenate([flat, near, anchors], 1)[None]
+
+
+def group_layers(params: Params, slope: float) -> list[list[FloatLayer]]:
+  """The layers of every group of a `ChannelContext` as those of single positions, for export.
+
+  The inputs of the first are the features, the groups before at the places of a 3x3 window, and the
+  group's own latents at the `ANCHORS`, all row by row.
+  """
+  return [_layers(params[f'group{i}'], slope) for i in range(len(params))]
+
+
+def _layers(params: Params, slope: float) -> list[FloatLayer]:
+  first = params['features']
+  rows = [first['kernel'], *([params['before']['kernel']] if 'before' in params else [])]
+  rows.append(params['anchors']['kernel'])
+  width = first['kernel'].shape[-1]
+  kernel = np.concatenate([np.asarray(part).reshape(-1, width) for part in rows])
+  joined = FloatLayer(kernel[None, None], np.asarray(first['bias']), slope)
+  return [joined, floats.layer(params['hidden'], slope=slope), floats.layer(params['last'])]
+
+
+def group_params(networks: Sequence[Sequence[FloatLayer]], features: int, views: int) -> Params:
+  """The inverse of `group_layers`.
+
+  Args:
+    networks: the layers of every group.
+    features: inputs of each that are the hyper-synthesis' features.
+    views: 2 where the networks see the latents' magnitudes beside them, else 1.
+  """
+  params, before = {}, 0
+  for i, (first, hidden, last) in enumerate(networks):
+    rows, width = first.kernel[0, 0], first.kernel.shape[-1]
+    near = features + 9 * views * before
+    group = {
+      'features': {'kernel': rows[:features].reshape(1, 1, features, width), 'bias': first.bias},
+      'anchors': {'kernel': rows[near:].reshape(len(ANCHORS), -1, width)},
+      'hidden': floats.conv_params(hidden),
+      'last': floats.conv_params(last),
+    }
+    if before:
+      group['before'] = {'kernel': rows[features:near].reshape(3, 3, views * before, width)}
+    params[f'group{i}'] = group
+    before += (len(rows) - near) // (len(ANCHORS) * views)
+  return params

@@ -1,0 +1,231 @@
+"""Attention, hyperprior and context, and a discretised Gaussian mixture (Cheng et al. 2020).
+
+Z. Cheng, H. Sun, M. Takeuchi, J. Katto, "Learned image compression with discretized
+Gaussian mixture likelihoods and attention modules", CVPR 2020. The skeleton is that of
+CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress_jax.codec import Coded
+from compress_jax.layers import entropy, quantization
+from compress_jax.layers.blocks import (
+  Attention,
+  Conv,
+  Frame,
+  ResidualBlock,
+  ResidualDown,
+  ResidualUp,
+  SubPixel,
+  from_cells,
+  initial,
+  leaky,
+  to_cells,
+  with_magnitudes,
+)
+from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
+from compress_jax.layers.restoration import Restoration
+from compress_jax.methods.gmm.channels import ChannelContext
+from compress_jax.methods.gmm.serial import (
+  Context,
+  EntropyParameters,
+  HyperAnalysis,
+  HyperSynthesis,
+  slice_name,
+)
+
+Array = jax.Array
+
+CELL = 16  # Pixels of a latent's side; a hyper-latent covers HYPER_CELL latents.
+HYPER_CELL = 4
+
+
+class Analysis(nn.Module):
+  """Image f32[B, 16h, 16w, 3] in [0, 1] to latents f32[B, h, w, C]."""
+
+  channels: int
+  attention: bool = True
+  slope: float = 0.01
+  stem: int = 1
+  linear: bool = False
+  latents: int | None = None  # C; as many as channels unless given.
+  centred: bool = False  # The network beside the linear path sees no regional brightness.
+
+  @nn.compact
+  def __call__(self, x: Array, frame: Frame | None = None) -> Array:
+    """Three residual blocks of stride 2, a last convolution, two attention modules.
+
+    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages. Latents that
+    outnumber the channels get no attention module of their own.
+    """
+    image, gain = x, 0.1 if self.linear else 16.0
+    latents = self.latents or self.channels
+    x = centred(x, frame) if self.centred else x
+    if self.stem > 1:
+      x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)
+      x = ResidualBlock(self.slope, name='block1')(leaky(self.slope)(x), frame)
+    for i in range(0 if self.stem == 1 else 2, 3):
+      x = ResidualDown(self.channels, self.slope, name=f'down{i}')(x, frame)
+      if i == (1 if self.stem == 1 else 2) and self.attention:
+        x = Attention(name='attention0')(x, frame)
+      x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
+    x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
+    if self.attention and latents == self.channels:
+      x = Attention(name='attention1')(x, frame)
+    return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
+
+
+class Synthesis(nn.Module):
+  """Latents f32[B, h, w, C] to image f32[B, 16h, 16w, 3], not clipped."""
+
+  channels: int
+  attention: bool = True
+  slope: float = 0.01
+  stem: int = 1
+  linear: bool = False
+  restoration: int = 0  # Channels of what sees the picture of the linear path.
+
+  @nn.compact
+  def __call__(self, y: Array, frame: Frame | None = None) -> Array:
+    """The mirror of the analysis; more latents than channels first become twice the channels."""
+    last = initial(0.1 if self.linear else 1.0)
+    x = y if y.shape[-1] == self.channels else Conv(2 * self.channels, name='first')(y, frame)
+    if self.attention and y.shape[-1] == self.channels:
+      x = Attention(name='attention0')(x, frame)
+    stages = 3 if self.stem == 1 else 2
+    for i in range(stages):
+      x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
+      x = ResidualUp(self.channels, self.slope, name=f'up{i}')(x, frame)
+      if i == (1 if self.stem == 1 else 0) and self.attention:
+        x = Attention(name='attention1')(x, frame)
+    x = ResidualBlock(self.slope, name=f'block{stages}')(x, frame)
+    if self.stem == 1:
+      image = SubPixel(3, last, name='last')(x, frame)
+    else:
+      image = Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame)
+      image = from_cells(image, self.stem)
+    if not self.linear:
+      return image
+    image = image + BlockSynthesis(CELL, name='linear')(y)
+    if not self.restoration:
+      return image
+    return image + Restoration(self.restoration, self.slope, name='restoration')(image, x, frame)
+
+
+def depths(model: 'Model') -> tuple[int, int]:
+  """Channels of the latents and of the hyper-latents."""
+  latents = model.latents or model.channels
+  return latents, model.hyper or latents
+
+
+def transforms(model: 'Model') -> dict[str, nn.Module]:
+  """The networks that run on tiles."""
+  rest = (model.attention, model.slope, model.stem, model.linear)
+  synthesis = Synthesis(model.channels, *rest, model.restoration)
+  return {
+    'analysis': Analysis(model.channels, *rest, model.latents, model.centred),
+    'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope, model.magnitudes),
+    'synthesis': synthesis,
+  }
+
+
+def prior(model: 'Model') -> entropy.Factorized:
+  """The density of the hyper-latents."""
+  return entropy.Factorized(depths(model)[1])
+
+
+class Model(nn.Module):
+  """All parameters of the codec, and its forward pass."""
+
+  channels: int
+  mixtures: int
+  attention: bool
+  levels: int
+  slope: float
+  widths: tuple[int, int] | None
+  stem: int = 1
+  linear: bool = False
+  latents: int | None = None
+  hyper: int | None = None
+  slices: tuple[int, ...] | None = None  # Latents that are coded at a time; all of them.
+  magnitudes: bool = False
+  restoration: int = 0
+  centred: bool = False
+  context: str = 'serial'  # Or 'channels': see `gmm_channels`.
+
+  def setup(self) -> None:
+    """The networks by name."""
+    for name, network in transforms(self).items():
+      setattr(self, name, network)
+    self.hyper_synthesis = HyperSynthesis(self.slope)
+    latents, hyper = depths(self)
+    sizes = self.slices or (latents,)
+    self.expand = with_magnitudes if self.magnitudes else lambda y: y
+    if self.context == 'channels':
+      widths = self.widths or (2 * hyper, 2 * hyper)
+      self.groups = ChannelContext(sizes, self.mixtures, widths, self.slope, self.expand)
+    else:
+      self.neighbours = Context(2 * hyper, name='context')
+      self.parameters = [
+        EntropyParameters(size, self.mixtures, self.slope, self.widths, name=slice_name(i))
+        for i, size in enumerate(sizes)
+      ]
+    self.prior = prior(self)
+    start = (self.levels, latents, CELL if self.linear else None)
+    self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
+
+  def __call__(
+    self, x: Array, level: Array, key: Array | None = None, *, worth: float | None = None
+  ) -> Coded:
+    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
+
+    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
+    give the rate the gradient of noise only. The transforms work in the type of x, what decides
+    about the rate in float32.
+    """
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    y = self.analysis(x).astype(jnp.float32)
+    rows, columns = y.shape[1:3]
+    around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
+    z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
+    median = jax.lax.stop_gradient(self.prior.medians())
+    z_hat = quantization.straight_through(z - median) + median
+    features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
+    q, exact = quantization.straight_through(y * gain), worth is not None
+    price = self._price(features, q / gain, gain)
+    if worth is not None:  # By what the nearest would cost, though that depends on all.
+      q = quantization.cheaper(y * gain, price, worth)
+      price = self._price(features, q / gain, gain)
+    key_y, key_z = quantization.split(key)
+    density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
+    bits = {
+      'y': quantization.counted(price, q, y * gain, key_y, exact=exact).sum((1, 2, 3)),
+      'z': quantization.counted(density, z_hat, z, key_z, exact=exact).sum((1, 2, 3)),
+    }
+    y_hat = q / gain
+    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
+    return Coded(x_hat.astype(jnp.float32), y_hat, bits)
+
+  def _price(self, features: Array, y_hat: Array, gain: Array) -> quantization.Price:
+    """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""
+    predict = self.groups if self.context == 'channels' else self._serial
+    predicted = predict(features, y_hat.astype(features.dtype)).astype(jnp.float32)
+    scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
+    return lambda q: entropy.bits_of(
+      entropy.mixture_likelihood(q, logits, mean * gain, scale * gain)
+    )
+
+  def _serial(self, features: Array, y_hat: Array) -> Array:
+    """f32[B, h, w, 3, K, C] of scales, means and logits, by the context of rows above."""
+    seen = jnp.concatenate([features, self.neighbours(self.expand(y_hat))], -1)
+    starts = np.cumsum([0, *(part.channels for part in self.parameters)])
+    parts = [
+      part(jnp.concatenate([seen, self.expand(y_hat[..., :start])], -1))
+      for part, start in zip(self.parameters, starts, strict=False)
+    ]
+    return jnp.concatenate(parts, -1)

@@ -1,1 +1,0 @@
-"""The float networks of the learned methods, layer by layer as published."""

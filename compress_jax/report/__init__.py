@@ -1,0 +1,1 @@
+"""Rows to curves, figures, tables and one HTML page."""

@@ -1,0 +1,229 @@
+"""From rows to rate-distortion curves and what is read off them: BD-rates and win counts.
+
+A curve is the mean of bpp and the mean of PSNR over images at equal lambda or
+quality. Rows are plain mappings, one per coded file; `tables.FIELDS` lists their keys.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compress_jax.codec import CodecError
+from compress_jax.evaluation.metrics import BDRate, bd_rate
+from compress_jax.report.palette import LEARNED
+
+Row = Mapping[str, Any]
+CLASSICAL = ('jpeg', 'jpeg-default', 'jpeg2000', 'webp', 'avif', 'png')
+_ORDER = {name: i for i, name in enumerate((*LEARNED, *CLASSICAL))}
+
+# The range of PSNR, in dB, that a method's BD-rates are measured over. That of networks is 1 dB
+# lower on crops of Kodak, which are harder to code than whole images.
+_INTERVALS = {
+  'crop': {'kmeans': (22.5, 28.5), 'cae': (26.0, 34.0), 'gmm': (27.0, 35.5), 'gan': (26.6, 30.7)},
+  'full': {'kmeans': (22.5, 28.5), 'cae': (27.0, 35.0), 'gmm': (28.0, 36.5), 'gan': (27.6, 31.7)},
+}
+_CLASSICAL_INTERVAL = {'crop': (22.5, 28.5), 'full': (27.0, 35.0)}
+
+
+class Curve(NamedTuple):
+  """A codec's operating points by rising bpp; one tuple entry each."""
+
+  codec: str
+  method: str
+  at: tuple[float, ...]  # Lambda or quality.
+  bpp: tuple[float, ...]
+  psnr: tuple[float, ...]  # dB, finite.
+  ms_ssim: tuple[float, ...]  # 0..1; nan where not measured.
+
+
+class Cell(NamedTuple):
+  """How many more bits `codec` needs than `anchor` at equal PSNR."""
+
+  anchor: str
+  codec: str
+  mean: BDRate | None  # Of the mean curves; None where they do not overlap enough.
+  median: float | None  # Of the images' own BD-rates, in percent.
+  better: int  # Images on which `codec` needs fewer bits,
+  images: int  # of those with enough overlap.
+
+
+class Wins(NamedTuple):
+  """On how many images each codec is the best at each target."""
+
+  targets: tuple[float, ...]
+  counts: Mapping[str, tuple[int, ...]]  # codec -> one count per target.
+  images: tuple[int, ...]  # Images where at least two codecs reach the target.
+
+
+def operating_point(row: Row) -> float:
+  """The lambda or the quality of a row."""
+  return float(row['lambda'] if 'lambda' in row else row['quality'])
+
+
+def lossless(row: Row) -> bool:
+  """Whether the decoded pixels equal the original's."""
+  return row['psnr'] is None or bool(np.isinf(row['psnr']))
+
+
+def one_protocol(rows: Iterable[Row]) -> str:
+  """The protocol of all rows.
+
+  Raises:
+    CodecError: there are no rows, or crops and full images are mixed.
+  """
+  found = sorted({row['protocol'] for row in rows})
+  if len(found) != 1:
+    raise CodecError(f'a report shows the rows of one protocol, found {found or "no rows"}')
+  return found[0]
+
+
+def images(rows: Iterable[Row]) -> list[str]:
+  """The names of all images, sorted."""
+  return sorted({row['image'] for row in rows})
+
+
+def codecs(rows: Iterable[Row]) -> list[tuple[str, str]]:
+  """(method, codec) of all codecs, learned ones first."""
+  found = {(row['method'], row['codec']) for row in rows}
+  return sorted(found, key=lambda pair: (_ORDER.get(pair[0], len(_ORDER)), pair))
+
+
+def mean_curves(rows: Sequence[Row]) -> list[Curve]:
+  """One curve per lossy codec, over the operating points that every image has."""
+  total = len(images(rows))
+  return _curves(rows, lambda group: len({row['image'] for row in group}) == total)
+
+
+def image_curves(rows: Sequence[Row]) -> dict[str, list[Curve]]:
+  """The curves of each image."""
+  return {name: _curves([r for r in rows if r['image'] == name]) for name in images(rows)}
+
+
+def incomplete(rows: Sequence[Row]) -> list[str]:
+  """One line per operating point that some image lacks, so that no mean shows it."""
+  total, out = len(images(rows)), []
+  for (_, codec), points in _by_point(rows).items():
+    short = [at for at, group in sorted(points.items()) if len(group) < total]
+    out += [f'{codec} at {at:g}: {len(points[at])} of {total} images' for at in short]
+  return out
+
+
+def interval(protocol: str, *methods: str) -> tuple[float, float] | None:
+  """The PSNR interval, in dB, common to all of `methods`; None where theirs are apart."""
+  own = _INTERVALS[protocol]
+  found = [own[m] for m in methods if m in own] or [_CLASSICAL_INTERVAL[protocol]]
+  low, high = max(lo for lo, _ in found), min(hi for _, hi in found)
+  return (low, high) if low < high else None
+
+
+def bd_matrix(rows: Sequence[Row], anchors: Sequence[Curve] | None = None) -> list[list[Cell]]:
+  """BD-rates of every codec (one list each) against every anchor (by default, every codec)."""
+  protocol, curves, per_image = one_protocol(rows), mean_curves(rows), image_curves(rows)
+  return [
+    [_cell(protocol, anchor, curve, per_image) for anchor in (anchors or curves)]
+    for curve in curves
+  ]
+
+
+def rate_at(curve: Curve, psnr: float) -> float | None:
+  """The least bpp for at least `psnr` dB, log-linear between points; None where out of reach."""
+  quality = np.maximum.accumulate(curve.psnr)
+  if psnr > quality[-1]:
+    return None
+  return float(np.exp(np.interp(psnr, quality, np.log(curve.bpp))))
+
+
+def psnr_at(curve: Curve, bpp: float) -> float | None:
+  """The PSNR for at most `bpp`, linear in log bpp between points; None where out of reach."""
+  if bpp < curve.bpp[0]:
+    return None
+  return float(np.interp(np.log(bpp), np.log(curve.bpp), curve.psnr))
+
+
+def wins_at_psnr(per_image: Mapping[str, Sequence[Curve]], targets: Sequence[float]) -> Wins:
+  """Counts the images on which each codec reaches a PSNR with the fewest bytes."""
+
+  def score(curve: Curve, target: float) -> float | None:
+    bpp = rate_at(curve, target)
+    return None if bpp is None else -bpp
+
+  return _wins(per_image, targets, score)
+
+
+def wins_at_bpp(per_image: Mapping[str, Sequence[Curve]], targets: Sequence[float]) -> Wins:
+  """Counts the images on which each codec has the highest PSNR within a rate."""
+  return _wins(per_image, targets, psnr_at)
+
+
+def _by_point(rows: Iterable[Row]) -> dict[tuple[str, str], dict[float, list[Row]]]:
+  out: dict[tuple[str, str], dict[float, list[Row]]] = {pair: {} for pair in codecs(rows)}
+  for row in rows:
+    points = out[row['method'], row['codec']]
+    points.setdefault(operating_point(row), []).append(row)
+  return out
+
+
+def _curves(
+  rows: Sequence[Row], complete: Callable[[list[Row]], bool] = lambda group: True
+) -> list[Curve]:
+  out = []
+  for (method, codec), points in _by_point(rows).items():
+    kept = [
+      (_mean(group, 'bpp'), at, _mean(group, 'psnr'), _mean(group, 'ms_ssim'))
+      for at, group in points.items()
+      if complete(group) and not any(map(lossless, group))
+    ]
+    if kept:
+      bpp, at, psnr, ms_ssim = zip(*sorted(kept), strict=True)
+      out.append(Curve(codec, method, at, bpp, psnr, ms_ssim))
+  return out
+
+
+def _mean(group: Sequence[Row], key: str) -> float:
+  values = [row[key] for row in group if row[key] is not None]
+  return statistics.fmean(values) if len(values) == len(group) else float('nan')
+
+
+def _bd(anchor: Curve, curve: Curve, span: tuple[float, float] | None) -> BDRate | None:
+  if span is None:
+    return None
+  return bd_rate(anchor.bpp, anchor.psnr, curve.bpp, curve.psnr, interval=span)
+
+
+def _cell(
+  protocol: str, anchor: Curve, curve: Curve, per_image: Mapping[str, Sequence[Curve]]
+) -> Cell:
+  span = interval(protocol, anchor.method, curve.method)
+  own = []
+  for found in per_image.values():
+    by_codec = {c.codec: c for c in found}
+    if anchor.codec in by_codec and curve.codec in by_codec and anchor.codec != curve.codec:
+      own.append(_bd(by_codec[anchor.codec], by_codec[curve.codec], span))
+  percents = [bd.percent for bd in own if bd]
+  return Cell(
+    anchor.codec,
+    curve.codec,
+    None if anchor.codec == curve.codec else _bd(anchor, curve, span),
+    statistics.median(percents) if percents else None,
+    sum(p < 0 for p in percents),
+    len(percents),
+  )
+
+
+def _wins(
+  per_image: Mapping[str, Sequence[Curve]],
+  targets: Sequence[float],
+  score: Callable[[Curve, float], float | None],
+) -> Wins:
+  names = list(dict.fromkeys(c.codec for found in per_image.values() for c in found))
+  counts = {name: [0] * len(targets) for name in names}
+  contested = [0] * len(targets)
+  for i, target in enumerate(targets):
+    for found in per_image.values():
+      scores = {c.codec: s for c in found if (s := score(c, target)) is not None}
+      if len(scores) >= 2:
+        contested[i] += 1
+        counts[max(scores, key=scores.__getitem__)][i] += 1
+  return Wins(tuple(targets), {k: tuple(v) for k, v in counts.items()}, tuple(contested))

@@ -1,0 +1,250 @@
+"""Rate-distortion figures and the byte split, drawn with matplotlib as PNG and SVG.
+
+One figure per learned method, its curves in colour over grey classical anchors, and one
+with everything. Curves carry their names; markers and dashes back the colours up.
+"""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from compress_jax.files.atomic import write_atomically
+from compress_jax.report import curves
+from compress_jax.report.byte_split import part_colours, splits
+from compress_jax.report.curves import Curve, Row
+from compress_jax.report.palette import LEARNED, display, looks
+from compress_jax.report.tables import Published
+
+TITLES = {
+  'kmeans': 'Eigen-value K-means',
+  'gan': 'Generative adversarial network',
+  'cae': 'Compressive autoencoder',
+  'gmm': 'Gaussian mixture and attention',
+  'all': 'All codecs',
+}
+INK, SOFT, FAINT = '#1d1d1f', '#6b6b73', '#e4e4e8'
+_STYLE: dict[Any, Any] = {
+  'font.size': 10,
+  'font.family': 'sans-serif',
+  'axes.edgecolor': SOFT,
+  'axes.labelcolor': INK,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'grid.color': FAINT,
+  'grid.linewidth': 0.8,
+  'xtick.color': SOFT,
+  'ytick.color': SOFT,
+  'xtick.major.size': 0,
+  'ytick.major.size': 0,
+  'svg.hashsalt': 'compress_jax',  # The same figure is the same file.
+  'svg.fonttype': 'path',
+}
+_MARKERS = {
+  'circle': 'o',
+  'diamond': 'D',
+  'square': 's',
+  'triangle-up': '^',
+  'triangle-down': 'v',
+  'star': '*',
+}
+_LABEL_GAP = 0.043  # Of the axes' height: one line of a label.
+
+
+def write_figures(
+  folder: str | os.PathLike, rows: Sequence[Row], published: Sequence[Published] = ()
+) -> list[Path]:
+  """Writes rd-<method>, rd-all and split as .png and .svg; returns the paths.
+
+  Published curves hold on full images and are left out on crops.
+  """
+  folder = Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  paths = []
+  for name, figure in figures(rows, published).items():
+    for suffix in ('png', 'svg'):
+      paths.append(folder / f'{name}.{suffix}')
+      write_atomically(paths[-1], _bytes(figure, suffix), overwrite=True)
+  return paths
+
+
+def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[str, Figure]:
+  """Every figure by name; the byte split only where a codec tells its files' parts."""
+  protocol, found = curves.one_protocol(rows), curves.mean_curves(rows)
+  literature = list(published) if protocol == 'full' else []
+  subtitle = describe(rows)
+  methods = [m for m in LEARNED if any(c.method == m for c in found)]
+  out = {}
+  with mpl.rc_context(_STYLE):
+    for name in [*methods, 'all']:
+      dashed = [p.curve for p in literature if name in p.figures]
+      out[f'rd-{name}'] = rd_figure(name, found, dashed, subtitle)
+    if splits(rows):
+      out['split'] = split_figure(rows, subtitle)
+  return out
+
+
+def describe(rows: Sequence[Row]) -> str:
+  """What was coded: '24 images, 256x256 centre crops'."""
+  count = len(curves.images(rows))
+  kind = 'full size' if curves.one_protocol(rows) == 'full' else '256×256 centre crops'
+  return f'{count} image{"s" * (count != 1)}, {kind}'
+
+
+def rd_figure(name: str, found: Sequence[Curve], dashed: Sequence[Curve], subtitle: str) -> Figure:
+  """PSNR over bpp: a method's codecs, or 'all', the anchors, and published curves dashed."""
+  figure = Figure(figsize=(7.6, 4.9), layout=None)
+  ax = figure.add_axes((0.085, 0.115, 0.685, 0.745))
+  shown = [c for c in found if name in ('all', c.method) or c.method not in LEARNED]
+  main = [c for c in shown if c.method in LEARNED] or shown
+  _limits(ax, main, [*shown, *dashed])
+  seen = looks([(c.method, c.codec) for c in found])
+  labels = []
+  for curve in sorted(shown, key=lambda c: c.method in LEARNED):
+    bold = curve.method in LEARNED
+    look = seen[curve.codec]
+    colour = look.light if bold or name == 'all' else '#74747c'
+    marker = _MARKERS[look.symbol.removesuffix('-open')]
+    hollow = look.symbol.endswith('-open')
+    ax.plot(
+      curve.bpp, curve.psnr, color=colour, marker=marker, lw=2.2 if bold else 1.1,
+      ms=5.5 if bold else 3.8, mfc='white' if hollow else colour, mec=colour if hollow else 'white',
+      mew=0.9, zorder=5 if bold else 3,
+    )  # fmt: skip
+    labels.append((curve, colour, bold))
+  for curve in dashed:
+    ax.plot(curve.bpp, curve.psnr, color=SOFT, lw=1.1, ls=(0, (4, 2)), zorder=2)
+    labels.append((curve, SOFT, False))
+  _label_ends(ax, labels)
+  _headline(figure, f'{TITLES[name]}: PSNR against rate', subtitle, bool(dashed))
+  ax.set_xlabel('bits per pixel, whole file')
+  ax.set_ylabel('PSNR in dB, RGB')
+  return figure
+
+
+def split_figure(rows: Sequence[Row], subtitle: str) -> Figure:
+  """Mean bytes of a file's parts over the operating points, one panel per codec."""
+  found = splits(rows)
+  heights = [len(points) for points in found.values()]
+  figure = Figure(figsize=(7.6, 1.5 + 0.34 * sum(heights) + 0.75 * len(found)), layout=None)
+  total = figure.get_figheight()
+  panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+  figure.subplots_adjust(
+    0.115, 0.62 / total, 0.95, 1 - 1.05 / total, hspace=0.75 * len(found) * 2 / sum(heights)
+  )
+  colours = part_colours(found)
+  widest = max(sum(parts.values()) for points in found.values() for _, parts in points)
+  for ax, (codec, points) in zip(panels, found.items(), strict=True):
+    _split_panel(ax, codec, points, colours, widest)
+    ax.set_xlim(0, widest * 1.09)
+  panels[-1].set_xlabel('mean bytes per image')
+  _headline(figure, 'Where the bytes go', subtitle, False)
+  return figure
+
+
+def _split_panel(
+  ax: Axes,
+  codec: str,
+  points: Sequence[tuple[float, Mapping[str, float]]],
+  colours: Mapping[str, str],
+  widest: float,
+) -> None:
+  for y, (_, parts) in enumerate(points):
+    left, whole = 0.0, sum(parts.values())
+    for part, size in parts.items():
+      ax.barh(y, size, left=left, color=colours[part], height=0.72, ec='white', lw=0.8)
+      if size > 0.06 * widest:
+        text = f'{size / whole:.0%}'.replace('%', ' %')
+        ax.text(left + size / 2, y, text, ha='center', va='center', color='white', size=8)
+      left += size
+    ax.text(left + 0.008 * widest, y, f'{whole:,.0f}', va='center', color=INK, size=8.5)
+  names = dict.fromkeys(name for _, parts in points for name in parts)
+  handles = [mpl.patches.Patch(color=colours[name], label=name) for name in names]
+  ax.legend(
+    handles=handles, loc='lower right', bbox_to_anchor=(1, 1), ncols=len(handles), frameon=False,
+    fontsize=8.5, handlelength=0.9, handletextpad=0.5, borderpad=0, labelcolor=INK,
+  )  # fmt: skip
+  ax.set_title(display(codec), loc='left', size=10, weight='bold', color=INK)
+  ax.set_yticks(range(len(points)), [f'λ {at:g}' for at, _ in points])
+  ax.xaxis.set_major_formatter('{x:,.0f}')
+  ax.invert_yaxis()
+  ax.grid(axis='y', visible=False)
+  ax.spines['left'].set_visible(False)
+
+
+def _limits(ax: Axes, main: Sequence[Curve], everything: Sequence[Curve]) -> None:
+  """The rates of the curves that matter, and heights at which every curve leaves on the right."""
+  right = min(1.04 * max(b for c in main for b in c.bpp), 2.0)
+  low = min(p for c in main for p in c.psnr) - 0.6
+  ends = [end[1] for c in everything if (end := _last_visible(c, right))]
+  ax.set_xlim(0, right)
+  ax.set_ylim(low, max(ends) + 0.04 * (max(ends) - low))
+
+
+def _label_ends(ax: Axes, labels: Sequence[tuple[Curve, str, bool]]) -> None:
+  """Names at the right edge, each level with where its curve leaves the axes, none overlapping."""
+  (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+  placed = []
+  for curve, colour, bold in labels:
+    end = _last_visible(curve, right)
+    if end and end[1] >= low:
+      x, y = (end[0] - left) / (right - left), (end[1] - low) / (high - low)
+      placed.append((y, x, display(curve.codec), colour, bold))
+  # Of two that end level, the one that ends further left reaches its name over the other.
+  placed.sort(key=lambda p: (round(p[0], 2), -p[1]))
+  for y, (y_end, x_end, text, colour, bold) in zip(
+    spread([p[0] for p in placed], _LABEL_GAP), placed, strict=True
+  ):
+    ax.annotate(
+      text, (x_end, y_end), (1.035, y), xycoords='axes fraction', textcoords='axes fraction',
+      color=colour, weight='bold' if bold else 'normal', size=9.5 if bold else 9, va='center',
+      annotation_clip=False, arrowprops={
+        'arrowstyle': '-', 'color': colour, 'lw': 0.6, 'alpha': 0.55, 'shrinkA': 1, 'shrinkB': 3,
+        'relpos': (0, 0.5),
+      },
+    )  # fmt: skip
+
+
+def _last_visible(curve: Curve, right: float) -> tuple[float, float] | None:
+  """Where a curve ends or crosses the right edge; None where it starts beyond that."""
+  if curve.bpp[0] > right:
+    return None
+  x = min(right, curve.bpp[-1])
+  return x, float(np.interp(x, curve.bpp, curve.psnr))
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+  """Sorted values moved as little as a simple pass can until neighbours are `gap` apart."""
+  out = list(values)
+  for _ in range(200):
+    moved = False
+    for i in range(len(out) - 1):
+      short = gap - (out[i + 1] - out[i])
+      if short > 1e-9:
+        out[i], out[i + 1], moved = out[i] - short / 2, out[i + 1] + short / 2, True
+    if not moved:
+      break
+  return out
+
+
+def _headline(figure: Figure, title: str, subtitle: str, dashed: bool) -> None:
+  note = '; dashed: published, full Kodak images' if dashed else ''
+  height = figure.get_figheight()
+  figure.text(0.02, 1 - 0.16 / height, title, size=13, weight='bold', color=INK, va='top')
+  figure.text(0.02, 1 - 0.42 / height, subtitle + note, size=9.5, color=SOFT, va='top')
+
+
+def _bytes(figure: Figure, suffix: str) -> bytes:
+  out = io.BytesIO()
+  metadata = {'Date': None} if suffix == 'svg' else {'Software': None}
+  with mpl.rc_context(_STYLE):
+    figure.savefig(out, format=suffix, dpi=160, metadata=metadata)
+  return out.getvalue()

@@ -1,0 +1,194 @@
+"""One HTML page with everything: plot, viewer, tables; it works from a file and loads nothing.
+
+The template, the style and the scripts are in `templates/`; plotly.js comes out of the plotly
+package. Tables are rendered here and readable without JavaScript.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from compress_jax.codec import Image
+from compress_jax.files.atomic import write_atomically
+from compress_jax.report import curves, figures, tables
+from compress_jax.report.byte_split import part_colours, splits
+from compress_jax.report.curves import Cell, Curve, Row
+from compress_jax.report.palette import LEARNED, display, looks
+from compress_jax.report.previews import LEVELS, Previews, previews
+from compress_jax.report.tables import Meta, Published
+
+ANCHOR = 'jpeg'  # What the headline compares with.
+PREVIEW_BUDGET = 4_800_000  # Bytes; with plotly.js the page stays under 10 MB.
+_SCRIPTS = ('common.js', 'plot.js', 'viewer.js')
+
+
+def write_page(
+  folder: str | os.PathLike,
+  meta: Meta,
+  rows: Sequence[Row],
+  *,
+  originals: Mapping[str, Image],
+  decode: Callable[[Row], Image],
+  preview_budget: int = PREVIEW_BUDGET,
+  levels: Sequence[float] = LEVELS,
+  published: Sequence[Published] = (),
+) -> Path:
+  """Writes index.html.
+
+  Args:
+    folder: where results.json and results.csv are; the page links to them.
+    meta: shown at the end: versions, machine, seed, date. Its 'title', if any, heads the page.
+    rows: of one protocol.
+    originals: by image name, u8[H, W, 3], cut to the protocol.
+    decode: the pixels of a row's file.
+    preview_budget: bytes of all pictures in the page.
+    levels: target bits per pixel of the viewer, the most wanted first.
+    published: drawn on full images only.
+
+  Raises:
+    CodecError: there are no rows, or those of several protocols.
+  """
+  rows = [tables.checked(row, i) for i, row in enumerate(rows)]
+  pictures = previews(
+    rows, originals=originals, decode=decode, budget=preview_budget, levels=levels
+  )
+  html = render(meta, rows, pictures, published)
+  path = Path(folder) / 'index.html'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_atomically(path, html.encode(errors='backslashreplace'), overwrite=True)
+  return path
+
+
+def render(
+  meta: Meta, rows: Sequence[Row], pictures: Previews, published: Sequence[Published] = ()
+) -> str:
+  """The text of the page."""
+  loader = jinja2.PackageLoader('compress_jax.report')
+  environment = jinja2.Environment(
+    loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+  )
+  environment.filters |= {'percent': tables.percent, 'display': display, 'seconds': seconds}
+
+  def source(name: str) -> str:
+    return loader.get_source(environment, name)[0]
+
+  per_image = curves.image_curves(rows)
+  parts = splits(rows)
+  literature = list(published) if curves.one_protocol(rows) == 'full' else []
+  matrix, pairs = curves.bd_matrix(rows), curves.codecs(rows)
+  return environment.get_template('page.html').render(
+    title=meta.get('title', 'Image codecs on real files'),
+    subtitle=figures.describe(rows),
+    meta={k: v for k, v in meta.items() if k != 'title'},
+    data=page_data(rows, pictures, literature),
+    style=source('page.css'),
+    scripts=[get_plotlyjs(), *map(source, _SCRIPTS)],
+    matrix=matrix,
+    cards=[cell for line in matrix for cell in line if _headline(cell)],
+    own={c: v for (m, c), v in zip(pairs, looks(pairs).values(), strict=True) if m in LEARNED},
+    heat=heat,
+    wins=[
+      ('Fewest bytes for at least', 'dB', curves.wins_at_psnr(per_image, tables.PSNR_TARGETS)),
+      ('Highest PSNR for at most', 'bpp', curves.wins_at_bpp(per_image, tables.BPP_TARGETS)),
+    ],
+    splits=parts,
+    widest=max((sum(p.values()) for points in parts.values() for _, p in points), default=1),
+    part_colours=part_colours(parts),
+    times=tables.times(rows),
+    lossless=lossless_rates(rows),
+    published=literature,
+    incomplete=curves.incomplete(rows),
+    left_out=pictures.left_out,
+    has_viewer=bool(pictures.choices),
+  )
+
+
+def page_data(
+  rows: Sequence[Row], pictures: Previews, published: Sequence[Published]
+) -> dict[str, Any]:
+  """What the scripts need, as JSON."""
+  pairs = curves.codecs(rows)
+  seen = looks(pairs)
+  knobs = {row['codec']: 'λ' if 'lambda' in row else 'quality' for row in rows}
+  mean = curves.mean_curves(rows)
+  return {
+    'codecs': [
+      {
+        'id': codec,
+        'name': display(codec),
+        'learned': method in LEARNED,
+        'knob': knobs[codec],
+        **seen[codec]._asdict(),
+      }
+      for method, codec in pairs
+      if any(c.codec == codec for c in mean)
+    ],
+    'mean': _points(mean),
+    'images': {name: _points(found) for name, found in curves.image_curves(rows).items()},
+    'published': [
+      {'name': p.curve.codec, **_columns(p.curve), 'shown': 'all' in p.figures} for p in published
+    ],
+    'pictures': pictures.pictures,
+    'originals': pictures.originals,
+    'choices': {
+      image: {
+        level: {codec: [key, *_numbers(row)] for codec, (key, row) in found.items()}
+        for level, found in by_level.items()
+      }
+      for image, by_level in pictures.choices.items()
+    },
+  }
+
+
+def heat(cell: Cell) -> float:
+  """How strongly a cell is tinted, 0..1: half or double the bits is full strength."""
+  return 0.0 if cell.mean is None else min(1.0, abs(math.log2(1 + cell.mean.percent / 100)))
+
+
+def seconds(value: float) -> str:
+  """A time in the unit that suits it."""
+  return f'{1000 * value:.3g} ms' if value < 1 else f'{value:.3g} s'
+
+
+def lossless_rates(rows: Sequence[Row]) -> dict[str, float]:
+  """codec -> mean bpp of codecs that lose nothing."""
+  found: dict[str, list[float]] = {}
+  for row in rows:
+    if curves.lossless(row):
+      found.setdefault(row['codec'], []).append(row['bpp'])
+  return {codec: sum(rates) / len(rates) for codec, rates in found.items()}
+
+
+def _headline(cell: Cell) -> bool:
+  return cell.anchor == ANCHOR and cell.codec != ANCHOR and cell.mean is not None
+
+
+def _points(found: Sequence[Curve]) -> dict[str, dict[str, list[Any]]]:
+  return {curve.codec: {'at': list(curve.at), **_columns(curve)} for curve in found}
+
+
+def _columns(curve: Curve) -> dict[str, list[Any]]:
+  return {
+    'bpp': [round(v, 5) for v in curve.bpp],
+    'psnr': [round(v, 3) for v in curve.psnr],
+    'ms_ssim': [_decibel(v) for v in curve.ms_ssim],
+  }
+
+
+def _numbers(row: Row) -> list[Any]:
+  """bytes, bpp, PSNR, MS-SSIM and operating point of a row."""
+  ms_ssim = row['ms_ssim']
+  return [
+    *(row['bytes'], round(row['bpp'], 4), round(row['psnr'], 3)),
+    *(None if ms_ssim is None else round(ms_ssim, 5), curves.operating_point(row)),
+  ]
+
+
+def _decibel(ms_ssim: float) -> float | None:
+  """MS-SSIM as -10 log10(1 - x), which spreads the values near 1; None where it is not finite."""
+  return round(-10 * math.log10(1 - ms_ssim), 3) if ms_ssim < 1 else None

@@ -1,0 +1,98 @@
+"""The pictures inside the page: for each image and target rate, the nearest file of each codec.
+
+Previews are lossy WebP. Pictures with the same pixels are stored once.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from PIL import Image as PILImage
+
+from compress_jax.codec import Image
+from compress_jax.report import curves
+from compress_jax.report.curves import Row
+
+LEVELS = (0.4, 0.2, 0.8)  # Target bpp, the most wanted first.
+QUALITY = 90
+
+
+class Previews(NamedTuple):
+  """What the viewer shows."""
+
+  pictures: dict[str, str]  # Key -> data URI.
+  originals: dict[str, str]  # Image -> key.
+  choices: dict[str, dict[str, dict[str, tuple[str, Row]]]]  # Image, target, codec -> key, row.
+  left_out: list[str]  # What the budget had no room for, in words.
+
+
+def previews(
+  rows: Sequence[Row],
+  *,
+  originals: Mapping[str, Image],
+  decode: Callable[[Row], Image],
+  budget: int,
+  levels: Sequence[float] = LEVELS,
+) -> Previews:
+  """Fills the budget with whole groups: all codecs of one image near one target rate.
+
+  Args:
+    rows: of one protocol; lossless codecs are not shown.
+    originals: by image name, cut to the protocol; images without one are not shown.
+    decode: the pixels of a row's file.
+    budget: bytes of all data URIs.
+    levels: target bits per pixel; every image gets the first one before any gets the second.
+  """
+  out = Previews({}, {}, {}, [])
+  shown = [name for name in curves.images(rows) if name in originals]
+  groups = [(level, name) for level in levels for name in shown]
+  for i, (level, name) in enumerate(groups):
+    nearest = nearest_rows([row for row in rows if row['image'] == name], level)
+    if not nearest:
+      continue
+    pixels = {_key(row): (lambda row=row: decode(row)) for row in nearest.values()}
+    original = f'original {name}'
+    wanted = {original: lambda name=name: originals[name], **pixels}
+    new = {key: data_uri(load()) for key, load in wanted.items() if key not in out.pictures}
+    if sum(map(len, (*out.pictures.values(), *new.values()))) > budget:
+      out.left_out.extend(_missing(groups[i:], len(shown)))
+      break
+    out.pictures.update(new)
+    out.originals[name] = original
+    chosen = {codec: (_key(row), row) for codec, row in nearest.items()}
+    out.choices.setdefault(name, {})[f'{level:g}'] = chosen
+  return out
+
+
+def nearest_rows(rows: Iterable[Row], bpp: float) -> dict[str, Row]:
+  """codec -> the row of one image whose rate is nearest to `bpp`, by ratio."""
+  out: dict[str, Row] = {}
+  for row in rows:
+    best = out.get(row['codec'])
+    if not curves.lossless(row) and (best is None or _apart(row, bpp) < _apart(best, bpp)):
+      out[row['codec']] = row
+  return out
+
+
+def data_uri(image: Image, quality: int = QUALITY) -> str:
+  """A picture as text: u8[H, W, 3] -> a data URI of lossy WebP."""
+  out = io.BytesIO()
+  PILImage.fromarray(image).save(out, 'WEBP', quality=quality, method=6)
+  return 'data:image/webp;base64,' + base64.b64encode(out.getvalue()).decode()
+
+
+def _apart(row: Row, bpp: float) -> float:
+  return abs(math.log(row['bpp'] / bpp))
+
+
+def _key(row: Row) -> str:
+  return f'{row["image"]} {row["sha256_pixels"]}'
+
+
+def _missing(groups: Sequence[tuple[float, str]], total: int) -> list[str]:
+  counts: dict[float, int] = {}
+  for level, _ in groups:
+    counts[level] = counts.get(level, 0) + 1
+  return [f'{count} of {total} images at {level:g} bpp' for level, count in counts.items()]

@@ -1,0 +1,241 @@
+"""Rows -> results.json, results.csv, CompressAI's result files and tables in Markdown.
+
+A row is a mapping, one per coded file:
+
+    method, codec, lambda | quality, image, protocol, width, height, bytes,
+    bpp, psnr (dB; None where the pixels are equal), ms_ssim (None on small
+    images), encode_s, decode_s, sha256_file, sha256_pixels,
+    split (bytes by purpose), file (stored bitstream; may be absent)
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compress_jax.codec import CodecError
+from compress_jax.files.atomic import write_atomically
+from compress_jax.report import curves
+from compress_jax.report.curves import Cell, Curve, Row, Wins
+from compress_jax.report.palette import LEARNED
+
+Meta = Mapping[str, Any]
+FIELDS = (
+  *('method', 'codec', 'lambda', 'quality', 'image', 'protocol', 'width', 'height'),
+  *('bytes', 'bpp', 'psnr', 'ms_ssim', 'encode_s', 'decode_s'),
+  *('sha256_file', 'sha256_pixels', 'split', 'file'),
+)
+OPTIONAL = frozenset({'lambda', 'quality', 'file'})
+# Targets of the win counts; wide enough for crops and full images.
+PSNR_TARGETS = (24.0, 26.0, 28.0, 30.0, 32.0)
+BPP_TARGETS = (0.2, 0.4, 0.8)
+
+
+class Published(NamedTuple):
+  """A curve from the literature, on the 24 full Kodak images."""
+
+  curve: Curve  # `at` is empty.
+  source: str
+  figures: tuple[str, ...]  # Where it is drawn: methods and 'all'.
+
+
+def write_results(
+  folder: str | os.PathLike, meta: Meta, rows: Sequence[Row], published: Sequence[Published] = ()
+) -> None:
+  """Writes results.json, results.csv, tables.md and compressai/*.json.
+
+  Each file is replaced in one step, so a crash leaves the old or the new one.
+
+  Args:
+    folder: made if it is not there.
+    meta: how the rows came to be.
+    rows: one per coded file.
+    published: what learned codecs stand beside in tables.md, on full images only.
+
+  Raises:
+    CodecError: a row lacks a field or has an unknown one.
+  """
+  rows = [checked(row, i) for i, row in enumerate(rows)]
+  folder = Path(folder)
+  (folder / 'compressai').mkdir(parents=True, exist_ok=True)
+  _write(folder / 'results.json', results_json(meta, rows))
+  _write(folder / 'results.csv', results_csv(rows))
+  _write(folder / 'tables.md', tables(rows, published))
+  for curve in curves.mean_curves(rows):
+    name = re.sub(r'[^\w.-]+', '-', curve.codec)
+    _write(folder / 'compressai' / f'{name}.json', json.dumps(compressai(curve, rows), indent=2))
+
+
+def read_results(folder: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+  """(meta, rows) as `write_results` got them.
+
+  Raises:
+    CodecError: there is no readable results.json, or a row in it is not one.
+  """
+  path = Path(folder) / 'results.json'
+  try:
+    found = json.loads(path.read_text())
+    meta, rows = found['meta'], found['rows']
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise CodecError(f'no results in {path}: {error}') from error
+  return meta, [checked(row, i) for i, row in enumerate(rows)]
+
+
+def checked(row: Row, index: int = 0) -> dict[str, Any]:
+  """A copy of a row, its unmeasured numbers None.
+
+  Raises:
+    CodecError: the row lacks a field or has an unknown one.
+  """
+  missing = [k for k in FIELDS if k not in row and k not in OPTIONAL]
+  unknown = [k for k in row if k not in FIELDS]
+  if missing or unknown or ('lambda' in row) == ('quality' in row):
+    wrong = missing or unknown or ['one of lambda and quality']
+    verb = 'has unknown' if unknown and not missing else 'lacks'
+    raise CodecError(f'row {index} {verb} {", ".join(map(str, wrong))}')
+  return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def results_json(meta: Meta, rows: Iterable[Row]) -> str:
+  """{"meta": ..., "rows": [...]}, one row per line."""
+  lines = ',\n'.join(json.dumps(row, allow_nan=False) for row in rows)
+  return f'{{"meta": {json.dumps(meta, indent=1)},\n"rows": [\n{lines}\n]}}\n'
+
+
+def results_csv(rows: Iterable[Row]) -> str:
+  """A line per row with every field; `split` as JSON, what is absent left empty."""
+  out = io.StringIO()
+  writer = csv.DictWriter(out, FIELDS, lineterminator='\n')
+  writer.writeheader()
+  for row in rows:
+    writer.writerow({**row, 'split': json.dumps(row['split'])})
+  return out.getvalue()
+
+
+def compressai(curve: Curve, rows: Iterable[Row]) -> dict[str, Any]:
+  """A mean curve in CompressAI's result format, which its `utils.plot` reads."""
+
+  def seconds(key: str) -> list[float]:
+    return [
+      statistics.fmean(r[key] for r in own if curves.operating_point(r) == at) for at in curve.at
+    ]
+
+  own = [row for row in rows if row['codec'] == curve.codec and row['method'] == curve.method]
+  protocol = curves.one_protocol(own)
+  count = len(curves.images(own))
+  knob = 'lambda' if 'lambda' in own[0] else 'quality'
+  results: dict[str, Any] = {knob: list(curve.at), 'bpp': list(curve.bpp)}
+  results['psnr-rgb'] = list(curve.psnr)
+  if all(map(math.isfinite, curve.ms_ssim)):
+    results['ms-ssim-rgb'] = list(curve.ms_ssim)
+  results |= {'encoding_time': seconds('encode_s'), 'decoding_time': seconds('decode_s')}
+  description = f'{curve.method}, means over {count} images, protocol {protocol}'
+  return {'name': curve.codec, 'description': description, 'results': results}
+
+
+def read_published(folder: str | os.PathLike) -> list[Published]:
+  """The literature's curves in a folder of CompressAI result files.
+
+  They hold on full images only: the same codec is 1-2 dB lower on crops at equal bpp.
+  """
+  out = []
+  for path in sorted(Path(folder).glob('*.json')):
+    entry = json.loads(path.read_text())
+    found = entry['results']
+    bpp = found['bpp']
+    ms_ssim = found.get('ms-ssim-rgb', [math.nan] * len(bpp))
+    bpp, psnr, ms_ssim = zip(
+      *sorted(zip(bpp, found['psnr-rgb'], ms_ssim, strict=True)), strict=True
+    )
+    curve = Curve(entry['name'], entry['method'], (), bpp, psnr, ms_ssim)
+    out.append(Published(curve, entry['source'], tuple(entry['figures'])))
+  return out
+
+
+def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
+  """The BD-rate matrices, the win counts and the median times, in Markdown."""
+  per_image = curves.image_curves(rows)
+  parts = [
+    (
+      'BD-rate of the row against the column (PSNR interval; median of images; images won)',
+      bd_table(curves.bd_matrix(rows)),
+    ),
+    (
+      'Images on which a codec needs the fewest bytes, by PSNR',
+      wins_table(curves.wins_at_psnr(per_image, PSNR_TARGETS), 'dB'),
+    ),
+    (
+      'Images on which a codec has the highest PSNR, by rate',
+      wins_table(curves.wins_at_bpp(per_image, BPP_TARGETS), 'bpp'),
+    ),
+    ('Median seconds per image', times_table(rows)),
+  ]
+  own = [row for row in rows if row['method'] in LEARNED]
+  if own and published and curves.one_protocol(rows) == 'full':
+    matrix = curves.bd_matrix(own, [entry.curve for entry in published])
+    title = 'BD-rate of the row against published curves (PSNR interval)'
+    parts.insert(1, (title, bd_table(matrix)))
+  return '\n'.join(f'**{title}**\n\n{table}' for title, table in parts)
+
+
+def bd_table(matrix: Sequence[Sequence[Cell]]) -> str:
+  """BD-rates as a Markdown table, each with the interval that it was taken over."""
+  if not matrix:
+    return ''
+  head = ['', *(cell.anchor for cell in matrix[0])]
+  return _table(head, [[line[0].codec, *map(bd_text, line)] for line in matrix])
+
+
+def bd_text(cell: Cell) -> str:
+  """A cell of the BD-rate matrix in words."""
+  if cell.anchor == cell.codec:
+    return ''
+  if cell.mean is None:
+    return 'no overlap'
+  text = f'{percent(cell.mean.percent)} ({cell.mean.low:.1f}–{cell.mean.high:.1f} dB'
+  if cell.median is not None:
+    text += f'; {percent(cell.median)}; {cell.better}/{cell.images}'
+  return text + ')'
+
+
+def percent(value: float) -> str:
+  """−12.3 %, with a sign and a true minus."""
+  return f'{value:+.1f} %'.replace('-', '−')
+
+
+def wins_table(wins: Wins, unit: str) -> str:
+  """Win counts as a Markdown table."""
+  head = ['', *(f'{t:g} {unit}' for t in wins.targets)]
+  lines = [[codec, *map(str, counts)] for codec, counts in wins.counts.items()]
+  return _table(head, [*lines, ['of images', *map(str, wins.images)]])
+
+
+def times(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:
+  """codec -> median seconds to encode, to decode, and median megapixels per image."""
+  rows, out = list(rows), {}
+  for _, codec in curves.codecs(rows):
+    own = [row for row in rows if row['codec'] == codec]
+    encode, decode = (statistics.median(r[k] for r in own) for k in ('encode_s', 'decode_s'))
+    out[codec] = encode, decode, statistics.median(r['width'] * r['height'] for r in own) / 1e6
+  return out
+
+
+def times_table(rows: Iterable[Row]) -> str:
+  """Median times as a Markdown table."""
+  lines = [[name, f'{e:.3g}', f'{d:.3g}'] for name, (e, d, _) in times(rows).items()]
+  return _table(['', 'encode', 'decode'], lines)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+  rule = ['---', *['--:'] * (len(head) - 1)]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in [head, rule, *lines])
+
+
+def _write(path: Path, text: str) -> None:
+  write_atomically(path, text.encode(errors='backslashreplace'), overwrite=True)

@@ -1,0 +1,1 @@
+"""The process around the computation: caches, memory, cores, workers, devices."""

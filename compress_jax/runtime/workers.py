@@ -1,0 +1,141 @@
+"""Worker processes that answer requests one at a time, each on its share of the threads.
+
+One pipe for each process: a worker that dies takes down the request it was on
+and no other. A worker's answers are made by functions built inside it, because
+codecs are closures and cannot be sent.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from compress_jax.codec import CodecError
+from compress_jax.runtime import jax_settings
+
+Handlers = Mapping[str, Callable[..., Any]]
+
+
+class WorkerError(RuntimeError):
+  """A worker died or its answer raised something other than a CodecError."""
+
+
+class Worker(NamedTuple):
+  """A running process and our end of the pipe to it."""
+
+  process: BaseProcess
+  pipe: Connection
+
+
+def cores() -> int:
+  """How many processors this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def default_processes() -> int:
+  """As many as there are processors, but each needs some hundred MB."""
+  return min(8, cores())
+
+
+def start(build: Callable[[], Handlers], *, threads: int) -> Worker:
+  """Starts a process that answers with the functions of `build()`.
+
+  Args:
+    build: picklable; called once, inside the process.
+    threads: at most so many for XLA, OpenMP and BLAS there.
+  """
+  context = multiprocessing.get_context('spawn')  # JAX's threads do not survive a fork.
+  ours, theirs = context.Pipe()
+  process = context.Process(target=_serve, args=(theirs, build), daemon=True)
+  with _environment(threads), _no_interrupts():
+    process.start()
+  theirs.close()  # So that the death of the process reads as the end of the pipe.
+  return Worker(process, ours)
+
+
+def ask(worker: Worker, name: str, *args: Any) -> Any:
+  """The answer of handler `name` in the worker.
+
+  Raises:
+    CodecError: the handler raised one.
+    WorkerError: it raised something else, or the process died.
+  """
+  try:
+    worker.pipe.send((name, args))
+    good, answer = worker.pipe.recv()
+  except (EOFError, OSError):
+    worker.process.join(5)
+    raise WorkerError(f'the worker process died (exit code {worker.process.exitcode})') from None
+  if good:
+    return answer
+  kind, message = answer
+  raise CodecError(message) if kind == 'CodecError' else WorkerError(f'{kind}: {message}')
+
+
+def stop(worker: Worker) -> None:
+  """Ends the process now, whatever it is doing."""
+  worker.process.terminate()
+  worker.process.join(5)
+  worker.pipe.close()
+
+
+def _serve(pipe: Connection, build: Callable[[], Handlers]) -> None:
+  handlers = build()
+  # The parent may have gone: then so do we.
+  with contextlib.suppress(EOFError), jax_settings.usual_promotion():
+    while True:
+      name, args = pipe.recv()
+      pipe.send(_answer(handlers[name], args))
+
+
+def _answer(handler: Callable[..., Any], args: tuple) -> tuple[bool, Any]:
+  try:
+    return True, handler(*args)
+  except CodecError as error:
+    return False, ('CodecError', str(error))
+  except Exception as error:  # A defect: say where, in one line, and serve on.
+    if reason := jax_settings.no_device():
+      return False, ('CodecError', reason)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f'{os.path.basename(where.filename)}:{where.lineno}'
+    return False, (type(error).__name__, f'{error} ({place})')
+
+
+@contextlib.contextmanager
+def _environment(threads: int) -> Iterator[None]:
+  """What a child inherits. XLA sizes its thread pool by NPROC."""
+  names = ('NPROC', 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+  wanted = dict.fromkeys(names, str(threads))
+  wanted['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # Several processes share a GPU.
+  before = {name: os.environ.get(name) for name in wanted}
+  os.environ.update(wanted)
+  try:
+    yield
+  finally:
+    for name, value in before.items():
+      if value is None:
+        os.environ.pop(name, None)
+      else:
+        os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+  """A child started inside ignores Ctrl-C: the parent decides what happens then."""
+  if not hasattr(signal, 'pthread_sigmask'):
+    yield
+    return
+  resource_tracker.ensure_running()  # Its own start would let the signal through again.
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""From images to float weights: steps, losses, stages, checkpoints, progress."""

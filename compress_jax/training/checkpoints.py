@@ -1,0 +1,257 @@
+"""Training state on disk, by orbax: complete steps only, the last three and the best.
+
+orbax writes a step to a temporary folder and renames it. What a crash of the system or a full
+disk can still do to a step shows in the digest that is stored with it.
+
+What cannot be read may be sound: under other settings, with another version of a library, after a
+change of permissions. So it is never touched. Where such a step is newer than the one that a run
+goes on from, later steps are saved in a folder of their own inside of the first, `continued-1`:
+there they can neither replace nor outlive it.
+"""
+
+import json
+import logging
+import math
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
+
+from compress_jax.codec import CodecError
+from compress_jax.files.digests import digest
+
+LAST = 3  # Steps that are kept, beside the best.
+SCORE = 'score'  # The metric of which less is better.
+_SPARE = 2**20  # Bytes that a step takes beside its arrays.
+_CONTINUED = 'continued-{}'  # Folders for what follows steps that cannot be read.
+_REMOVED = 'removed'  # Steps that were rotated out: a half removed step is none.
+# The tensorstore driver of an array, by the name of the file that describes it.
+_DRIVERS = {'.zarray': 'zarr', 'zarr.json': 'zarr3'}
+Log = Callable[[str], None]
+
+
+class Checkpoints:
+  """The steps in a folder. Reading them writes nothing, so it disturbs no program that saves."""
+
+  def __init__(self, folder: Path, log: Log) -> None:
+    logging.getLogger('absl').setLevel(logging.ERROR)  # A page for every save.
+    self._folder, self._log = folder, log
+    self._target = _folders(folder)[-1]  # Where steps are saved.
+    self._manager: ocp.CheckpointManager | None = None  # Made by the first save.
+
+  def save(self, step: int, tree: Any, score: float | None = None) -> None:
+    """Writes a step.
+
+    Raises:
+      CodecError: it cannot be written; the steps before it are as they were.
+    """
+    arrays = jax.tree.map(np.asarray, tree)
+    about = ocp.args.JsonSave({'digest': digest(named(arrays)).hex(), SCORE: score})
+    items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=about)
+    if self._manager is None:
+      self._manager = _writing(self._target)
+    # Half of a step would fill the disk for good, and orbax's threads would tell pages about it.
+    needed = _SPARE + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    free = shutil.disk_usage(self._target).free
+    if free < needed:
+      raise CodecError(
+        f'{self._target}: checkpoint {step} needs {needed >> 20} MiB of disk, {free >> 20} are '
+        f'free; the steps before it are there'
+      )
+    try:
+      self._manager.save(step, args=items, force=True)
+    except Exception as error:  # Tensorstore's errors are ValueErrors.
+      text = f'{self._target}: checkpoint {step} could not be written ({_reason(error)})'
+      raise CodecError(text) from error
+    _empty(self._target)
+
+  def restore(self, like: Any) -> Any | None:
+    """The newest step that is sound, in the form of arrays `like`; None if there is none at all.
+
+    Raises:
+      CodecError: there are steps, but none of them can be read.
+    """
+    form = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    failed: dict[Path, str] = {}
+    paths = _steps(self._folder)
+    while paths:
+      path = paths.pop(0)
+      try:
+        found = _read(path, form)
+      except Exception as error:  # Orbax and tensorstore raise many kinds.
+        failed[path] = _reason(error)
+        if _is_gone(path):  # The program that saves here has removed it, for there are newer ones.
+          paths, failed = _steps(self._folder), {}
+        continue
+      self._tell(failed, path)
+      return found
+    if failed:
+      newest = next(iter(failed))
+      numbers = ', '.join(path.name for path in failed)
+      raise CodecError(
+        f'{self._folder}: of the checkpoints {numbers} none can be read, and none was touched. '
+        f'{newest}: {failed[newest]}. Start with the program and the settings that wrote them, '
+        f'or mend the files; another folder begins anew'
+      )
+    return None
+
+  def best(self) -> tuple[int, float] | None:
+    """The step of the lowest score, and the score."""
+    scores = {int(path.name): _score(path) for path in _steps(self._folder)}
+    known = {step: score for step, score in scores.items() if score is not None}
+    return min(known.items(), key=lambda item: item[1]) if known else None
+
+  def close(self) -> None:
+    """Ends its threads."""
+    if self._manager is not None:
+      self._manager.close()
+
+  def _tell(self, failed: Mapping[Path, str], taken: Path) -> None:
+    """Names what could not be read, and keeps later steps away from it."""
+    for path, reason in failed.items():
+      self._log(
+        f'warning: checkpoint {path.name} cannot be read and stays as it is ({path}: {reason}); '
+        f'{taken.name} is taken in its place'
+      )
+    if any(path.parent == self._target for path in failed):
+      self._target = self._folder / _CONTINUED.format(len(_folders(self._folder)))
+
+
+class _Kept(NamedTuple):
+  """Which steps stay: orbax's policies would read the scores of all steps or fail."""
+
+  folder: Path
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """The last, the best, and those of which nobody knows whether they are the best."""
+    del context
+    steps = [info.step for info in checkpoints]
+    kept, scores = set(steps[-LAST:]), dict[int, float]()
+    for step in steps:
+      try:
+        score = _score(self.folder / str(step))
+      except Exception:
+        kept.add(step)
+      else:
+        scores |= {} if score is None else {step: score}
+    kept |= {min(scores, key=scores.__getitem__)} if scores else set()
+    return [step in kept for step in steps]
+
+
+def named(tree: Any) -> Mapping[str, np.ndarray]:
+  """Arrays by their paths."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): np.asarray(value) for path, value in leaves}
+
+
+def _writing(folder: Path) -> ocp.CheckpointManager:
+  """For one program at a time: removes what another has left unfinished."""
+  options = ocp.CheckpointManagerOptions(
+    preservation_policy=_Kept(folder),
+    cleanup_tmp_directories=True,
+    enable_async_checkpointing=False,
+    lightweight_initialize=True,
+    todelete_subdir=_REMOVED,
+  )
+  manager = ocp.CheckpointManager(folder.resolve(), options=options)
+  _empty(folder)
+  return manager
+
+
+def _empty(folder: Path) -> None:
+  """Removes what was rotated out."""
+  if jax.process_index() == 0:
+    shutil.rmtree(folder / _REMOVED, ignore_errors=True)
+
+
+def _folders(folder: Path) -> list[Path]:
+  """Where steps may be, in the order in which they were begun."""
+  found = [folder]
+  while (more := folder / _CONTINUED.format(len(found))).is_dir():
+    found.append(more)
+  return found
+
+
+def _steps(folder: Path) -> list[Path]:
+  """All that is named like a step, the newest first."""
+  found = []
+  for i, each in enumerate(_folders(folder)):
+    with suppress(FileNotFoundError):
+      found += [(int(p.name), i, p) for p in each.iterdir() if p.name.isdecimal()]
+  return [path for *_, path in sorted(found, reverse=True)]
+
+
+def _is_gone(path: Path) -> bool:
+  try:
+    path.lstat()
+  except FileNotFoundError:
+    return True
+  except OSError:  # Nobody can tell.
+    pass
+  return False
+
+
+def _score(path: Path) -> float | None:
+  score: float | None = _about(path)[SCORE]
+  return score if score is not None and math.isfinite(score) else None
+
+
+def _about(path: Path) -> dict[str, Any]:
+  """Returns the JSON file that orbax saved beside the arrays of a step."""
+  found: dict[str, Any] = json.loads((path / 'about' / 'metadata').read_text())
+  return found
+
+
+def _read(path: Path, form: Any) -> Any:
+  about, stored = _about(path), _stored((path / 'state').resolve())
+  leaves, structure = jax.tree_util.tree_flatten_with_path(form)
+  wanted = {jax.tree_util.keystr(key, simple=True, separator='.'): leaf for key, leaf in leaves}
+  _compare(stored, wanted)
+  values = [np.asarray(stored[name].read().result()) for name in wanted]
+  arrays = jax.tree.unflatten(structure, values)
+  if digest(named(arrays)).hex() != about['digest']:
+    raise CodecError('its arrays are not those that were saved')
+  return arrays
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+  """The arrays that orbax has written, by name, to be read one after the other.
+
+  orbax reads all at a time: where a file is damaged, hundreds of reads fail on the terminal.
+  """
+  store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
+  context, found = tensorstore.Context(), {}
+  for key in tensorstore.KvStore.open(store, context=context).result().list().result():
+    name, _, file = key.decode().rpartition('/')
+    if file in _DRIVERS:
+      spec = {'driver': _DRIVERS[file], 'kvstore': {**store, 'path': f'{name}/'}}
+      found[name] = tensorstore.open(spec, context=context, read=True).result()
+  if not found:
+    raise CodecError('its arrays are not there')
+  return found
+
+
+def _compare(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+  if missing := [name for name in wanted if name not in stored]:
+    raise CodecError(f'it has no {missing[0]}, which this program needs')
+  if unknown := [name for name in stored if name not in wanted]:
+    raise CodecError(f'it has {unknown[0]}, which this program does not know')
+  for name, array in wanted.items():
+    there, here = (_described(each) for each in (stored[name], array))
+    if there != here:
+      raise CodecError(f'its {name} is {there}, and {here} in this program')
+
+
+def _described(array: Any) -> str:
+  return f'{np.dtype(getattr(array.dtype, "numpy_dtype", array.dtype))}{list(array.shape)}'
+
+
+def _reason(error: Exception) -> str:
+  return textwrap.shorten(str(error), 240, placeholder=' ...')

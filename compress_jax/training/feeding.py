@@ -1,0 +1,87 @@
+"""Batches for the local devices: crops of images held there, or a stream from the host."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from compress_jax.codec import Image
+from compress_jax.images import crops
+from compress_jax.images.sources import Source
+from compress_jax.training import streams, trainer
+
+RESIDENT = 2**30  # Bytes of images that a device holds; larger sets are streamed.
+
+
+class Feed(NamedTuple):
+  """What `trainer.make_train_step` and `fit.fit` want."""
+
+  data: Any  # On the devices, or an iterator of u8[N, inner, B / N, size, size, 3].
+  draw: trainer.Draw | None
+  about: str  # For people.
+
+
+def feed(
+  source: Source,
+  *,
+  seed: int,
+  size: int,
+  batch: int,
+  inner: int,
+  first: int,
+  workers: int,
+  stream: bool | None,
+) -> Feed:
+  """Crops of `source` from step `first` on.
+
+  Args:
+    source: images of at least size x size pixels.
+    seed: of the stream; crops on the device are drawn by the step's own keys.
+    size: of a crop's side.
+    batch: examples of the global batch.
+    inner: steps per dispatch.
+    first: the step to start with.
+    workers: processes that read a stream; 0 reads in threads.
+    stream: None decides by the size of the images.
+  """
+  held = None if stream else _held(source, RESIDENT if stream is None else None)
+  if held is not None:
+    about = f'{len(held)} images, {sum(image.nbytes for image in held) / 2**20:.0f} MiB'
+    data = trainer.replicated(crops.store(held))
+    return Feed(data, partial(crops.crops, size=size), f'{about} on the device')
+  shard = jax.process_index(), jax.process_count()
+  batches = streams.batches(
+    source, seed=seed, size=size, batch=batch, start=first, shard=shard, workers=workers
+  )
+  return Feed(_grouped(batches, inner), None, f'{len(source)} images, streamed')
+
+
+def indices(batch: int) -> np.ndarray:
+  """i32[N, B]: which examples of the global batch each of the N local devices computes."""
+  local = jax.local_device_count()
+  each = trainer.shares(batch, jax.process_count(), local)
+  first = jax.process_index() * local * each
+  return first + np.arange(local * each, dtype=np.int32).reshape(local, each)
+
+
+def _held(source: Source, limit: int | None) -> list[Image] | None:
+  """All images, unless they exceed `limit` bytes."""
+  held, total = [], 0
+  for i in range(len(source)):
+    held.append(source[i])
+    total += held[-1].nbytes
+    if limit is not None and total > limit:
+      return None
+  return held
+
+
+def _grouped(batches: Iterator[np.ndarray], inner: int) -> Iterator[np.ndarray]:
+  """u8[N, inner, B / N, ...] of batches u8[B, ...]."""
+  local = jax.local_device_count()
+  while len(group := list(islice(batches, inner))) == inner:
+    stacked = np.stack(group)
+    shape = inner, local, stacked.shape[1] // local, *stacked.shape[2:]
+    yield np.ascontiguousarray(stacked.reshape(shape).swapaxes(0, 1))

@@ -1,0 +1,102 @@
+"""Trained float weights: their files, whether they fit a method, and what calibrates an export."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from compress_jax import methods
+from compress_jax.codec import Codec, CodecError, Image, Params, Released
+from compress_jax.files import models
+from compress_jax.images import sets, sources
+from compress_jax.images.listing import warn
+from compress_jax.interop import compressai
+from compress_jax.learned import lambdas
+from compress_jax.learned.released import unflatten
+from compress_jax.pretrained import ZOO, check_options, load_model
+
+_IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
+_MEASURED = 256  # Pixels of the side of what lambdas are measured on.
+_TORCH = ('.pth', '.pt', '.tar')
+WEIGHTS = 'weights.safetensors'  # What a training run leaves in its folder.
+
+
+def weights(path: Path) -> tuple[Params, dict]:
+  """Float parameters, and the method with its options, of our file or a CompressAI checkpoint.
+
+  Those of a model that codes files are its integers, thawed. The name of a method stands for the
+  model that ships with it, and the folder of a run for the weights that it has left.
+
+  Raises:
+    CodecError: there are none.
+  """
+  path = file_of(path)
+  if path.suffix in _TORCH:
+    params, options = compressai.read(path)
+    return params, {'method': 'gmm', 'options': dict(options)}
+  arrays, config = models.read(path)
+  sound = isinstance(config.get('method'), str) and isinstance(config.get('options'), dict)
+  if sound and any(name.startswith('coding.') for name in arrays):
+    options, released = load_model(config['method'], str(path))
+    codec = methods.method(config['method']).codec(**options)
+    return codec.thaw(released), config
+  if not sound or not any(name.startswith('params.') for name in arrays):
+    raise CodecError(f'{path} holds no float weights')
+  return unflatten(arrays, 'params'), config
+
+
+def file_of(path: Path) -> Path:
+  """The file that a path, the name of a method or the folder of a run stands for.
+
+  Raises:
+    CodecError: a folder without weights.
+  """
+  if str(path) in methods.METHODS and not path.exists():
+    return ZOO / f'{path}.safetensors'
+  if not path.is_dir():
+    return path
+  if not (path / WEIGHTS).exists():
+    raise CodecError(
+      f'{path} holds no {WEIGHTS}, which a training run leaves there when it ends or is stopped'
+    )
+  return path / WEIGHTS
+
+
+def fitting(module: ModuleType, options: Mapping[str, Any], params: Params) -> Codec:
+  """The codec of these options, whose parameters `params` are.
+
+  Raises:
+    CodecError: options or parameters are not those of the method.
+  """
+  check_options(module.__name__.rpartition('.')[2], module.codec, options)
+  codec = module.codec(**options)
+  wanted = jax.tree.map(np.shape, jax.eval_shape(codec.init, jax.random.key(0)))
+  if jax.tree.map(np.shape, params) != wanted:
+    raise CodecError('the weights do not have the shapes that their options ask for')
+  return codec
+
+
+def calibration(folders: list[str] | None) -> list[Image]:
+  """A few images, cropped."""
+  if not folders:
+    images = [image for _, image in sets.sample_photographs()]
+  else:
+    source = sources.open_sources(folders, log=warn)
+    chosen = range(0, len(source), max(len(source) // _IMAGES, 1))
+    images = [source[i] for i in list(chosen)[:_IMAGES]]
+  return [image[:_SIDE, :_SIDE] for image in images[:_IMAGES]]
+
+
+def measured_ratios(
+  method: str, options: Mapping[str, Any], released: Released, images: Sequence[Image]
+) -> lambdas.Ratios:
+  """Those of a model, on the middle of a few images; none where all lambdas have the same steps."""
+  if options.get('levels') == 1:
+    return ()
+  factory = methods.method(method).codec
+  crops = [sets.centre_crop(image, _MEASURED) for image in images]
+  codec_at = lambda lmbda: factory(lmbda=lmbda, **options)  # noqa: E731
+  return lambdas.measured(codec_at, released._replace(ratios=()), crops)

@@ -1,0 +1,191 @@
+"""Batches of random crops, each a pure function of (seed, step): nothing to save, any start.
+
+Example i of the global batch of a step draws its image, scale, place and flip from a
+generator of its own, so processes that take different shards together see the batch that
+one process would.
+"""
+
+import functools
+import importlib
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image as PILImage
+
+from compress_jax.codec import CodecError, Image
+from compress_jax.images.sources import Source
+from compress_jax.runtime.workers import cores
+
+AHEAD = 2  # Batches made in advance by each thread or process.
+FOREVER = 2**40  # Steps.
+
+Images = Source | Sequence[Image]
+Batches = Generator[np.ndarray, None, None]  # Of u8[B, size, size, 3].
+
+
+class Crops(NamedTuple):
+  """What examples are drawn from."""
+
+  source: Images  # No side under `size`.
+  seed: int
+  size: int
+  scales: tuple[float, float]
+
+
+def batches(
+  source: Images,
+  *,
+  seed: int,
+  size: int,
+  batch: int,
+  start: int = 0,
+  stop: int | None = None,
+  shard: tuple[int, int] = (0, 1),
+  workers: int = 0,
+  scales: tuple[float, float] = (0.5, 1.0),
+) -> Batches:
+  """Random crops u8[batch // shards, size, size, 3] of the steps from `start` to `stop`.
+
+  Args:
+    source: what `sources.large_enough` returns, or any sequence of images.
+    seed: whole number from 0.
+    size: side of the crops.
+    batch: examples of a step, over all shards.
+    start: the first step; what follows is what an unbroken run yields from there.
+    stop: the step before which it ends; None never ends.
+    shard: (k, n) for the k-th of n equal parts of every batch.
+    workers: processes that make batches; 0 for threads of this process.
+    scales: limits of the factor by which images shrink, drawn uniformly, but never so small
+      that a side falls under `size`.
+
+  Returns:
+    A generator; close() it, or use it up, to stop its threads and processes.
+
+  Raises:
+    CodecError: an argument is out of range, or grain is missing for `workers`.
+  """
+  _check(seed, size, batch, start, stop, shard, workers, scales)
+  crops = Crops(source, seed, size, scales)
+  share = batch // shard[1]
+  examples = range(shard[0] * share, (shard[0] + 1) * share)
+  steps = range(start, FOREVER if stop is None else stop)
+  if workers or _has_grain():
+    return by_grain(crops, steps, examples, workers)
+  return by_pool(crops, steps, examples)
+
+
+def _check(
+  seed: int,
+  size: int,
+  batch: int,
+  start: int,
+  stop: int | None,
+  shard: tuple[int, int],
+  workers: int,
+  scales: tuple[float, float],
+) -> None:
+  for name, value, least in (
+    ('seed', seed, 0), ('size', size, 1), ('batch', batch, 1), ('start', start, 0),
+    ('workers', workers, 0), ('stop', start if stop is None else stop, start),
+  ):  # fmt: skip
+    if value < least:
+      raise CodecError(f'{name}={value} is less than {least}')
+  if not 0 <= shard[0] < shard[1]:
+    raise CodecError(f'shard={shard} is not one of (0, n) to (n - 1, n)')
+  if batch % shard[1]:
+    raise CodecError(f'batch={batch} does not divide into {shard[1]} shards')
+  if not 0 < scales[0] <= scales[1] <= 1:
+    raise CodecError(f'scales={scales} are not 0 < low <= high <= 1')
+  if workers and not _has_grain():
+    raise CodecError(f'workers={workers} needs grain: pip install grain')
+
+
+def _has_grain() -> bool:
+  try:
+    importlib.import_module('grain')
+  except ImportError:
+    return False
+  return True
+
+
+def example(crops: Crops, step: int, i: int) -> Image:
+  """Example i of the global batch of a step, u8[size, size, 3].
+
+  Raises:
+    CodecError: the image drawn is smaller than the crop.
+  """
+  rng = np.random.default_rng((crops.seed, step, i))
+  image = crops.source[int(rng.integers(len(crops.source)))]
+  short, size = min(image.shape[:2]), crops.size
+  if short < size:
+    shape = f'{image.shape[1]}x{image.shape[0]}'
+    raise CodecError(f'an image of {shape} pixels has no crop of {size}: leave it out')
+  low, high = (max(scale, size / short) for scale in crops.scales)
+  window = min(size / rng.uniform(low, high), short)
+  # Whole pixels, so that at scale 1 nothing is resampled.
+  top, left = (int(rng.integers(side - int(np.ceil(window)) + 1)) for side in image.shape[:2])
+  crop = _resized(image, top, left, window, size)
+  return np.ascontiguousarray(crop[:, ::-1] if rng.integers(2) else crop)
+
+
+def _resized(image: Image, top: int, left: int, window: float, size: int) -> Image:
+  """A square of the image, brought to `size` by a triangle as wide as it shrinks."""
+  if window == size:
+    return image[top : top + size, left : left + size]
+  box = (left, top, left + window, top + window)
+  picture = PILImage.fromarray(image)
+  return np.asarray(picture.resize((size, size), PILImage.Resampling.BILINEAR, box=box))
+
+
+def by_loop(crops: Crops, steps: range, examples: range) -> Batches:
+  """The batches in the plainest way."""
+  for step in steps:
+    yield np.stack([example(crops, step, i) for i in examples])
+
+
+def by_pool(crops: Crops, steps: range, examples: range) -> Batches:
+  """The batches by a pool of threads: Pillow lets others run while it decodes and resizes."""
+  waiting: deque[list[Future[Image]]] = deque()
+  pool = ThreadPoolExecutor(cores())
+  try:
+    for step in steps:
+      waiting.append([pool.submit(example, crops, step, i) for i in examples])
+      if len(waiting) > AHEAD:
+        yield np.stack([future.result() for future in waiting.popleft()])
+    while waiting:
+      yield np.stack([future.result() for future in waiting.popleft()])
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def by_grain(crops: Crops, steps: range, examples: range, workers: int = 0) -> Batches:
+  """The batches by grain: in threads, or in processes where there are `workers`."""
+  import grain
+  from absl import flags
+
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Else grain's workers cannot read the defaults of grain's flags.
+  share = len(examples)
+  numbers = grain.MapDataset.range(steps.start * share, steps.stop * share)
+  made = numbers.map(functools.partial(_numbered, crops, examples)).batch(share)
+  threads = 1 if workers else cores()
+  ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD * threads)
+  dataset = made.to_iter_dataset(ahead)
+  if workers:
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+    dataset = dataset.mp_prefetch(options)
+  iterator = iter(dataset)
+  try:
+    for batch in iterator:  # noqa: UP028 (it is closed below, once)
+      yield batch
+  finally:
+    iterator.close()
+
+
+def _numbered(crops: Crops, examples: range, number: int) -> Image:
+  """The example of a place in the sequence of this shard's examples."""
+  step, k = divmod(int(number), len(examples))
+  return example(crops, step, examples[k])

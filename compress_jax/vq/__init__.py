@@ -1,1 +1,0 @@
-"""Block vector quantisation: blocks, codebooks, and the probability of each index."""

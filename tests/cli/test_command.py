@@ -1,0 +1,178 @@
+"""Flags of all programs: paths, values that are empty, repeated, 0 or out of range, and help."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import compress_jax
+from compress_jax.cli import command, flag_types, help, main
+from compress_jax.codec import CodecError
+
+ROOT = Path(__file__).parents[2]
+
+
+def parsed(*told):
+  return command.parse(main.define_flags(), help.manual, ['compress-jax', *told])
+
+
+def refused(capsys, *told):
+  """The line that a command ends with."""
+  assert main.main(['compress-jax', *told]) == 2
+  out, err = capsys.readouterr()
+  assert out == '' and err.count('\n') == 1, err
+  return err
+
+
+PATHS = 'input', 'output', 'images', 'data', 'workdir', 'val', 'start', 'lpips', 'model'
+
+
+@pytest.mark.parametrize('name', PATHS)
+def test_home_and_variables_are_expanded_in_every_path(name, monkeypatch):
+  monkeypatch.setenv('HOME', '/somewhere')
+  monkeypatch.setenv('SET_A', 'photos')
+  wanted = {'~/a': '/somewhere/a', '$HOME/a/': '/somewhere/a/', '/x/${SET_A}/y': '/x/photos/y'}
+  for told, path in wanted.items():
+    found = parsed(f'--{name}={told}')[name].value
+    assert found == ([path] if name == 'data' else path)
+
+
+def test_every_flag_about_a_file_or_a_folder_is_a_path():
+  values = main.define_flags()
+  texts = [name for name in values if values[name].flag_type().endswith('string')]
+  assert sorted(texts) == ['coordinator', 'flatten', 'preset', 'set']
+
+
+def test_home_is_expanded_in_options_that_name_files(monkeypatch):
+  monkeypatch.setenv('HOME', '/somewhere')
+  assert command.settings(['tables=~/a', 'space=~/a']) == {'tables': '/somewhere/a', 'space': '~/a'}
+
+
+def test_a_name_that_holds_a_dollar_is_taken_where_it_is_there(tmp_path, monkeypatch):
+  monkeypatch.setenv('COST', '5')
+  assert flag_types.expanded(f'{tmp_path}/a$COST.png') == f'{tmp_path}/a5.png'
+  (tmp_path / 'a$COST.png').touch()
+  assert flag_types.expanded(f'{tmp_path}/a$COST.png') == f'{tmp_path}/a$COST.png'
+
+
+@pytest.mark.parametrize('path', ['~nobody-of-this-name/a', '$NOT_SET_ANYWHERE/a'])
+def test_what_has_no_value_makes_no_folder_of_its_name(path):
+  with pytest.raises(CodecError, match='has no value here'):
+    flag_types.expanded(path)
+  assert flag_types.expanded(f'./{path}') == f'./{path}'
+
+
+@pytest.mark.parametrize('name', [*PATHS, 'set', 'flatten', 'preset', 'coordinator'])
+@pytest.mark.parametrize('value', ['', ' '])
+def test_an_empty_value_is_refused(name, value, capsys):
+  assert f'--{name} is empty' in refused(capsys, f'--{name}={value}')
+
+
+@pytest.mark.parametrize(
+  'told', [('--input=a', '--input=b'), ('--mode=eval', '--mode=train'), ('--force', '--noforce')]
+)
+def test_a_flag_of_one_value_is_refused_where_it_has_two(told, capsys):
+  name = told[0].partition('=')[0]
+  assert f'{name} is given 2 times' in refused(capsys, *told)
+
+
+def test_flags_of_several_values_keep_all():
+  values = parsed('--data=a', '--data=b', '--set=c=1', '--set=d=2')
+  assert values.data == ['a', 'b'] and values.set == ['c=1', 'd=2']
+
+
+def test_an_option_that_is_set_twice_is_refused(capsys):
+  assert '--set=size=... is given twice' in refused(capsys, '--set=size=8', '--set=size=9')
+  told = '--method=cae', '--refine=0', '--set=refine=5'
+  assert '--refine and --set=refine=... exclude' in refused(capsys, *told)
+
+
+COUNTS = 'steps', 'batch', 'crop', 'workers', 'inner', 'log_every', 'save_every', 'max_pixels'
+
+
+@pytest.mark.parametrize('flag', [*COUNTS, 'lr', 'target_bpp', 'target_psnr', 'num_processes'])
+def test_zero_is_refused_where_it_has_no_meaning(flag, capsys):
+  assert f'--{flag}=0' in refused(capsys, f'--{flag}=0')
+
+
+@pytest.mark.parametrize('value', ['-1', 'nan', 'inf', '1e999'])
+def test_a_positive_number_is_one(value, capsys):
+  assert 'positive' in refused(capsys, f'--lr={value}')
+
+
+def test_a_negative_seed_is_refused(capsys):
+  assert '--seed=-1' in refused(capsys, '--seed=-1')
+
+
+def help_of(capsys, *told):
+  assert main.main(['compress-jax', *told]) == 0
+  return capsys.readouterr().out
+
+
+def test_help_shows_every_mode_and_each_mode_its_own_flags(capsys):
+  overview = help_of(capsys, '--help')
+  for mode in help.MODES:
+    assert f'--mode={mode}' in overview
+  train, compress = (help_of(capsys, f'--mode={m}', '-h') for m in ('train', 'compress'))
+  assert '--steps' in train and '--steps' not in compress
+  assert '--flatten' in compress and '--flatten' not in train
+  assert '--method' in train and '--method' in compress and '--method' in overview
+
+
+def test_the_flags_of_a_mode_are_those_that_name_it():
+  values = main.define_flags()
+  assert set(help.flags_of(values, 'decompress')) == {
+    *('mode', 'method', 'set', 'model', 'input', 'output', 'force', 'skip_existing'),
+    'max_pixels',
+    *('coordinator', 'num_processes', 'process_id', 'distributed', 'help', 'version'),
+  }
+  assert {'workdir', 'input', 'output', 'data'} <= set(help.flags_of(values, 'export'))
+  assert {name for mode in help.MODES for name in help.flags_of(values, mode)} == {
+    name for name in values if name != 'h'
+  }
+
+
+def test_the_version_stands_in_one_place(capsys):
+  assert help_of(capsys, '--version') == f'compress-jax {compress_jax.__version__}\n'
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+  assert 'version' in project['project']['dynamic']
+  attribute = project['tool']['setuptools']['dynamic']['version']['attr']
+  assert attribute == 'compress_jax.__version__'
+
+
+def test_the_package_runs_as_a_module():
+  done = subprocess.run(
+    [sys.executable, '-m', 'compress_jax', '--version'], cwd=ROOT, capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (0, f'compress-jax {compress_jax.__version__}\n')
+
+
+@pytest.mark.parametrize('mode', ['train', 'export'])
+def test_a_place_that_cannot_be_written_is_named_before_any_work(mode, tmp_path, capsys):
+  (tmp_path / 'file').touch()
+  output = tmp_path / 'file' / 'model.safetensors'
+  told = f'--mode={mode}', f'--output={output}', '--input=none', '--data=none'
+  assert main.main(['compress-jax', *told]) == 1
+  assert f'{output} cannot be written' in capsys.readouterr().err
+
+
+def test_scripts_expand_paths_too(monkeypatch):
+  from experiments import kodak, realism, sweep
+
+  monkeypatch.setenv('HOME', '/somewhere')
+  for script in (kodak, realism, sweep):
+    values = command.parse(script.define_flags(), '', ['script', '--images=~/photos'])
+    assert values.images == '/somewhere/photos'
+  assert kodak._variants('mine=cae:~/a') == {'mine': ('cae', {'model': '/somewhere/a'})}
+
+
+def test_kodak_dir_is_expanded(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setenv('KODAK_DIR', '~/kodak')
+  with pytest.raises(CodecError, match=f'KODAK_DIR={tmp_path}{os.sep}kodak lacks 24'):
+    from compress_jax.images.kodak import kodak
+
+    kodak()

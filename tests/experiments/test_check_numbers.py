@@ -1,0 +1,113 @@
+"""The figures of the documents are those of the committed rows."""
+
+import json
+import shutil
+
+import pytest
+
+from compress_jax.report import curves
+from compress_jax.report import tables as report
+from experiments import check_numbers
+
+ROOT, RESULTS = check_numbers.ROOT, check_numbers.ROOT / check_numbers.RESULTS
+
+
+@pytest.fixture(autouse=True, scope='module')
+def tables_once():
+  """The rows are the same in all tests, and their tables take seconds."""
+  known = {}
+  tables = report.tables
+
+  def cached(rows, published=()):
+    protocol = rows[0]['protocol']
+    if protocol not in known:
+      known[protocol] = tables(rows, published)
+    return known[protocol]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(report, 'tables', cached)
+    yield
+
+
+def test_every_table_stands_as_its_rows_say():
+  assert list(check_numbers.check(ROOT)) == []
+
+
+def test_realism_was_measured_on_the_files_of_the_comparison():
+  rows = json.loads((RESULTS / 'kodak-crop' / 'results.json').read_text())['rows']
+  known = {curve.codec: curve for curve in curves.mean_curves(rows)}
+  natural = json.loads((RESULTS / 'realism.json').read_text())
+  assert natural['meta']['protocol'] == 'crop'
+  compared = 0
+  for row in natural['rows']:
+    curve = known[row['codec']]
+    assert row['images'] == len(curves.images(rows)) == 24
+    if row['point'] in curve.at:
+      i = curve.at.index(row['point'])
+      assert row['bpp'] == pytest.approx(curve.bpp[i], rel=1e-6)
+      assert row['psnr'] == pytest.approx(curve.psnr[i], abs=1e-4)
+      compared += 1
+  assert compared >= 3
+
+
+@pytest.fixture
+def copy(tmp_path):
+  """The documents and their rows."""
+  for path in ('experiments/results', 'experiments/published'):
+    shutil.copytree(ROOT / path, tmp_path / path, ignore=shutil.ignore_patterns('*.png', '*.html'))
+  (tmp_path / 'compress_jax' / 'zoo').mkdir(parents=True)
+  for card in (ROOT / 'compress_jax' / 'zoo').glob('*.md'):
+    shutil.copy(card, tmp_path / 'compress_jax' / 'zoo')
+  shutil.copy(ROOT / 'README.md', tmp_path)
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  'document,head,column',
+  [
+    ('README.md', 'at lambda 0.0035', 1),
+    ('README.md', 'at lambda 0.0035', 2),
+    ('README.md', '`--refine=15` against 0', 1),
+    ('experiments/results/README.md', 'study', 1),
+    ('experiments/results/README.md', 'realism distance', 4),
+    ('compress_jax/zoo/gan.md', 'PSNR', 2),
+    ('compress_jax/zoo/gmm.md', 'optimised JPEG', 3),
+    ('experiments/results/kodak-full/tables.md', 'jpeg', 2),
+    ('experiments/results/ablations/rates.md', 'curve', 2),
+  ],
+)
+def test_a_wrong_figure_is_found(copy, document, head, column):
+  path = copy / document
+  lines = path.read_text().splitlines()
+  at = next(i for i, line in enumerate(lines) if line.startswith('|') and head in line) + 2
+  cells = lines[at].split('|')
+  wrong = (
+    cells[column + 1].replace('1', '7') if '1' in cells[column + 1] else cells[column + 1] + '1'
+  )
+  lines[at] = '|'.join([*cells[: column + 1], wrong, *cells[column + 2 :]])
+  path.write_text('\n'.join(lines) + '\n')
+  found = list(check_numbers.check(copy))
+  assert found and all(line.startswith(document) for line in found)
+  assert check_numbers.main(copy) == 1
+
+
+def test_a_table_without_a_rule_is_named(copy):
+  text = (copy / 'README.md').read_text() + '\n| mine | bpp |\n|---|---|\n| gmm | 0.1 |\n'
+  (copy / 'README.md').write_text(text)
+  assert ['no rule for a table of mine | bpp' in line for line in check_numbers.check(copy)] == [
+    True
+  ]
+
+
+def test_the_numbers_of_a_cell_are_read_with_their_signs():
+  cell = '**−42.9 %** (24.3–28.5 dB; 15 of 24), +0.0 %, 24.3-28.5'
+  assert check_numbers.numbers(cell) == [
+    '-42.9',
+    '24.3',
+    '28.5',
+    '15',
+    '24',
+    '+0.0',
+    '24.3',
+    '28.5',
+  ]

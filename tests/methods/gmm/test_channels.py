@@ -1,0 +1,199 @@
+"""The channel context of gmm: what sees what, and that floats and integers agree."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress_jax import codec as levels
+from compress_jax.codec import CodecError
+from compress_jax.exact import checkerboard, floats
+from compress_jax.methods.gmm import channels as networks
+from compress_jax.methods.gmm import channels_coding as coding
+from compress_jax.methods.gmm import channels_export, channels_relaxed
+from compress_jax.methods.gmm import codec as gmm
+from tests.helpers import small_models
+
+GROUPS = (2, 1, 3)
+
+
+@pytest.mark.parametrize('height,width', [(1, 1), (1, 6), (5, 4), (3, 7)])
+def test_the_two_passes_share_the_positions(height, width):
+  first, second = checkerboard.passes(height, width)
+  assert sorted([*first, *second]) == list(range(height * width))
+  assert all(sum(divmod(place, width)) % 2 == 0 for place in first)
+  board = np.zeros(height * width)
+  board[first] = 1
+  np.testing.assert_array_equal(networks.anchors(height, width).ravel(), board)
+
+
+@pytest.mark.parametrize('taps', [checkerboard.WINDOW, checkerboard.ANCHORS])
+def test_neighbours_are_gathered_by_their_offsets_with_zeros_beyond(taps):
+  y = np.random.default_rng(0).normal(size=(4, 5, 3))
+  border = checkerboard.padded(4, 5, 3)
+  checkerboard.inner(border)[:] = y
+  at = np.array([0, 7, 19])
+  found = checkerboard.gather(border, at, taps).reshape(3, len(taps), 3)
+  for i, place in enumerate(at):
+    for j, (dr, dc) in enumerate(taps):
+      row, column = place // 5 + dr, place % 5 + dc
+      inside = 0 <= row < 4 and 0 <= column < 5
+      np.testing.assert_array_equal(found[i, j], y[row, column] if inside else np.zeros(3))
+
+
+def random_context(seed=0):
+  """A context with random weights, and its parameters."""
+  context = networks.ChannelContext(
+    GROUPS, 2, (8, 8), 0.01, lambda y: jnp.concatenate([y, jnp.abs(y)], -1)
+  )
+  features, y = jnp.zeros((1, 6, 7, 4)), jnp.zeros((1, 6, 7, sum(GROUPS)))
+  params = context.init(jax.random.key(seed), features, y)['params']
+  rng = np.random.default_rng(seed)
+  return context, jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+
+
+@pytest.mark.parametrize('group', range(len(GROUPS)))
+@pytest.mark.parametrize('second', [False, True])
+def test_predictions_depend_on_what_is_coded_before_them_alone(group, second):
+  context, params = random_context()
+  rng = np.random.default_rng(1)
+  features = jnp.asarray(rng.normal(size=(1, 6, 7, 4)), jnp.float32)
+  y = rng.normal(size=(1, 6, 7, sum(GROUPS))).astype(np.float32)
+  start = sum(GROUPS[:group])
+  span = slice(start, start + GROUPS[group])
+  odd = np.indices((6, 7)).sum(0) % 2 == 1
+  step = np.where(odd, second, not second).astype(bool)
+  other = y.copy()  # All that is not known yet at this step is different.
+  other[..., span][:, odd if second else np.ones_like(odd)] += 5
+  other[..., span.stop :] += 5
+  run = lambda y: context.apply({'params': params}, features, jnp.asarray(y))  # noqa: E731
+  before, after = (np.asarray(run(values))[0, ..., span] for values in (y, other))
+  np.testing.assert_allclose(after[step], before[step], rtol=1e-5, atol=1e-4)
+  if second:  # The anchors around do count.
+    moved = y.copy()
+    moved[..., span][:, ~odd] += 5
+    assert np.abs(np.asarray(run(moved))[0, ..., span][step] - before[step]).min() > 1e-3
+
+
+def test_layers_of_groups_come_back():
+  _, params = random_context()
+  layers = channels_export.group_layers(params, 0.01)
+  again = channels_export.group_params(layers, 4, 2)
+  assert jax.tree.structure(again) == jax.tree.structure(params)
+  assert jax.tree.all(jax.tree.map(np.array_equal, again, params))
+
+
+@pytest.fixture(scope='module')
+def model():
+  return small_models.load(small_models.CHANNELS)
+
+
+@pytest.mark.parametrize('lmbda', [0.0018, 0.05])
+def test_a_file_costs_what_the_float_model_says(lmbda):
+  codec, released = small_models.load(small_models.CHANNELS, lmbda)
+  params = jax.tree.map(jnp.asarray, codec.thaw(released))
+  apply = jax.jit(lambda params, x, level: codec.apply(params, x, level, None, worth=0.1))
+  for image in small_models.strips()[:2]:
+    file = codec.encode(released, image)
+    bits = apply(params, image[None] / 255, jnp.array([levels.level_of(lmbda)])).bits
+    expected = sum(float(value[0]) for value in bits.values()) / 8
+    assert abs(len(file) - expected) < 0.01 * expected + 64
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (16, 16), (17, 90), (90, 33)])
+def test_latents_of_any_grid_come_back(model, shape):
+  codec, released = model
+  image = small_models.photographs()['chelsea'][: shape[0], : shape[1]]
+  file = codec.encode(released, image)
+  expected, found = codec.quantise(released, image), codec.latents(released, file)
+  np.testing.assert_array_equal(found.q, expected.q)
+  np.testing.assert_array_equal(found.z, expected.z)
+  assert codec.decode(released, file).shape == image.shape
+
+
+@pytest.mark.parametrize('run', [1, 5, 10**6])
+def test_steps_of_any_length_decode_to_the_same_latents(model, run, monkeypatch):
+  codec, released = model
+  image = small_models.strips()[0]
+  expected = codec.quantise(released, image)
+  monkeypatch.setattr(coding, 'RUN', run)
+  found = codec.latents(released, codec.encode(released, image))
+  np.testing.assert_array_equal(found.q, expected.q)
+
+
+def test_steps_are_of_2048_positions_at_most():
+  sizes = [len(at) for _, at in coding._steps(64, 65)]
+  assert sizes == [2048, 32, 2048, 32]
+
+
+def test_tall_images_are_not_turned(model):
+  codec, released = model
+  image = small_models.photographs()['chelsea'][:64, :32]
+  assert codec.latents(released, codec.encode(released, image)).q.shape[:2] == (4, 2)
+
+
+@pytest.mark.parametrize('part', ['hyper', 'groups', 'rates'])
+def test_a_change_of_any_part_is_noticed(model, part):
+  codec, released = model
+  file = codec.encode(released, small_models.strips()[0])
+  latents = codec.latents(released, file)
+  held = released.coding
+  if part == 'rates':
+    wrong = held.rates._replace(offset=held.rates.offset[::-1])
+  else:
+    network = getattr(held, part) if part == 'hyper' else held.groups[-1]
+    shifted = (*network[:-1], network[-1]._replace(shift=network[-1].shift + 1))
+    wrong = shifted if part == 'hyper' else (*held.groups[:-1], shifted)
+  changed = released._replace(coding=held._replace(**{part: wrong}))
+  with contextlib.suppress(CodecError):  # It may be noticed sooner.
+    assert small_models.digest(codec.latents(changed, file)) != small_models.digest(latents)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda held: held._replace(groups=held.groups[:-1]),
+    lambda held: held._replace(groups=held.groups[::-1]),
+    lambda held: held._replace(views=1),
+    lambda held: held._replace(hyper=held.hyper[:-1]),
+  ],
+)
+def test_parts_that_do_not_fit_together_are_refused(model, change):
+  held = model[1].coding
+  coding.check(held)
+  with pytest.raises(CodecError, match='do not fit together'):
+    coding.check(change(held))
+
+
+def test_relaxed_bits_are_those_of_the_file(model):
+  codec, released = model
+  file = codec.encode(released, small_models.strips()[0])
+  latents, level = codec.latents(released, file), levels.level_of(0.013)
+  tree = channels_relaxed.RELAXED.arrays(released.coding, latents, level)
+  q = jnp.asarray(latents.q, jnp.float32)
+  estimated = channels_relaxed.RELAXED.rate(tree, q, jnp.abs(q))(q).sum() / 8
+  assert codec.split(released, file)['y'] == pytest.approx(float(estimated), rel=0.01, abs=8)
+
+
+def test_thawed_networks_are_those_that_were_exported(model):
+  held = model[1].coding
+  thawed = channels_export.thawed(held)
+  again = channels_export.make(
+    thawed,
+    held.rates,
+    held.prior,
+    held.mixtures,
+    held.views,
+    [(np.random.default_rng(0).normal(0, 3, (8, 8, 12)).astype(np.float32), np.zeros((2, 2, 8)))],
+  )
+  for one, other in zip(held.groups, again.groups, strict=True):
+    for before, after in zip(one, other, strict=True):
+      assert before.weight.shape == after.weight.shape
+  assert floats.rates_of(floats.log_gains_of(held.rates, 6)).gain.shape == held.rates.gain.shape
+
+
+def test_an_unknown_context_is_refused():
+  with pytest.raises(CodecError, match="context='ring' is not one of serial, channels"):
+    gmm.codec(context='ring')

@@ -1,0 +1,272 @@
+"""Rows in, files and numbers out: on curves whose answers follow from algebra."""
+
+import csv
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from compress_jax.codec import CodecError
+from compress_jax.report import byte_split, curves, figures, palette, tables
+from compress_jax.report.curves import Curve
+
+PUBLISHED = Path(__file__).parents[2] / 'experiments' / 'published'
+IMAGES = ('one', 'two', 'three')
+
+
+def row(codec='jpeg', at=1, image='one', rate=1.0, psnr=25.0, **others):
+  """A row of a 100x100 image."""
+  knob = 'lambda' if codec.startswith('kmeans') else 'quality'
+  size = round(rate * 1250)
+  fixed = {
+    'method': codec.split('-')[0], 'codec': codec, knob: at, 'image': image, 'protocol': 'crop',
+    'width': 100, 'height': 100, 'bytes': size, 'bpp': rate, 'psnr': psnr, 'ms_ssim': 0.9,
+    'encode_s': 0.5, 'decode_s': 0.25, 'sha256_file': 'ab', 'sha256_pixels': 'cd',
+    'split': {'file': size},
+  }  # fmt: skip
+  return {**fixed, **others}
+
+
+def line(codec, factor=1.0, images=IMAGES, **others):
+  """PSNR of 20 + 4 log2(rate / factor / 0.1) dB at six rates: all codecs differ by their factor."""
+  return [
+    row(codec, k, image, factor * 0.1 * 2**k, 20.0 + 4 * k, **others)
+    for image in images
+    for k in range(6)
+  ]
+
+
+@pytest.fixture
+def rows():
+  split = {'header': 18, 'codebook': 300, 'indices': 900}
+  return [
+    *line('kmeans-universal', 0.8, split=split),
+    *line('jpeg'),
+    *(row('png', 0, name, 14.0, None) for name in IMAGES),
+  ]
+
+
+def test_results_json_round_trips(tmp_path, rows):
+  meta = {'seed': 0, 'versions': {'jax': '0.10'}, 'machine': 'x'}
+  tables.write_results(tmp_path, meta, rows)
+  assert tables.read_results(tmp_path) == (meta, rows)
+
+
+def test_results_csv_holds_every_field_exactly(tmp_path, rows):
+  tables.write_results(tmp_path, {}, rows)
+  with open(tmp_path / 'results.csv', newline='') as file:
+    found = list(csv.DictReader(file))
+  assert len(found) == len(rows)
+  for got, want in zip(found, rows, strict=True):
+    assert set(got) == set(tables.FIELDS)
+    assert json.loads(got['split']) == want['split']
+    for key in want.keys() - {'split'}:
+      assert got[key] == ('' if want[key] is None else str(want[key]))
+
+
+def test_results_are_valid_json_even_with_infinite_psnr_and_nan_ms_ssim(tmp_path):
+  tables.write_results(tmp_path, {}, [row(psnr=math.inf, ms_ssim=math.nan)])
+
+  def fail(name):
+    raise AssertionError(f'{name} is not JSON')
+
+  text = (tmp_path / 'results.json').read_text()
+  (found,) = json.loads(text, parse_constant=fail)['rows']
+  assert found['psnr'] is None
+  assert found['ms_ssim'] is None
+
+
+def test_results_replace_older_ones(tmp_path, rows):
+  tables.write_results(tmp_path, {'seed': 0}, rows)
+  tables.write_results(tmp_path, {'seed': 1}, rows[:6])
+  assert tables.read_results(tmp_path) == ({'seed': 1}, rows[:6])
+
+
+@pytest.mark.parametrize(
+  ('change', 'name'),
+  [
+    ({'surplus': 1}, 'surplus'),
+    ({'psnr': ...}, 'psnr'),
+    ({'quality': ...}, 'one of lambda and quality'),
+    ({'lambda': 0.1}, 'one of lambda and quality'),
+  ],
+)
+def test_wrong_rows_are_refused_by_name(tmp_path, change, name):
+  wrong = {k: v for k, v in {**row(), **change}.items() if v is not ...}
+  with pytest.raises(CodecError, match=name):
+    tables.write_results(tmp_path, {}, [wrong])
+
+
+def test_unreadable_results_are_a_codec_error(tmp_path):
+  with pytest.raises(CodecError, match=r'no results in'):
+    tables.read_results(tmp_path)
+  (tmp_path / 'results.json').write_text('{')
+  with pytest.raises(CodecError, match=r'no results in'):
+    tables.read_results(tmp_path)
+
+
+def test_compressai_files_hold_means_in_its_keys(tmp_path, rows):
+  tables.write_results(tmp_path, {}, rows)
+  assert {p.stem for p in (tmp_path / 'compressai').iterdir()} == {'jpeg', 'kmeans-universal'}
+  found = json.loads((tmp_path / 'compressai' / 'jpeg.json').read_text())
+  assert {'name', 'description', 'results'} == set(found)
+  assert found['results']['bpp'] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2])
+  assert found['results']['psnr-rgb'] == [20, 24, 28, 32, 36, 40]
+  assert found['results']['ms-ssim-rgb'] == pytest.approx([0.9] * 6)
+  assert found['results']['encoding_time'] == [0.5] * 6
+  assert found['results']['decoding_time'] == [0.25] * 6
+
+
+def test_a_curve_is_the_mean_of_rate_and_of_psnr_over_images():
+  found = curves.mean_curves([row(rate=1.0, psnr=20.0), row(image='two', rate=3.0, psnr=30.0)])
+  assert found == [Curve('jpeg', 'jpeg', (1,), (2.0,), (25.0,), (0.9,))]
+
+
+def test_points_that_an_image_lacks_are_left_out_and_named(rows):
+  short = [r for r in rows if (r['codec'], r['image'], r.get('quality')) != ('jpeg', 'two', 3)]
+  jpeg = next(c for c in curves.mean_curves(short) if c.codec == 'jpeg')
+  assert jpeg.at == (0, 1, 2, 4, 5)
+  assert curves.incomplete(short) == ['jpeg at 3: 2 of 3 images']
+
+
+def test_learned_codecs_come_first_and_lossless_ones_have_no_curve(rows):
+  assert [c.codec for c in curves.mean_curves(rows[::-1])] == ['kmeans-universal', 'jpeg']
+
+
+def test_bd_rate_of_a_constant_factor_is_that_factor(rows):
+  (_, cell), (back, _) = curves.bd_matrix(rows)
+  assert cell.mean.percent == pytest.approx(-20)
+  assert cell.median == pytest.approx(-20)
+  assert (cell.better, cell.images) == (3, 3)
+  assert (cell.mean.low, cell.mean.high) == (22.5, 28.5)
+  assert back.mean.percent == pytest.approx(25)
+  assert back.better == 0
+
+
+def test_too_few_points_print_no_overlap(rows):
+  few = [r for r in rows if r['codec'] != 'jpeg' or r['quality'] in (0, 1, 2)]
+  assert '| no overlap |' in tables.bd_table(curves.bd_matrix(few))
+
+
+def test_learned_codecs_stand_beside_published_curves_of_whole_images(rows):
+  bpp = tuple(0.1 * 2**k for k in range(6))
+  curve = curves.Curve('Paper', '', (), bpp, tuple(20.0 + 4 * k for k in range(6)), ())
+  published = [tables.Published(curve, 'a paper', ('all',))]
+  whole = [{**row, 'protocol': 'full'} for row in rows]
+  head, _, line, rest = tables.tables(whole, published).split('published')[1].split('\n')[2:6]
+  assert (head, rest) == ('|  | Paper |', '')
+  assert line == '| kmeans-universal | −20.0 % (22.5–28.5 dB) |'
+  assert 'Paper' not in tables.tables(rows, published)  # Crops are harder.
+
+
+def test_matrix_cells_name_their_interval(rows):
+  assert '−20.0 % (22.5–28.5 dB; −20.0 %; 3/3)' in tables.tables(rows)
+
+
+@pytest.mark.parametrize(
+  ('protocol', 'methods', 'expected'),
+  [
+    ('crop', ('kmeans', 'jpeg'), (22.5, 28.5)),
+    ('crop', ('kmeans', 'gmm'), (27.0, 28.5)),
+    ('full', ('gmm', 'jpeg'), (28.0, 36.5)),
+    ('full', ('gan', 'cae'), (27.6, 31.7)),
+    ('full', ('kmeans', 'cae'), (27.0, 28.5)),
+  ],
+)
+def test_intervals_are_fixed_and_shared_by_both_codecs(protocol, methods, expected):
+  assert curves.interval(protocol, *methods) == expected
+
+
+def test_the_parts_of_all_methods_have_colours_of_their_own():
+  parts = ('header', 'codebook', 'indices', 'luma', 'chroma', 'z', 'y')
+  colours = byte_split.part_colours({'one': [(0.01, dict.fromkeys(parts, 1.0))]})
+  assert len(set(colours.values())) == len(parts)
+
+
+def test_wins_go_to_the_codec_with_fewer_bytes_or_more_psnr():
+  rows = [
+    *line('kmeans-universal', 0.8, images=['one', 'two']),
+    *line('kmeans-universal', 1.5, images=['three']),
+    *line('jpeg'),
+  ]
+  per_image = curves.image_curves(rows)
+  by_psnr = curves.wins_at_psnr(per_image, [25.0, 41.0])
+  assert by_psnr.counts == {'kmeans-universal': (2, 0), 'jpeg': (1, 0)}
+  assert by_psnr.images == (3, 0)
+  by_rate = curves.wins_at_bpp(per_image, [0.09, 0.3])
+  assert by_rate.counts == {'kmeans-universal': (0, 2), 'jpeg': (0, 1)}
+  assert by_rate.images == (0, 3)
+
+
+def test_interpolation_is_exact_on_a_log_linear_curve(rows):
+  jpeg = curves.image_curves(rows)['one'][-1]
+  assert curves.rate_at(jpeg, 26.0) == pytest.approx(0.1 * 2**1.5)
+  assert curves.psnr_at(jpeg, 0.1 * 2**2.25) == pytest.approx(29)
+  assert curves.rate_at(jpeg, 40.1) is None
+  assert curves.rate_at(jpeg, 10.0) == pytest.approx(0.1)
+  assert curves.psnr_at(jpeg, 0.05) is None
+  assert curves.psnr_at(jpeg, 50.0) == pytest.approx(40)
+
+
+def test_rows_of_two_protocols_are_refused(rows):
+  with pytest.raises(CodecError, match='one protocol'):
+    curves.bd_matrix([*rows, row(protocol='full')])
+
+
+def test_published_curves_name_their_source_and_rise():
+  found = tables.read_published(PUBLISHED)
+  assert len(found) >= 10
+  for entry in found:
+    assert entry.source and entry.figures
+    assert 3 <= len(entry.curve.bpp) <= 25
+    assert list(entry.curve.psnr) == sorted(entry.curve.psnr)
+
+
+@pytest.mark.parametrize('protocol', ['crop', 'full'])
+def test_published_curves_are_drawn_on_full_images_only(rows, protocol):
+  published = tables.read_published(PUBLISHED)
+  found = figures.figures([{**r, 'protocol': protocol} for r in rows], published)
+  dashed = [x for x in found['rd-all'].axes[0].lines if x.get_linestyle() != '-']
+  assert len(dashed) == (sum('all' in p.figures for p in published) if protocol == 'full' else 0)
+
+
+def test_every_method_gets_its_figure_as_png_and_svg(tmp_path, rows):
+  paths = figures.write_figures(tmp_path, rows)
+  assert {p.name for p in paths} == {
+    f'{name}.{suffix}' for name in ('rd-kmeans', 'rd-all', 'split') for suffix in ('png', 'svg')
+  }
+  assert all(p.stat().st_size > 5000 for p in paths)
+
+
+def test_figures_are_the_same_files_every_time(tmp_path, rows):
+  first, second = (figures.write_figures(tmp_path / name, rows) for name in 'ab')
+  for a, b in zip(first, second, strict=True):
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_spread_labels_keep_their_order_and_distance():
+  found = figures.spread([0.1, 0.11, 0.5, 0.5, 0.9], 0.05)
+  assert all(b - a >= 0.05 - 1e-6 for a, b in itertools.pairwise(found))
+  assert found[-1] == 0.9
+
+
+def test_mean_split_counts_absent_parts_as_nothing():
+  rows = [row(split={'a': 2, 'b': 4}), row(split={'a': 4})]
+  assert byte_split.mean_split(rows) == {'a': 3, 'b': 2}
+
+
+def luminance(colour):
+  """Relative luminance, WCAG 2."""
+  parts = [x / 255 for x in bytes.fromhex(colour[1:])]
+  linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+  return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize('method', [*palette.LEARNED, *curves.CLASSICAL, 'other'])
+@pytest.mark.parametrize('variant', range(3))
+def test_colours_contrast_with_both_backgrounds(method, variant):
+  look = palette.look(method, variant)
+  assert (luminance('#fbfaf8') + 0.05) / (luminance(look.light) + 0.05) >= 4.3
+  assert (luminance(look.dark) + 0.05) / (luminance('#1d1d21') + 0.05) >= 4.5
