@@ -80,7 +80,18 @@ def check_image(image: Image) -> tuple[int, int]:
 
 
 def pack(header: Header, payload: bytes) -> bytes:
-  """The bytes of a file."""
+  """Returns the bytes of a file.
+
+  Raises:
+    CodecError: a number of the header has no room in it.
+  """
+  for name, value, most in (
+    ('method', header.method, 7),
+    ('flags', header.flags, 3),
+    ('level', header.level, 255),
+  ):
+    if not 0 <= value <= most:
+      raise CodecError(f'{name} is {value}; a file holds 0 to {most}')
   kind = VERSION << 5 | header.method << 2 | header.flags
   body = b''.join(
     [

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -11,8 +12,10 @@ Array = jax.Array
 Key = jax.Array
 Image = np.ndarray  # u8[H, W, 3], sRGB.
 Params = Any  # A pytree of what is trained; () where nothing is learned.
-Released = Any  # What codes files: integers, tables, hashes; () where nothing is learned.
-Level = Array  # i32[B], the operating point of each example.
+Released = (
+  Any  # What codes files, such as `learned.released.Released`; () where nothing is learned.
+)
+Level = Array | int  # i32[B] or one number, 0..255: the operating point of each example.
 Metrics = Mapping[str, Array]
 
 LAMBDA_RANGE = (0.0009, 0.1)  # Of level bytes 0 and 255.
@@ -29,11 +32,19 @@ def level_of(lmbda: float) -> int:
   return min(max(round(255 * (math.log(lmbda) - low) / (high - low)), 0), 255)
 
 
+class Rated(NamedTuple):
+  """Latents after the entropy model."""
+
+  q: Array  # f32[B, h, w, C], whole symbols.
+  y_hat: Array  # f32[B, h, w, C], what the decoder makes of them.
+  bits: Mapping[str, Array]  # f32[B] per stream: {'y': ..., 'z': ...}.
+
+
 class Coded(NamedTuple):
   """A batch after coding, without writing a bitstream."""
 
   x_hat: Array  # f32[B, H, W, 3] in [0, 1].
-  y_hat: Array  # Quantised latents.
+  y_hat: Array  # f32[B, h, w, C], decoded latents.
   bits: Mapping[str, Array]  # f32[B] per stream: {'y': ..., 'z': ...}.
 
 
@@ -48,6 +59,58 @@ class Latents(NamedTuple):
   y: np.ndarray | None = None  # f32[h, w, C] before gains and rounding; the encoder alone knows.
 
 
+class Rate(Protocol):
+  """The entropy model of a learned codec."""
+
+  def __call__(
+    self,
+    params: Params,
+    y: Array,
+    level: Level,
+    key: Key | None,
+    *,
+    as_files: bool = False,
+  ) -> Rated:
+    """Returns symbols, decoded latents and bits of latents.
+
+    Args:
+      params: of the codec.
+      y: f32[B, h, w, C], latents.
+      level: i32[B] or one number.
+      key: None to round as files do; Key[B] or one key for uniform noise in place of rounding
+        where the rate is counted, whose gradient trains.
+      as_files: despite a key, count the bits of whole symbols; the key then gives gradients only.
+    """
+
+
+class Apply(Protocol):
+  """The forward pass of a learned codec: analysis, entropy model and synthesis."""
+
+  def __call__(
+    self,
+    params: Params,
+    x: Array,
+    level: Level,
+    key: Key | None,
+    *,
+    as_files: bool = False,
+    mask: Array | None = None,
+  ) -> Coded:
+    """Returns coded images and their bits; without a key those of the file, within 1 % + 64 B.
+
+    Args:
+      params: of the codec.
+      x: f32[B, H, W, 3] in [0, 1].
+      level: i32[B] or one number.
+      key: as in `Rate`.
+      as_files: as in `Rate`.
+      mask: bool[C], channels that are sent; of methods with a static entropy model only.
+
+    Raises:
+      CodecError: x is no batch of images of three channels, or the method takes no mask.
+    """
+
+
 def no_params(key: Key) -> Params:
   """The `init` of a codec that learns nothing."""
   del key
@@ -58,6 +121,15 @@ def no_release(params: Params, images: list[Image]) -> Released:
   """The `export` of a codec that learns nothing."""
   del params, images
   return ()
+
+
+def nothing_learned(*args: Any, **options: Any) -> Any:
+  """Stands for the float functions of a codec that has no parameters.
+
+  Raises:
+    CodecError: always.
+  """
+  raise CodecError('this codec learns nothing: it has no such function')
 
 
 def whole_file(released: Released, data: bytes) -> Mapping[str, float]:
@@ -75,15 +147,49 @@ class Codec(NamedTuple):
   encode: Callable[[Released, Image], bytes]
   decode: Callable[[Released, bytes], Image]  # Raises CodecError on any bad file.
   split: Callable[[Released, bytes], Mapping[str, float]] = whole_file  # Bytes by purpose.
+  # Floats, which train. `apply` is the composition of the three functions before it.
   init: Callable[[Key], Params] = no_params
+  analysis: Callable[[Params, Array], Array] = nothing_learned  # f32[B, H, W, 3] to [B, h, w, C].
+  rate: Rate = nothing_learned
+  synthesis: Callable[[Params, Array, tuple[int, int]], Array] = nothing_learned  # To (H, W).
+  apply: Apply = nothing_learned
+  # Between floats and what codes files.
   export: Callable[[Params, list[Image]], Released] = no_release
-  thaw: Callable[[Released], Params] | None = None  # The inverse of `export`, but for rounding.
-  apply: Callable[[Params, Array, Level, Key | None], Coded] | None = None
-  # `apply` rounds where its key is None, else noise is drawn from Key[B] or from one key.
-  quantise: Callable[[Released, Image], Any] | None = None  # The integers that a file would hold,
-  latents: Callable[[Released, bytes], Any] | None = None  # and those that a file holds.
+  thaw: Callable[[Released], Params] = nothing_learned  # The inverse of `export`, but for rounding.
+  quantise: Callable[[Released, Image], Latents] = nothing_learned  # The integers of a file to be,
+  latents: Callable[[Released, bytes], Latents] = nothing_learned  # and those of a file.
   # Of several at a time: the local devices share their transforms.
   encode_all: Callable[[Released, Sequence[Image]], list[bytes]] | None = None
   decode_all: Callable[[Released, Sequence[bytes]], list[Image]] | None = None
-  loss: Callable[..., Any] | None = None
-  optimizer: Any | None = None  # optax.GradientTransformation.
+
+
+class Preset(NamedTuple):
+  """A size of a learned method, and how it is trained where no flag says otherwise."""
+
+  options: Mapping[str, Any]  # Keyword arguments of the factory.
+  steps: int
+  batch: int  # Crops per step, over all devices of all processes.
+  crop: int  # Pixels of a crop's side.
+  lr: float  # At the peak of the schedule.
+
+
+class Method(NamedTuple):
+  """A method of compression, as `methods.method` finds it by name."""
+
+  codec: Callable[..., Codec]  # The factory; its keyword arguments are the whole configuration.
+  lambda_range: tuple[float, float] = LAMBDA_RANGE
+  presets: Mapping[str, Preset] = MappingProxyType({})
+  # Of learned methods: what writes the files of a model with these options, a module with the
+  # NamedTuple `Coding` of its integers and `check`, which raises CodecError where they do not fit.
+  coding_of: Callable[[Mapping[str, Any]], Any] | None = None
+
+  def preset(self, name: str) -> Preset:
+    """Returns a preset.
+
+    Raises:
+      CodecError: there is none of that name.
+    """
+    if name not in self.presets:
+      known = ', '.join(self.presets) or 'none'
+      raise CodecError(f'there is no preset {name!r}; there are: {known}')
+    return self.presets[name]

@@ -37,9 +37,9 @@ def init(key: Key) -> Params:
   return {'analysis': forward, 'synthesis': forward.T / len(forward), 'scale': jnp.ones(LATENTS)}
 
 
-def apply(params: Params, x: Array, level: Level, key: Key | None) -> Coded:
+def apply(params: Params, x: Array, level: Level, key: Key | None, **options: Any) -> Coded:
   """Images f32[B, 8h, 8w, 3] in [0, 1], rounded; keys add noise where bits are counted."""
-  del level  # There is one rate only.
+  del level, options  # There is one rate only.
   y = to_cells(x - 0.5, CELL) @ params['analysis']
   q = straight_through(y)
   away, scale = jnp.abs(q if key is None else noise(key, y)), jnp.exp(params['scale'])

@@ -45,7 +45,7 @@ from compress_jax.images import sets
 from compress_jax.interop import compressai
 from compress_jax.learned import tiles
 from compress_jax.methods.gmm import serial_coding as gmm_coding
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from compress_jax.runtime import allocation
 from compress_jax.runtime.compilation_cache import enable_cache
 from experiments import bench_growth
@@ -123,7 +123,6 @@ def timing(call: Any, repeats: int) -> Timing:
 
 def measure(codec: Codec, released: Released, image: Image, repeats: int) -> Measured:
   """Times a codec on one image."""
-  assert codec.latents is not None
   file = codec.encode(released, image)
   q = codec.latents(released, file).q
   pixels = image.shape[0] * image.shape[1]
@@ -225,10 +224,8 @@ def alone(values: Any, image: Image) -> None:
 def _model(method: str, preset: str | None, lmbda: float) -> tuple[Codec, Released]:
   if preset is None:
     return pretrained(method, lmbda=lmbda)
-  presets = methods.method(method).PRESETS
-  if preset not in presets:
-    raise CodecError(f'{method} has no preset {preset!r}; there are: {", ".join(presets)}')
-  codec = methods.method(method).codec(**{**presets[preset], 'linear': True}, lmbda=lmbda)
+  found = methods.method(method)
+  codec = found.codec(**{**found.preset(preset).options, 'linear': True}, lmbda=lmbda)
   params = jax.tree.map(np.asarray, jax.jit(codec.init)(jax.random.key(0)))
   return codec, codec.export(params, [bench_growth.photograph(256, 256)])
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from compress_jax.codec import Image
 from compress_jax.images import sets
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from compress_jax.runtime import allocation
 from compress_jax.runtime.compilation_cache import enable_cache
 

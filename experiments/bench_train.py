@@ -82,7 +82,6 @@ def stepper(
 ) -> tuple[Callable[[], float], float]:
   """A function that makes one dispatch and tells its seconds, and the FLOPs of an update."""
   codec = methods.method(method).codec(**options)
-  assert codec.apply is not None
   loss = objectives.rate_distortion(codec.apply, compute_dtype=jnp.dtype(precision))
   params = codec.init(jax.random.key(0))
   optimizer = trainer.adam(1e-4)
@@ -109,7 +108,7 @@ def table(values: flags.FlagValues) -> None:
   """A line per method."""
   print(f'{"":6}{"s/step":>9}{"images/s":>10}{"GFLOP/step":>12}{"GFLOP/s":>10}{"of peak":>9}')
   for method in values.methods:
-    options = {**methods.method(method).PRESETS[values.preset], **settings(values.set)}
+    options = {**methods.method(method).preset(values.preset).options, **settings(values.set)}
     dispatch, flops = stepper(
       method,
       options,

@@ -23,7 +23,7 @@ from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path
 from compress_jax.codec import Codec, CodecError, Released
 from compress_jax.images import sets
-from compress_jax.pretrained import lambda_range, pretrained
+from compress_jax.model_zoo import lambda_range, pretrained
 
 _SIZE = 24, 40  # Pixels of the images behind the files.
 _SHOWN = 5  # Mutants that went wrong.

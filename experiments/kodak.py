@@ -31,7 +31,8 @@ from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Recipe
 from compress_jax.images import sets
 from compress_jax.methods import METHODS
-from compress_jax.pretrained import anchor, decoder, make, pretrained, recipe, seeded
+from compress_jax.model_zoo import decoder, pretrained, seeded
+from compress_jax.recipes import anchor, make, recipe
 from compress_jax.runtime import processes, workers
 
 LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')

@@ -25,7 +25,7 @@ from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.evaluation import budget, metrics, realism
 from compress_jax.evaluation.evaluate import protocol_images
 from compress_jax.images import sets
-from compress_jax.pretrained import lambda_range, pretrained
+from compress_jax.model_zoo import lambda_range, pretrained
 from compress_jax.runtime.compilation_cache import enable_cache
 
 Row = Mapping[str, Any]

@@ -31,11 +31,12 @@ from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Recipe
 from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
-from compress_jax.pretrained import check_options, lambda_range, make, recipe
+from compress_jax.model_zoo import check_options, lambda_range
+from compress_jax.recipes import make, recipe
 from compress_jax.report import curves
 from compress_jax.report import tables as reports
 from compress_jax.runtime import workers
-from compress_jax.training import plans, presets
+from compress_jax.training import plans
 
 STUDIES = ('ladder', 'rates', 'mixtures', 'attention')
 LAMBDAS = ('0.0018', '0.0035', '0.0067', '0.013', '0.025', '0.0483')
@@ -96,7 +97,7 @@ def sweep(values: flags.FlagValues, train: Train | None = None) -> int:
   """
   if not values.study:
     raise flags.Error(f'--study is missing: {", ".join(STUDIES)}')
-  presets.recipe(values.method, values.preset)  # Complains before anything is written.
+  methods.method(values.method).preset(values.preset)  # Complains before anything is written.
   runs, output = runs_of(values.study, _lambdas(values)), Path(values.output)
   common = settings(values.set)
   for run in runs:

@@ -91,3 +91,9 @@ def test_other_kinds_of_file_are_not_ours():
   for data in (b'', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe0', np.zeros(100, np.uint8).tobytes()):
     with pytest.raises(CodecError, match=r'not a \.cjx file'):
       bitstream.unpack(data)
+
+
+@pytest.mark.parametrize('wrong', [{'method': 8}, {'method': -1}, {'flags': 4}, {'level': 256}])
+def test_a_header_without_room_for_its_numbers_is_refused(wrong):
+  with pytest.raises(CodecError, match=next(iter(wrong))):
+    bitstream.pack(bitstream.Header(**{'method': 1, 'height': 1, 'width': 1, **wrong}), b'')

@@ -19,7 +19,8 @@ LAYERS = (
   {'learned'},
   {'methods'},
   {'baselines', 'evaluation'},
-  {'pretrained', 'report'},
+  {'model_zoo', 'report'},
+  {'recipes'},
   {'training'},
   {'cli'},
   {'__main__', ''},  # '' is the package.
@@ -136,11 +137,11 @@ def test_no_module_imports_itself_through_others():
 
 
 def test_every_method_is_reachable_by_name():
-  from compress_jax.methods import METHODS, NUMBERS
+  from compress_jax.methods import METHODS, method
 
   assert set(METHODS) == {path.parent.name for path in PACKAGE.glob('methods/*/codec.py')}
-  assert set(METHODS) <= set(NUMBERS)
-  assert len(set(NUMBERS.values())) == len(NUMBERS)
+  assert len({entry.number for entry in METHODS.values()}) == len(METHODS)
+  assert all(method(name).codec for name in METHODS)
 
 
 def test_starting_the_command_line_imports_nothing_heavy():

@@ -16,7 +16,8 @@ from compress_jax.evaluation.evaluate import Result, evaluate, jobs_of, protocol
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Job
 from compress_jax.images import sets
-from compress_jax.pretrained import anchor_of_size, make, pretrained, recipe, seeded
+from compress_jax.model_zoo import pretrained, seeded
+from compress_jax.recipes import anchor_of_size, make, recipe
 from compress_jax.runtime import workers
 
 ANCHORS = {'jpeg': 'JPEG', 'jpeg2000': 'JP2', 'webp': 'WebP', 'avif': 'AVIF', 'png': 'PNG'}

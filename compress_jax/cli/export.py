@@ -15,7 +15,7 @@ from compress_jax.files import models
 from compress_jax.images import sets
 from compress_jax.learned import lambdas
 from compress_jax.learned.released import halve, to_arrays
-from compress_jax.pretrained import load_model
+from compress_jax.model_zoo import load_model
 from compress_jax.runtime.compilation_cache import enable_cache
 from compress_jax.training.float_weights import (
   calibration,
@@ -52,10 +52,9 @@ def run(values: flags.FlagValues) -> int:
   if output.suffix == '.json':
     return _measure(values, output)
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
-  module = methods.method(config['method'])
-  if not hasattr(module, 'coding_of'):
+  if methods.method(config['method']).coding_of is None:
     raise CodecError(f'{config["method"]} has no float weights to export')
-  codec = fitting(module, config['options'], params)
+  codec = fitting(config['method'], config['options'], params)
   images = calibration(values.data)
   released = codec.export(halve(params) if half else params, images)
   ratios = measured_ratios(config['method'], config['options'], released, images)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from compress_jax import methods, pretrained
+from compress_jax import methods, model_zoo
 from compress_jax.cli import console
 from compress_jax.cli.command import options as method_options
 from compress_jax.cli.processes import join
@@ -153,18 +153,18 @@ def compressor(values: flags.FlagValues) -> Work:
     if target is not None and not 0 < target < math.inf:
       raise flags.Error(f'--{name} must be a positive number')
   read = reader(values)
-  options = pretrained.seeded(values.method, method_options(values), values.seed)
+  options = model_zoo.seeded(values.method, method_options(values), values.seed)
 
   @functools.cache
   def codec_at(lmbda: float) -> tuple[Codec, Released]:
-    return pretrained.pretrained(values.method, lmbda=lmbda, **options)
+    return model_zoo.pretrained(values.method, lmbda=lmbda, **options)
 
   _, released = codec_at(getattr(values, 'lambda'))  # Complains before any work.
 
   def points(images: list[Image]) -> list[budget.Point]:
     if bpp is None and psnr is None:
       return _code_all(codec_at, images, getattr(values, 'lambda'))
-    lambdas = pretrained.lambda_range(values.method, released)
+    lambdas = model_zoo.lambda_range(values.method, released)
     coders = [functools.partial(_code, codec_at, image) for image in images]
     if bpp is not None:
       return [budget.within_bpp(code_at, bpp, lambdas) for code_at in coders]
@@ -195,7 +195,7 @@ def reader(values: flags.FlagValues) -> Callable[[str | Path | bytes], Image]:
 def decompressor(values: flags.FlagValues) -> Work:
   """What turns files into images, by the methods that they name."""
   chosen = method_options(values)
-  decoders = functools.cache(functools.partial(pretrained.group_decoder, **chosen))
+  decoders = functools.cache(functools.partial(model_zoo.group_decoder, **chosen))
 
   def read(source: Source) -> bytes:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size

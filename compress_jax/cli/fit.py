@@ -23,10 +23,10 @@ from compress_jax.files.digests import digest
 from compress_jax.images import sets, sources
 from compress_jax.learned import lambdas
 from compress_jax.learned.released import flatten, halve, to_arrays
-from compress_jax.pretrained import check_options
+from compress_jax.model_zoo import check_options
 from compress_jax.runtime import allocation, processes
 from compress_jax.runtime.compilation_cache import enable_cache
-from compress_jax.training import estimates, feeding, fit, plans, presets, resume, scales, trainer
+from compress_jax.training import estimates, feeding, fit, plans, resume, scales, trainer
 from compress_jax.training.checkpoints import Checkpoints, named
 from compress_jax.training.float_weights import WEIGHTS, measured_ratios
 from compress_jax.training.plans import Plan
@@ -136,10 +136,10 @@ def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
 
 def plan_of(values: flags.FlagValues) -> Plan:
   """What the flags and the preset ask for."""
-  recipe = presets.recipe(values.method, values.preset)
+  preset = methods.method(values.method).preset(values.preset)
   if values.stage == 'scales':
-    recipe = recipe._replace(steps=scales.STEPS, lr=scales.LR)
-  options = {**methods.method(values.method).PRESETS[values.preset], **settings(values.set)}
+    preset = preset._replace(steps=scales.STEPS, lr=scales.LR)
+  options = {**preset.options, **settings(values.set)}
   taken = plans.take(options)
   fixed = options.get('levels') == 1
   accelerated = jax.default_backend() != 'cpu'
@@ -153,10 +153,10 @@ def plan_of(values: flags.FlagValues) -> Plan:
     lpips=values.lpips,
     data=list(values.data or []),
     seed=values.seed,
-    steps=_steps(values, recipe.steps),
-    batch=recipe.batch if values.batch is None else values.batch,
-    crop=recipe.crop if values.crop is None else values.crop,
-    lr=recipe.lr if values.lr is None else values.lr,
+    steps=_steps(values, preset.steps),
+    batch=preset.batch if values.batch is None else values.batch,
+    crop=preset.crop if values.crop is None else values.crop,
+    lr=preset.lr if values.lr is None else values.lr,
     precision=values.precision or ('bfloat16' if accelerated else 'float32'),
     minutes=values.minutes,
     **taken,

@@ -10,7 +10,7 @@ from compress_jax.cli import processes
 from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path, define_paths, define_positive
 from compress_jax.cli.help import MODES, manual
-from compress_jax.methods import NUMBERS
+from compress_jax.methods import METHODS
 
 PROGRAM = 'compress-jax'
 STAGES = ('rate-distortion', 'rounded', 'decoder', 'adversarial', 'scales')
@@ -24,7 +24,7 @@ def define_flags() -> flags.FlagValues:
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
   flags.DEFINE_enum('mode', 'eval', list(MODES), 'What to do.', **here)
-  flags.DEFINE_enum('method', 'kmeans', list(NUMBERS), 'How; files know theirs.', **here)
+  flags.DEFINE_enum('method', 'kmeans', list(METHODS), 'How; files know theirs.', **here)
   about = 'eval, compress, train: minimise bpp + lambda * MSE: more is better.'
   flags.DEFINE_float('lambda', 0.013, about, **here)
   flags.DEFINE_multi_string('set', [], 'An option of the method, as key=value.', **here)

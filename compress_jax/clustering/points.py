@@ -36,7 +36,8 @@ def _all_finite(x: Any) -> bool:
   """Least and greatest pass NaN on; for NumPy arrays they need neither a compiler nor a mask."""
   if isinstance(x, np.ndarray):
     return bool(np.isfinite([x.min(), x.max()]).all())
-  return bool(_finite(x))
+  with jax.ensure_compile_time_eval():  # Known values, though it may be inside jit.
+    return bool(_finite(x))
 
 
 def _numbers(array: Any, what: str) -> Any:
@@ -123,10 +124,12 @@ def checked_points(points: Any, weights: Any) -> tuple[Array, Array]:
   weights = jnp.asarray(weights, jnp.float32)
   if weights.shape != points.shape[:1]:
     raise CodecError(f'weights must have shape {points.shape[:1]}, got {weights.shape}')
-  if _known(weights) and not bool((jnp.isfinite(weights) & (weights >= 0)).all()):
-    raise CodecError(f'weights must be finite and not negative, got {float(jnp.min(weights))}')
-  if _known(weights) and not bool((weights > 0).any()):
-    raise CodecError('some point must have a weight above 0')
+  if _known(weights):
+    values = np.asarray(weights)
+    if not (np.isfinite(values) & (values >= 0)).all():
+      raise CodecError(f'weights must be finite and not negative, got {float(values.min())}')
+    if not (values > 0).any():
+      raise CodecError('some point must have a weight above 0')
   return points, weights
 
 
@@ -136,7 +139,7 @@ def checked_start(start: Any, d: int, dtype: Any = np.float32) -> Any:
   start = np.asarray(given, dtype) if dtype == np.float64 else jnp.asarray(given, dtype)
   if start.ndim != 2 or start.shape[0] < 1 or start.shape[1] != d:
     raise CodecError(f'centroids must have shape [K, {d}] with K >= 1, got {start.shape}')
-  if _known(start) and not bool((jnp if dtype == np.float32 else np).isfinite(start).all()):
+  if _known(start) and not np.isfinite(np.asarray(start)).all():
     raise CodecError('centroids must be finite, got NaN or infinity')
   return start
 

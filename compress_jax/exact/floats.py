@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from compress_jax.codec import Params
 from compress_jax.exact import hyper, rates
@@ -58,8 +57,8 @@ def deconv_params(layer: FloatLayer, size: int) -> Params:
 
 def log_gains_of(table: rates.Rates, levels: int) -> np.ndarray:
   """f32[levels, C], the inverse of `rates_of`."""
-  unit = jnp.eye(levels)
-  shares = np.asarray(jnp.log(quantization.gains(unit, jnp.arange(256))))
+  places = np.arange(256) * (levels - 1) / 255  # As `quantization.gains` interpolates.
+  shares = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(levels)))
   gains = np.log(table.gain * 2.0**-rates.GAIN_BITS)
   found: np.ndarray = np.linalg.lstsq(shares, gains)[0]
   return found.astype(np.float32)
@@ -73,6 +72,8 @@ def fitted_prior(prior: Factorized, tables: hyper.Prior) -> Params:
     params['quantiles'] = params['quantiles'].at[:, 1].set(median)
   at = jnp.asarray((tables.low[:, None] + np.arange(tables.counts.shape[1] - 1)).T + median)
   share = jnp.asarray((tables.counts / tables.counts.sum(1, keepdims=True))[:, :-1].T)
+  import optax  # What only codes files does not need it.
+
   optimizer = optax.adam(optax.cosine_decay_schedule(_FIT_LR, _FIT_STEPS))
 
   def surprise(params: Params) -> jax.Array:
@@ -80,7 +81,7 @@ def fitted_prior(prior: Factorized, tables: hyper.Prior) -> Params:
     surprise: jax.Array = -(share * jnp.log(mass[0, 0] + 1e-9)).sum(0).mean()
     return surprise
 
-  def update(_: int, state: tuple[Params, optax.OptState]) -> tuple[Params, optax.OptState]:
+  def update(_: int, state: tuple[Params, Any]) -> tuple[Params, Any]:
     params, optimizer_state = state
     grads = jax.grad(surprise)(params)
     with jax.numpy_dtype_promotion('standard'):  # optax mixes integers and floats.

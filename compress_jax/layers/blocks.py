@@ -68,6 +68,12 @@ def with_magnitudes(y: Array) -> Array:
   return jnp.concatenate([y, jnp.abs(y)], -1)
 
 
+def pad_to_cells(x: Array, cell: int) -> Array:
+  """Returns f32[B, H, W, C] with its last row and column repeated, to multiples of `cell`."""
+  height, width = x.shape[1:3]
+  return jnp.pad(x, ((0, 0), (0, -height % cell), (0, -width % cell), (0, 0)), 'edge')
+
+
 def to_cells(x: Array, cell: int) -> Array:
   """f32[B, cell * h, cell * w, C] to f32[B, h, w, cell * cell * C]: a row per block of pixels."""
   batch, height, width, channels = x.shape

@@ -27,6 +27,7 @@ class Released(NamedTuple):
   coding: Any  # The method's integers: networks and tables.
   model_id: bytes  # 4 B, covers all that decides how a file decodes.
   ratios: tuple[float, ...] = ()  # What the encoder makes of a lambda: see `lambdas`.
+  prior: Params | None = None  # The float density of hyper-latents, for training that goes on.
 
 
 def compact(array: np.ndarray) -> np.ndarray:
@@ -91,7 +92,8 @@ def release(encoder: Params, decoder: Params, coding: Any) -> Released:
 def to_arrays(released: Released) -> dict[str, np.ndarray]:
   """All of a model by name, for a file."""
   floats = {**flatten(released.encoder, 'encoder'), **flatten(released.decoder, 'decoder')}
-  return {**{k: _halved(v) for k, v in floats.items()}, **coding_arrays(released.coding)}
+  prior = {} if released.prior is None else flatten(released.prior, 'prior')
+  return {**{k: _halved(v) for k, v in floats.items()}, **prior, **coding_arrays(released.coding)}
 
 
 def halve(params: Params) -> Params:
@@ -127,7 +129,8 @@ def from_arrays(arrays: Arrays, kind: type, check: Callable[[Any], None]) -> Rel
   encoder, decoder = unflatten(arrays, 'encoder'), unflatten(arrays, 'decoder')
   coding = _coding(arrays, 'coding', kind)
   check(coding)
-  return release(encoder, decoder, coding)
+  prior = unflatten(arrays, 'prior') or None
+  return release(encoder, decoder, coding)._replace(prior=prior)
 
 
 def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:

@@ -19,15 +19,16 @@ from compress_jax.codec import (
   Latents,
   Level,
   Params,
+  Rated,
   level_of,
 )
-from compress_jax.exact import mixture, rates, tables
+from compress_jax.exact import floats, mixture, rates, tables
 from compress_jax.layers.blocks import Frame
 from compress_jax.learned import lambdas, tiles
 from compress_jax.learned.refine import Given
 from compress_jax.learned.refine import refine as refined
 from compress_jax.learned.relaxed import Relaxed, Synthesis
-from compress_jax.learned.released import Released, flatten
+from compress_jax.learned.released import Released, flatten, release
 from compress_jax.learned.tiles import Transform
 
 _TRANSPOSED = 1  # Header flag.
@@ -43,39 +44,51 @@ class Scheme(NamedTuple):
   """What a learned method does; the rest is common to all."""
 
   name: str
-  method_id: int
-  cell: int  # Pixels of a latent's side.
-  symbols: Callable[[int, int], int]  # How many a file with a grid of h x w latents holds.
-  quantise: Callable[[Released, Sequence[Image], int], list[Latents]]  # At a level.
-  write: Callable[[Any, coder.Writer, Latents, int], None]  # Given the method's Coding.
+  number: int  # Of the method, in the header of files.
+  model: nn.Module  # All parameters, with the methods `analyse`, `rate` and `synthesise`.
+  # The networks that run on tiles, of at most `largest` cells a side.
+  analysis: Transform
+  synthesis: Transform
+  whole: Synthesis  # The same synthesis, to differentiate.
+  largest: int
+  depth: int  # Channels of the latents.
+  quantise: Callable[[Any, np.ndarray, np.ndarray, int], Latents]  # Coding, y, z, level.
+  decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the coding.
+  write: Callable[[Any, coder.Writer, Latents, int], None]
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
-  synthesise: Callable[[Released, Sequence[np.ndarray]], list[np.ndarray]]  # Of y_hat.
-  export: Callable[[Params, list[Image]], Released]
-  thaw: Callable[[Released], Params]  # The inverse of `export`, but for rounding.
-  decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the method's Coding.
-  relaxed: Relaxed  # The rate of latents, and
-  whole: Synthesis  # the network behind it, to differentiate.
+  # The coding, integers, of params, given latents and hyper-latents of a few images; and back.
+  make: Callable[[Params, Sequence[tuple[np.ndarray, np.ndarray]]], Any]
+  unmake: Callable[[Any], Params]
+  relaxed: Relaxed  # The rate of latents, to differentiate.
+  # Of methods with hyper-latents.
+  hyper_analysis: Transform | None = None
+  hyper_cell: int = 1  # Latents of a hyper-latent's side.
+  hyper_depth: int = 0  # Channels of the hyper-latents.
+  fit_prior: Callable[[Any], Params] | None = None  # From a coding of a model without `prior`.
   transposes: bool = False  # Codes tall images on their side.
 
+  @property
+  def cell(self) -> int:
+    """Pixels of a latent's side."""
+    return self.analysis.cell_in
 
-def codec(
-  scheme: Scheme, model: nn.Module, lmbda: float, refine: int = 0, *, rdoq: float = 0.0
-) -> Codec:
-  """The codec of a scheme that writes at one lambda, and of the model it was made of.
+
+def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -> Codec:
+  """Returns the codec of a scheme that writes at one lambda.
 
   Args:
     scheme: of a method.
-    model: with all parameters.
     lmbda: minimise bits per pixel + lmbda * MSE.
     refine: passes over the latents of each image that look for cheaper ones, in steps of 0.8
       lambda.
-    rdoq: what a bit is worth where latents round to what is cheaper, as in `rdoq`.
+    rdoq: squared steps that a bit is worth where latents are rounded, as in `exact.rdoq`.
 
   Raises:
     CodecError: a bit cannot be worth that.
   """
   if isinstance(rdoq, bool) or not 0 <= rdoq <= _WORTH:
     raise CodecError(f'rdoq={rdoq} must be a number from 0 to {_WORTH:g}')
+  model = scheme.model
 
   def level_in(released: Released) -> int:
     return level_of(_COARSER * lmbda if refine else lambdas.steps_of(lmbda, released.ratios))
@@ -84,22 +97,70 @@ def codec(
     side = 2 * HYPER_SIDE
     return model.init(key, jnp.zeros((1, side, side, 3)), jnp.zeros(1, jnp.int32))['params']
 
+  def analysis(params: Params, x: Array) -> Array:
+    y: Any = model.apply({'params': params}, _images(x), method='analyse')
+    return y.astype(jnp.float32)
+
+  def rated(
+    params: Params, y: Array, level: Level, key: Key | None, *, as_files: bool, **more: Any
+  ) -> Rated:
+    keys = jax.random.split(key, len(y)) if key is not None and key.ndim == 0 else key
+    more['rdoq'] = rdoq if key is None or as_files else 0.0
+    found: Any = model.apply(
+      {'params': params}, y, _levels(level, len(y)), keys, exact=as_files, **more, method='rate'
+    )
+    return found
+
+  def rate(
+    params: Params, y: Array, level: Level, key: Key | None, *, as_files: bool = False
+  ) -> Rated:
+    return rated(params, y, level, key, as_files=as_files)
+
+  def synthesis(params: Params, y_hat: Array, size: tuple[int, int]) -> Array:
+    x_hat: Any = model.apply({'params': params}, y_hat, method='synthesise')
+    return x_hat[:, : size[0], : size[1]].astype(jnp.float32)
+
   def apply(
-    params: Params, x: Array, level: Level, key: Key | None, *, worth: float | None = None
+    params: Params,
+    x: Array,
+    level: Level,
+    key: Key | None,
+    *,
+    as_files: bool = False,
+    mask: Array | None = None,
   ) -> Coded:
-    if key is not None and key.ndim == 0:
-      key = jax.random.split(key, len(x))
-    coded: Any = model.apply({'params': params}, x, level, key, worth=worth)
-    return coded
+    if mask is not None and scheme.hyper_analysis:
+      raise CodecError(f'{scheme.name} predicts its latents from one another: it takes no mask')
+    more = {} if mask is None else {'mask': mask}
+    y, dtype = analysis(params, x), jnp.asarray(x).dtype
+    found = rated(params, y, level, key, as_files=as_files, dtype=dtype, **more)
+    x_hat = synthesis(params, found.y_hat.astype(dtype), (x.shape[1], x.shape[2]))
+    return Coded(x_hat, found.y_hat, found.bits)
 
   def export(params: Params, images: list[Image]) -> Released:
     for name, value in flatten(params, 'params').items():
       if not np.isfinite(value).all():
         raise CodecError(f'{name} holds numbers that are not finite')
-    return scheme.export(params, images)
+    encoder = {name: params[name] for name in ('analysis', 'hyper_analysis') if name in params}
+    examples = _analyse(scheme, encoder, images) if scheme.hyper_analysis else []
+    made = release(encoder, {'synthesis': params['synthesis']}, scheme.make(params, examples))
+    return made._replace(prior=params['prior']) if scheme.fit_prior else made
+
+  def thaw(released: Released) -> Params:
+    params = {**released.encoder, **released.decoder, **scheme.unmake(released.coding)}
+    if scheme.fit_prior:
+      known = released.prior is not None
+      params['prior'] = released.prior if known else scheme.fit_prior(released.coding)
+    params['log_gains'] = floats.log_gains_of(released.coding.rates, model.levels)
+    return jax.tree.map(jnp.asarray, params)
+
+  def quantised(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
+    coding = released.coding
+    both = _analyse(scheme, released.encoder, images)
+    return [scheme.quantise(coding, y, z, level)._replace(y=y) for y, z in both]
 
   def chosen(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
-    found = scheme.quantise(released, images, level)
+    found = quantised(released, images, level)
     if rdoq:
       found = [scheme.decide(released.coding, latents, level, rdoq) for latents in found]
     if not refine:
@@ -118,7 +179,7 @@ def codec(
       writer = coder.Writer()
       scheme.write(released.coding, writer, latents, level)
       height, width = image.shape[:2]
-      header = bitstream.Header(scheme.method_id, height, width, level, side, released.model_id)
+      header = bitstream.Header(scheme.number, height, width, level, side, released.model_id)
       files.append(bitstream.pack(header, writer.finish()))
     return files
 
@@ -126,7 +187,7 @@ def codec(
     read = [_read(scheme, released, data)[:2] for data in files]
     table = released.coding.rates
     y_hats = [rates.dequantise(held.q, table, header.level, held.mean) for header, held in read]
-    found = scheme.synthesise(released, y_hats)
+    found = tiles.run_many(scheme.synthesis, released.decoder, y_hats, largest=scheme.largest)
     return [_cropped(x_hat, header) for x_hat, (header, _) in zip(found, read, strict=True)]
 
   def split(released: Released, data: bytes) -> Mapping[str, float]:
@@ -146,9 +207,12 @@ def codec(
     decode=lambda released, data: decode_all(released, [data])[0],
     split=split,
     init=init,
-    export=export,
-    thaw=scheme.thaw,
+    analysis=analysis,
+    rate=rate,
+    synthesis=synthesis,
     apply=apply,
+    export=export,
+    thaw=thaw,
     quantise=quantise,
     latents=latents,
     encode_all=encode_all,
@@ -156,13 +220,44 @@ def codec(
   )
 
 
-def runner(largest: int) -> Callable[[Transform, Params, Sequence[np.ndarray]], list[np.ndarray]]:
-  """`tiles.run_many` with tiles of at most so many cells a side."""
+def _images(x: Array) -> Array:
+  """Returns x.
 
-  def run(transform: Transform, params: Params, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return tiles.run_many(transform, params, list(xs), largest=largest)
+  Raises:
+    CodecError: it is no batch of images of three channels, in floats.
+  """
+  if x.ndim != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+    raise CodecError(f'x is {x.dtype}{list(x.shape)}, not floats [B, H, W, 3] in [0, 1]')
+  return x
 
-  return run
+
+def _levels(level: Level, batch: int) -> Array:
+  """Returns level bytes i32[B]; one number stands for all examples.
+
+  Raises:
+    CodecError: they are as many as something else.
+  """
+  levels = jnp.asarray(level, jnp.int32)
+  if levels.shape not in ((), (batch,)):
+    raise CodecError(f'level has the shape {levels.shape} for {batch} examples')
+  return jnp.broadcast_to(levels, (batch,))
+
+
+def _analyse(
+  scheme: Scheme, encoder: Params, images: Sequence[np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Returns latents and hyper-latents of each image; the latter are empty where there are none."""
+  ys = tiles.run_many(scheme.analysis, encoder, list(images), largest=scheme.largest)
+  if scheme.hyper_analysis is None:
+    return [(y, np.zeros((0, 0, 0), np.float32)) for y in ys]
+  zs = tiles.run_many(scheme.hyper_analysis, encoder, ys, largest=scheme.largest)
+  return list(zip(ys, zs, strict=True))
+
+
+def _symbols(scheme: Scheme, height: int, width: int) -> int:
+  """Returns how many symbols a file with a grid of h x w latents holds."""
+  cells = -(-height // scheme.hyper_cell) * -(-width // scheme.hyper_cell)
+  return scheme.depth * height * width + scheme.hyper_depth * cells
 
 
 def transform(
@@ -246,7 +341,7 @@ def _read(
   scheme: Scheme, released: Released, data: bytes
 ) -> tuple[bitstream.Header, Latents, Mapping[str, float]]:
   header, payload = bitstream.unpack(data)
-  if header.method != scheme.method_id:
+  if header.method != scheme.number:
     raise CodecError(f'the file was written by method number {header.method}, not by {scheme.name}')
   if header.flags > (_TRANSPOSED if scheme.transposes else 0):
     raise CodecError(f'{scheme.name} has no flags {header.flags}: the file is damaged')
@@ -259,7 +354,7 @@ def _read(
   if header.flags & _TRANSPOSED:
     height, width = width, height
   grid = -(-height // scheme.cell), -(-width // scheme.cell)
-  if 8 * len(payload) < mixture.least_bits(scheme.symbols(*grid)):
+  if 8 * len(payload) < mixture.least_bits(_symbols(scheme, *grid)):
     raise CodecError(
       f'{len(payload)} bytes cannot hold {width}x{height} pixels: the file is damaged'
     )

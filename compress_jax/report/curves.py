@@ -12,18 +12,12 @@ import numpy as np
 
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.metrics import BDRate, bd_rate
-from compress_jax.report.palette import LEARNED
+from compress_jax.methods import METHODS
 
 Row = Mapping[str, Any]
 CLASSICAL = ('jpeg', 'jpeg-default', 'jpeg2000', 'webp', 'avif', 'png')
-_ORDER = {name: i for i, name in enumerate((*LEARNED, *CLASSICAL))}
 
-# The range of PSNR, in dB, that a method's BD-rates are measured over. That of networks is 1 dB
-# lower on crops of Kodak, which are harder to code than whole images.
-_INTERVALS = {
-  'crop': {'kmeans': (22.5, 28.5), 'cae': (26.0, 34.0), 'gmm': (27.0, 35.5), 'gan': (26.6, 30.7)},
-  'full': {'kmeans': (22.5, 28.5), 'cae': (27.0, 35.0), 'gmm': (28.0, 36.5), 'gan': (27.6, 31.7)},
-}
+# The range of PSNR, in dB, of BD-rates among classical codecs; methods have their own.
 _CLASSICAL_INTERVAL = {'crop': (22.5, 28.5), 'full': (27.0, 35.0)}
 
 
@@ -87,7 +81,8 @@ def images(rows: Iterable[Row]) -> list[str]:
 def codecs(rows: Iterable[Row]) -> list[tuple[str, str]]:
   """(method, codec) of all codecs, learned ones first."""
   found = {(row['method'], row['codec']) for row in rows}
-  return sorted(found, key=lambda pair: (_ORDER.get(pair[0], len(_ORDER)), pair))
+  order = {name: i for i, name in enumerate((*METHODS, *CLASSICAL))}
+  return sorted(found, key=lambda pair: (order.get(pair[0], len(order)), pair))
 
 
 def mean_curves(rows: Sequence[Row]) -> list[Curve]:
@@ -112,7 +107,7 @@ def incomplete(rows: Sequence[Row]) -> list[str]:
 
 def interval(protocol: str, *methods: str) -> tuple[float, float] | None:
   """The PSNR interval, in dB, common to all of `methods`; None where theirs are apart."""
-  own = _INTERVALS[protocol]
+  own = {name: getattr(entry, protocol) for name, entry in METHODS.items()}
   found = [own[m] for m in methods if m in own] or [_CLASSICAL_INTERVAL[protocol]]
   low, high = max(lo for lo, _ in found), min(hi for _, hi in found)
   return (low, high) if low < high else None

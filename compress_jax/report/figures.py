@@ -16,19 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compress_jax.files.atomic import write_atomically
+from compress_jax.methods import METHODS
 from compress_jax.report import curves
 from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Curve, Row
-from compress_jax.report.palette import LEARNED, display, looks
+from compress_jax.report.palette import display, looks
 from compress_jax.report.tables import Published
 
-TITLES = {
-  'kmeans': 'Eigen-value K-means',
-  'gan': 'Generative adversarial network',
-  'cae': 'Compressive autoencoder',
-  'gmm': 'Gaussian mixture and attention',
-  'all': 'All codecs',
-}
 INK, SOFT, FAINT = '#1d1d1f', '#6b6b73', '#e4e4e8'
 _STYLE: dict[Any, Any] = {
   'font.size': 10,
@@ -81,7 +75,7 @@ def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[st
   protocol, found = curves.one_protocol(rows), curves.mean_curves(rows)
   literature = list(published) if protocol == 'full' else []
   subtitle = describe(rows)
-  methods = [m for m in LEARNED if any(c.method == m for c in found)]
+  methods = [m for m in METHODS if any(c.method == m for c in found)]
   out = {}
   with mpl.rc_context(_STYLE):
     for name in [*methods, 'all']:
@@ -103,13 +97,13 @@ def rd_figure(name: str, found: Sequence[Curve], dashed: Sequence[Curve], subtit
   """PSNR over bpp: a method's codecs, or 'all', the anchors, and published curves dashed."""
   figure = Figure(figsize=(7.6, 4.9), layout=None)
   ax = figure.add_axes((0.085, 0.115, 0.685, 0.745))
-  shown = [c for c in found if name in ('all', c.method) or c.method not in LEARNED]
-  main = [c for c in shown if c.method in LEARNED] or shown
+  shown = [c for c in found if name in ('all', c.method) or c.method not in METHODS]
+  main = [c for c in shown if c.method in METHODS] or shown
   _limits(ax, main, [*shown, *dashed])
   seen = looks([(c.method, c.codec) for c in found])
   labels = []
-  for curve in sorted(shown, key=lambda c: c.method in LEARNED):
-    bold = curve.method in LEARNED
+  for curve in sorted(shown, key=lambda c: c.method in METHODS):
+    bold = curve.method in METHODS
     look = seen[curve.codec]
     colour = look.light if bold or name == 'all' else '#74747c'
     marker = _MARKERS[look.symbol.removesuffix('-open')]
@@ -124,7 +118,8 @@ def rd_figure(name: str, found: Sequence[Curve], dashed: Sequence[Curve], subtit
     ax.plot(curve.bpp, curve.psnr, color=SOFT, lw=1.1, ls=(0, (4, 2)), zorder=2)
     labels.append((curve, SOFT, False))
   _label_ends(ax, labels)
-  _headline(figure, f'{TITLES[name]}: PSNR against rate', subtitle, bool(dashed))
+  title = METHODS[name].title if name in METHODS else 'All codecs'
+  _headline(figure, f'{title}: PSNR against rate', subtitle, bool(dashed))
   ax.set_xlabel('bits per pixel, whole file')
   ax.set_ylabel('PSNR in dB, RGB')
   return figure

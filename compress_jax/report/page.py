@@ -15,10 +15,11 @@ from plotly.offline import get_plotlyjs
 
 from compress_jax.codec import Image
 from compress_jax.files.atomic import write_atomically
+from compress_jax.methods import METHODS
 from compress_jax.report import curves, figures, tables
 from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Cell, Curve, Row
-from compress_jax.report.palette import LEARNED, display, looks
+from compress_jax.report.palette import display, looks
 from compress_jax.report.previews import LEVELS, Previews, previews
 from compress_jax.report.tables import Meta, Published
 
@@ -90,7 +91,7 @@ def render(
     scripts=[get_plotlyjs(), *map(source, _SCRIPTS)],
     matrix=matrix,
     cards=[cell for line in matrix for cell in line if _headline(cell)],
-    own={c: v for (m, c), v in zip(pairs, looks(pairs).values(), strict=True) if m in LEARNED},
+    own={c: v for (m, c), v in zip(pairs, looks(pairs).values(), strict=True) if m in METHODS},
     heat=heat,
     wins=[
       ('Fewest bytes for at least', 'dB', curves.wins_at_psnr(per_image, tables.PSNR_TARGETS)),
@@ -121,7 +122,7 @@ def page_data(
       {
         'id': codec,
         'name': display(codec),
-        'learned': method in LEARNED,
+        'learned': method in METHODS,
         'knob': knobs[codec],
         **seen[codec]._asdict(),
       }

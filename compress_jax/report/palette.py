@@ -6,12 +6,10 @@ codec has its own marker besides. Text in them reaches 4.5:1 against its backgro
 
 from typing import NamedTuple
 
+from compress_jax.methods import METHODS
+
 # Light background, dark background.
 _HUES = {
-  'kmeans': ('#c24e00', '#ff9a5c'),
-  'gan': ('#a8397a', '#f391c7'),
-  'cae': ('#0067a5', '#66b5f5'),
-  'gmm': ('#007a5a', '#3fd6a4'),
   'jpeg': ('#4a4a4a', '#c9c9c9'),
   'jpeg-default': ('#767676', '#949494'),
   'jpeg2000': ('#7d6400', '#d3b84a'),
@@ -30,7 +28,6 @@ _CLASSICAL = {
 }
 # Parts of a file: as many as all methods have.
 PARTS = ('#5f6b7a', '#c24e00', '#0067a5', '#8a6d00', '#a8397a', '#007a5a', '#6a55a3')
-LEARNED = ('kmeans', 'gan', 'cae', 'gmm')  # In the order of the study's figures.
 
 
 _NAMES = {
@@ -58,9 +55,10 @@ def display(codec: str) -> str:
 
 def look(method: str, variant: int = 0) -> Look:
   """The look of the `variant`-th codec of a method."""
-  light, dark = _HUES.get(method, _OTHER)
-  if method not in LEARNED:
+  if method not in METHODS:
+    light, dark = _HUES.get(method, _OTHER)
     return Look(light, dark, _CLASSICAL.get(method, 'circle-open'))
+  light, dark = METHODS[method].light, METHODS[method].dark
   shade = _SHADES[variant % len(_SHADES)]
   return Look(
     _mix(light, '#000000', shade),

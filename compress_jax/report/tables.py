@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from compress_jax.codec import CodecError
 from compress_jax.files.atomic import write_atomically
+from compress_jax.methods import METHODS
 from compress_jax.report import curves
 from compress_jax.report.curves import Cell, Curve, Row, Wins
-from compress_jax.report.palette import LEARNED
 
 Meta = Mapping[str, Any]
 FIELDS = (
@@ -176,7 +176,7 @@ def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
     ),
     ('Median seconds per image', times_table(rows)),
   ]
-  own = [row for row in rows if row['method'] in LEARNED]
+  own = [row for row in rows if row['method'] in METHODS]
   if own and published and curves.one_protocol(rows) == 'full':
     matrix = curves.bd_matrix(own, [entry.curve for entry in published])
     title = 'BD-rate of the row against published curves (PSNR interval)'

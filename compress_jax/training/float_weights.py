@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from compress_jax.images.listing import warn
 from compress_jax.interop import compressai
 from compress_jax.learned import lambdas
 from compress_jax.learned.released import unflatten
-from compress_jax.pretrained import ZOO, check_options, load_model
+from compress_jax.model_zoo import ZOO, check_options, load_model
 
 _IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
 _MEASURED = 256  # Pixels of the side of what lambdas are measured on.
@@ -65,14 +64,15 @@ def file_of(path: Path) -> Path:
   return path / WEIGHTS
 
 
-def fitting(module: ModuleType, options: Mapping[str, Any], params: Params) -> Codec:
-  """The codec of these options, whose parameters `params` are.
+def fitting(method: str, options: Mapping[str, Any], params: Params) -> Codec:
+  """Returns the codec of these options, whose parameters `params` are.
 
   Raises:
     CodecError: options or parameters are not those of the method.
   """
-  check_options(module.__name__.rpartition('.')[2], module.codec, options)
-  codec = module.codec(**options)
+  factory = methods.method(method).codec
+  check_options(method, factory, options)
+  codec = factory(**options)
   wanted = jax.tree.map(np.shape, jax.eval_shape(codec.init, jax.random.key(0)))
   if jax.tree.map(np.shape, params) != wanted:
     raise CodecError('the weights do not have the shapes that their options ask for')

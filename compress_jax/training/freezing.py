@@ -7,7 +7,7 @@ import jax
 import optax
 from jax import lax
 
-from compress_jax.codec import Array, Coded, Key, Level, Params
+from compress_jax.codec import Array, Coded, Key, Params
 from compress_jax.training.objectives import Apply
 from compress_jax.training.trainer import CLIP
 
@@ -15,7 +15,7 @@ from compress_jax.training.trainer import CLIP
 def learning_only(apply: Apply, parts: Collection[str]) -> Apply:
   """`apply` whose gradient reaches these parts of the parameters alone."""
 
-  def applied(params: Params, x: Array, level: Level, keys: Key) -> Coded:
+  def applied(params: Params, x: Array, level: Array, keys: Key) -> Coded:
     held = {
       name: part if name in parts else lax.stop_gradient(part) for name, part in params.items()
     }

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from compress_jax.codec import Array, Coded, Key, Level, Metrics, Params
+from compress_jax import codec
+from compress_jax.codec import Array, Key, Metrics, Params
 from compress_jax.training.objectives import Apply, LossFn, State
 
 FIRST = 2  # Channels that are on from the start.
-MaskedApply = Callable[[Params, Array, Level, Key, Array], Coded]  # The last: bool[C].
 
 
 def mask_of(step: Any, channels: int, every: int) -> Array:
@@ -29,7 +29,7 @@ def steps_until_all(channels: int, every: int) -> int:
 
 
 def incremental(
-  apply: MaskedApply, loss_of: Callable[[Apply], LossFn], *, channels: int, every: int
+  apply: codec.Apply, loss_of: Callable[[Apply], LossFn], *, channels: int, every: int
 ) -> LossFn:
   """The loss of a codec whose channels are enabled one after the other.
 
@@ -44,7 +44,7 @@ def incremental(
     params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
     mask = mask_of(step, channels, every)
-    shown = lambda params, x, level, keys: apply(params, x, level, keys, mask)  # noqa: E731
+    shown = lambda params, x, level, keys: apply(params, x, level, keys, mask=mask)  # noqa: E731
     return loss_of(shown)(params, state, x, keys, step)
 
   return loss

@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from compress_jax.codec import Coded, Key, Level, Metrics, Params
+from compress_jax.codec import Coded, Key, Metrics, Params
 from compress_jax.evaluation import lpips
 from compress_jax.layers.quantization import lambda_of
 from compress_jax.training import losses
 
 Array = jax.Array
 State = Any  # What a loss updates besides gradients; {} where there is nothing.
-Apply = Callable[[Params, Array, Level, Key], Coded]
+Apply = Callable[[Params, Array, Array, Key], Coded]
 # Of params, state, f32[B, H, W, 3] in [0, 1], Key[B] and the step i32[].
 LossFn = Callable[[Params, State, Array, Key, Array], tuple[Array, tuple[State, Metrics]]]
 Features = Sequence[Array]  # f32[B, h, w, C] of each layer of a discriminator.

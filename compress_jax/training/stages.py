@@ -1,7 +1,6 @@
 """The stages of training by name: where each begins, what it minimises, what learns."""
 
 import functools
-import inspect
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from compress_jax.codec import Codec, CodecError, Params, level_of
+from compress_jax.codec import Codec, CodecError, Params, level_of, nothing_learned
 from compress_jax.layers import linear
 from compress_jax.methods.gan import networks
 from compress_jax.training import (
@@ -56,7 +55,7 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
   Raises:
     CodecError: the plan does not fit its method or its stage.
   """
-  if codec.apply is None:
+  if codec.apply is nothing_learned:
     raise CodecError(f'{plan.method} has nothing to train by gradients')
   for name, stage in _STAGE_OF.items():
     value = getattr(plan, name)
@@ -78,21 +77,19 @@ def _incremental(
   plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], training.LossFn]
 ) -> training.LossFn:
   """The same, one channel of the latents after the other."""
-  apply: Any = codec.apply
-  if 'mask' not in inspect.signature(apply).parameters:
-    raise CodecError(f'channel_steps={plan.channel_steps} is of cae, not of {plan.method}')
   channels, every = _gains(codec).shape[1], plan.channel_steps
+  masked = functools.partial(codec.apply, mask=jnp.ones(channels, bool))
+  jax.eval_shape(masked, _shapes(codec), _zeros((1, 64, 64, 3)), _zeros(1), None)  # May refuse.
   needed = masking.steps_until_all(channels, every)
   if plan.steps <= needed:
     raise CodecError(f'{plan.steps} steps end before all channels are on, at step {needed}')
-  return masking.incremental(apply, loss_of, channels=channels, every=every)
+  return masking.incremental(codec.apply, loss_of, channels=channels, every=every)
 
 
 def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
   """Only gains learn, at the lambdas that have their own, and the prior if that is asked for."""
   if not plan.start:
     raise CodecError('the stage scales needs --start: weights whose gains are to be trained')
-  assert codec.apply is not None
   parts = {scales.GAINS, scales.PRIOR} if plan.refit_prior else {scales.GAINS}
   levels = _gains(codec).shape[0]
   chosen = scales.trained_levels(levels) if plan.lmbda is None else level_of(plan.lmbda)
@@ -113,7 +110,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   """
   if not plan.start:
     raise CodecError('the stage decoder needs --start: weights whose encoder is done')
-  apply = _as_files(codec, plan)
+  apply = _as_files(codec)
   form = _shapes(codec)
   parts = form.keys() - ENCODER
   return Setup(
@@ -131,7 +128,7 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
   """
   if not plan.start:
     raise CodecError('the stage rounded needs --start: weights to go on from')
-  loss = _loss(plan, _as_files(codec, plan, noisy=True), _level(plan))
+  loss = _loss(plan, _as_files(codec, noisy=True), _level(plan))
   optimizer = training.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
@@ -140,7 +137,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   """The synthesis of gan and a discriminator learn."""
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
-  apply = _as_files(codec, plan)
+  apply = _as_files(codec)
   discriminator, key = networks.Discriminator(details=plan.details), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
   latents = jax.eval_shape(apply, _shapes(codec), _zeros(shape), _zeros(1), key)
@@ -193,14 +190,15 @@ def _loss(
   )
 
 
-def _as_files(codec: Codec, plan: Plan, *, noisy: bool = False) -> objectives.Apply:
-  """The forward pass of a codec, with latents rounded as its files round them.
+def _as_files(codec: Codec, *, noisy: bool = False) -> objectives.Apply:
+  """Returns the forward pass with latents rounded as files round them.
 
   With the gradient of noise, if that is asked for, where the rate is counted.
   """
-  plain: Any = codec.apply
-  apply = functools.partial(plain, worth=plan.options.get('rdoq', 0.0))
-  return apply if noisy else lambda params, x, level, key: apply(params, x, level, None)
+  apply = codec.apply
+  if noisy:
+    return functools.partial(apply, as_files=True)
+  return lambda params, x, level, key: apply(params, x, level, None)
 
 
 def _level(plan: Plan) -> int | None:

@@ -10,7 +10,7 @@ from compress_jax.codec import CodecError
 from compress_jax.files import models
 from compress_jax.learned import released
 from compress_jax.methods.cae import codec as cae
-from compress_jax.pretrained import load_model
+from compress_jax.model_zoo import load_model
 from compress_jax.training import float_weights
 
 OPTIONS = {'widths': (4, 4, 4), 'levels': 2}

@@ -17,7 +17,7 @@ from compress_jax.cli import command, main
 from compress_jax.cli import fit as cli_fit
 from compress_jax.files import models
 from compress_jax.learned.released import flatten
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from compress_jax.training import fit, plans
 from tests.helpers.small_models import picture
 

@@ -344,3 +344,16 @@ def test_sizes_close_to_each_other_share_one_compilation():
 def test_bad_input_is_refused_with_the_value_named(call, message):
   with pytest.raises(ValueError, match=message):
     call(np.arange(8.0).reshape(4, 2))
+
+
+def test_arrays_that_a_function_closes_over_go_through_jit_and_tolerances_through_vmap():
+  points = jnp.asarray(np.random.default_rng(0).normal(size=(64, 3)), jnp.float32)
+  start, weights = points[:4], jnp.ones(64)
+  fit = lambda tol: kmeans(points, 4, init=start, weights=weights, tol=tol)  # noqa: E731
+  tolerances = jnp.array([0.5, 0.0])
+  together = jax.jit(jax.vmap(fit))(tolerances)
+  for i, tol in enumerate((0.5, 0.0)):
+    alone = fit(tol)
+    np.testing.assert_array_equal(together.labels[i], alone.labels)
+    assert together.n_iter[i] == alone.n_iter
+  assert together.n_iter[0] < together.n_iter[1]

@@ -7,7 +7,7 @@ import pytest
 from compress_jax.codec import LAMBDA_RANGE, CodecError, level_of
 from compress_jax.exact import mixture, rates, rdoq, tables
 from compress_jax.exact.tables import EXP
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from tests.helpers import small_models
 
 WORTH = {'cae': 0.05, 'gan': 0.05, 'gmm': 0.1}
@@ -76,7 +76,7 @@ def test_training_can_round_as_files_do(method):
   level = np.full(1, level_of(LAMBDA), np.int32)
   for image in small_models.strips():
     x = image[None].astype(np.float32) / 255
-    coded = codec.apply(small_models.params(method), x, level, None, worth=WORTH[method])
+    coded = codec.apply(small_models.params(method), x, level, None)
     held = codec.quantise(released, image)
     y_hat = rates.dequantise(held.q, released.coding.rates, level[0], held.mean)
     step = released.coding.rates.inverse[level[0]] * 2.0**-rates.GAIN_BITS
@@ -89,12 +89,13 @@ def test_training_can_round_as_files_do(method):
   'method,part', [('cae', 'prior'), ('gan', 'hyper_scale'), ('gmm', 'parameters')]
 )
 def test_noise_then_moves_the_encoder_and_nothing_else(method, part):
-  codec, params = small_models.load(method)[0], small_models.params(method)
+  given = {'model': small_models.path(method), 'rdoq': WORTH[method]}
+  codec, params = pretrained(method, **given)[0], small_models.params(method)
   x = small_models.strips()[0][None, :64, :64].astype(np.float32) / 255
 
   @jax.jit
   def bits(params, key):
-    coded = codec.apply(params, x, np.full(1, 92, np.int32), key, worth=WORTH[method])
+    coded = codec.apply(params, x, np.full(1, 92, np.int32), key, as_files=True)
     return sum(coded.bits.values()).sum()
 
   plain, noisy = (

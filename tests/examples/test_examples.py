@@ -1,5 +1,6 @@
 """The examples run, and what they print shows what they are about."""
 
+import json
 import os
 import re
 import subprocess
@@ -31,12 +32,60 @@ def points(printed):
   return [(float(bpp), float(psnr)) for bpp, psnr in found]
 
 
-def test_an_entropy_model_of_ones_own_learns_to_spend_fewer_bits():
-  low_before, high_before, low, high = points(run('own_entropy_model', '--steps=60'))
-  for before, after in ((low_before, low), (high_before, high)):
-    assert after[0] < before[0]
-    assert after[1] > before[1] - 1
-  assert low[0] < high[0] and low[1] < high[1]
+def test_a_step_against_the_gradient_of_the_rate_saves_bits():
+  printed = run('rate_gradient')
+  ((before, psnr),) = points(printed)
+  (after,) = re.findall(r'([\d.]+) bpp after', printed)
+  assert 0.2 < float(after) < before and psnr > 28
+  assert 'latents (8, 8, 320)' in printed
+
+
+def test_a_prior_of_ones_own_writes_a_file_somewhat_larger_than_that_of_cae():
+  printed = run('own_prior')
+  ((laplace, psnr),) = points(printed)
+  (mixtures,) = re.findall(r'mixtures: ([\d.]+) bpp', printed)
+  assert float(mixtures) < laplace < 1.5 * float(mixtures) and psnr > 28
+
+
+def test_kmeans_gives_the_same_under_jit_vmap_and_pmap():
+  printed = run('kmeans_transforms')
+  steps = [int(x) for x in re.findall(r'(\d+) steps', printed)]
+  assert steps == sorted(steps) and len(set(steps)) == 3
+  (difference,) = re.findall(r'differ by ([\d.e+-]+)', printed)
+  assert float(difference) < 1e-4
+  assert len(re.findall(r'#[0-9a-f]{6}', printed)) == 8
+
+
+def test_a_fifth_method_is_one_file_and_takes_part_in_everything(tmp_path):
+  images = tmp_path / 'images'
+  images.mkdir()
+  for name, image in sets.sample_photographs()[:2]:
+    sets.save_image(images / f'{name}.png', sets.centre_crop(image, 128))
+  printed = run('fifth_method', f'--images={images}', f'--output={tmp_path / "out"}')
+  assert '| blocks |' in printed and 'error' not in printed
+  rows = json.loads((tmp_path / 'out' / 'results.json').read_text())['rows']
+  assert sum(row['method'] == 'blocks' for row in rows) == 10
+  assert '#8c5a00' in (tmp_path / 'out' / 'index.html').read_text()  # A colour of its own.
+  assert (tmp_path / 'out' / 'figures' / 'rd-blocks.png').exists()
+  code = """
+import sys
+import examples.fifth_method
+from compress_jax.cli.main import main
+sys.exit(main(sys.argv))
+"""
+  path, file = images / f'{name}.png', tmp_path / 'photo.cjx'
+  for command in (
+    ['--method=blocks', f'--input={path}', f'--output={file}', '--lambda=0.025'],
+    ['--mode=decompress', f'--input={file}', f'--output={tmp_path / "again.png"}'],
+  ):
+    mode = command[:1] if command[0].startswith('--mode') else ['--mode=compress', *command[:1]]
+    done = subprocess.run(
+      [sys.executable, '-c', code, *mode, *command[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+  again, image = (sets.load_image(each).astype(float) for each in (tmp_path / 'again.png', path))
+  error = again - image
+  assert np.sqrt(np.mean(error**2)) < 40
 
 
 def test_five_centroids_tell_more_than_the_mean_in_pixels_and_in_coefficients():

@@ -116,7 +116,7 @@ def test_the_base_has_what_its_labels_say():
     module = methods.method(name)
     assert inspect.signature(module.codec).parameters['levels'].default > 1
     varied = {'mixtures', 'attention', 'levels'}
-    assert not any(varied & preset.keys() for preset in module.PRESETS.values())
+    assert not any(varied & preset.options.keys() for preset in module.presets.values())
 
 
 def test_all_runs_are_trained_and_then_measured(images, tmp_path, measured):

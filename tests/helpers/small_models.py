@@ -31,7 +31,7 @@ from compress_jax.learned.released import flatten, halve, to_arrays, unflatten
 from compress_jax.methods.cae import networks as cae
 from compress_jax.methods.gan import networks as gan
 from compress_jax.methods.gmm import networks as gmm
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from compress_jax.training import float_weights
 
 FOLDER = Path(__file__).parents[1] / 'golden'

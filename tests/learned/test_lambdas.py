@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from compress_jax import bitstream, pretrained
+from compress_jax import bitstream, model_zoo
 from compress_jax.codec import LAMBDA_RANGE, CodecError, level_of
 from compress_jax.files import models
 from compress_jax.images import sets
@@ -31,7 +31,7 @@ def costs(method, options, photographs, points):
   """bpp and MSE, means over photographs, of the files of each lambda."""
   found = {}
   for lmbda in points:
-    codec, released = pretrained.pretrained(method, lmbda=lmbda, **options)
+    codec, released = model_zoo.pretrained(method, lmbda=lmbda, **options)
     files = [codec.encode(released, image) for image in photographs]
     pairs = list(zip(files, photographs, strict=True))
     bpp = np.mean([8 * len(file) / image[..., 0].size for file, image in pairs])
@@ -89,7 +89,7 @@ def model(tmp_path):
 
 
 def load(path, lmbda=0.02):
-  return pretrained.pretrained('cae', lmbda=lmbda, model=str(path))
+  return model_zoo.pretrained('cae', lmbda=lmbda, model=str(path))
 
 
 def test_the_file_beside_a_model_decides_the_level_and_nothing_that_decodes(model):
@@ -121,7 +121,7 @@ def test_every_level_of_a_model_stays_in_reach(model):
   codec, released = load(model, 0.2)
   file = codec.encode(released, small_models.picture(16, 16))
   assert bitstream.unpack(file)[0].level == 255
-  assert pretrained.lambda_range('cae', released) == (LAMBDA_RANGE[0], 0.2)
+  assert model_zoo.lambda_range('cae', released) == (LAMBDA_RANGE[0], 0.2)
   with pytest.raises(CodecError, match=r'lambda is 0.21; it must be between 0.0009 and 0.2'):
     load(model, 0.21)
 
@@ -152,7 +152,7 @@ def test_a_model_of_one_rate_has_no_ratios():
 
 def test_measured_ratios_make_the_files_of_a_model_obey_lambda():
   released = small_models.load('cae')[1]
-  options = pretrained.load_model('cae', small_models.path('cae'))[0]
+  options = model_zoo.load_model('cae', small_models.path('cae'))[0]
   photographs = list(small_models.photographs().values())
   ratios = float_weights.measured_ratios('cae', options, released, photographs)
   assert len(ratios) == len(lambdas.KNOTS) and set(ratios) != {1.0}

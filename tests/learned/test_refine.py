@@ -13,7 +13,7 @@ from compress_jax.learned import refine
 from compress_jax.methods.cae import relaxed as cae_relaxed
 from compress_jax.methods.gan import relaxed as gan_relaxed
 from compress_jax.methods.gmm import channels_relaxed, serial_relaxed
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from experiments import kodak
 from tests.helpers import small_models
 

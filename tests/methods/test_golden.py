@@ -1,8 +1,8 @@
 """Files written once must decode to the same pixels or latents in every later version.
 
-`python -m tests.methods.test_golden METHODS` writes those of the shipped tables (kmeans) and of the small
-models anew; a change of hashes means a new model id, named in CHANGELOG.md. What learned methods
-decode to is kept as latents, by hash, and as images, which may differ by one grey level.
+`python -m tests.methods.test_golden METHODS` writes those of the shipped tables (kmeans) and of the
+small models anew; a change of hashes means a new model id, named in CHANGELOG.md. What learned
+methods decode to is kept as latents, by hash, and as images, which may differ by one grey level.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import pytest
 
 from compress_jax import methods
 from compress_jax.images import sets
-from compress_jax.pretrained import decoder, pretrained
+from compress_jax.model_zoo import decoder, pretrained
 from tests.helpers import small_models
 from tests.helpers.small_models import FOLDER, MODELS
 

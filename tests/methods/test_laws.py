@@ -1,9 +1,11 @@
 """The laws that every method obeys, on files small and strange."""
 
+import functools
 import itertools
 import tracemalloc
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from compress_jax.codec import CodecError, level_of
 from compress_jax.exact import hyper, rates, tables
 from compress_jax.images.sets import image_bytes
 from compress_jax.methods.gan import networks
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from experiments import fuzz
 from tests.helpers import small_models
 from tests.helpers.small_models import MODELS, digest, picture
@@ -314,3 +316,53 @@ def test_files_of_other_tables_are_refused_by_name(name):
   data = bitstream.pack(header._replace(model_id=b'\xde\xad\xbe\xef'), payload)
   with pytest.raises(CodecError, match='deadbeef'):
     codec.decode(released, data)
+
+
+LEARNED = [name for name in methods.METHODS if methods.method(name).coding_of]
+
+
+@functools.cache
+def shipped(method):
+  """The codec of a shipped model, its float parameters, and its forward pass without noise."""
+  codec, released = pretrained(method)
+  run = jax.jit(lambda params, x, level: codec.apply(params, x, level, None))
+  return codec, codec.thaw(released), run
+
+
+@pytest.mark.parametrize('method', LEARNED)
+@pytest.mark.parametrize('lmbda', [0.0009, 0.0067, 0.1])
+def test_the_forward_pass_predicts_the_file_of_a_shipped_model(method, lmbda):
+  _, params, run = shipped(method)
+  codec, released = pretrained(method, lmbda=lmbda)
+  for photograph in list(small_models.photographs().values())[:3]:
+    image = np.ascontiguousarray(photograph[:256, :256])
+    file = codec.encode(released, image)
+    coded = run(params, image[None] / np.float32(255), bitstream.unpack(file)[0].level)
+    expected = sum(float(bits[0]) for bits in coded.bits.values()) / 8
+    assert abs(len(file) - expected) < 0.01 * expected + 64
+    decoded = np.clip(np.asarray(coded.x_hat[0]), 0, 1) * 255
+    assert np.mean((codec.decode(released, file) - decoded) ** 2) < 1
+
+
+@pytest.mark.parametrize('method', LEARNED)
+def test_the_forward_pass_is_its_three_parts_one_after_the_other(method):
+  codec, params = small_models.load(method)[0], small_models.params(method)
+  x, key = picture(70, 50)[None].astype(np.float32) / 255, jax.random.key(3)
+  for given in (None, key):
+    whole = codec.apply(params, x, 100, given)
+    rated = codec.rate(params, codec.analysis(params, x), 100, given)
+    x_hat = codec.synthesis(params, rated.y_hat, x.shape[1:3])
+    np.testing.assert_array_equal(x_hat, whole.x_hat)
+    np.testing.assert_array_equal(rated.y_hat, whole.y_hat)
+    assert jax.tree.all(jax.tree.map(np.array_equal, rated.bits, whole.bits))
+  assert np.array_equal(rated.q, np.round(rated.q))
+
+
+@pytest.mark.parametrize('method', LEARNED)
+def test_what_is_no_batch_of_images_is_refused_in_one_sentence(method):
+  codec, params = small_models.load(method)[0], small_models.params(method)
+  for x in (np.zeros((64, 64, 3), np.float32), np.zeros((1, 64, 64, 3), np.uint8)):
+    with pytest.raises(CodecError, match='not floats'):
+      codec.apply(params, x, 0, None)
+  with pytest.raises(CodecError, match=r'3.* for 2 examples'):
+    codec.apply(params, np.zeros((2, 64, 64, 3), np.float32), np.zeros(3, int), None)

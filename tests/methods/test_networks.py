@@ -120,9 +120,8 @@ def test_gan_has_the_parameters_of_its_authors_networks():
 @pytest.mark.parametrize('module', [cae_method, gan_method, gmm_method])
 def test_a_codec_without_options_has_the_size_of_its_paper(module):
   defaults = inspect.signature(module.codec).parameters
-  assert {name: defaults[name].default for name in module.PRESETS['paper']} == module.PRESETS[
-    'paper'
-  ]
+  options = module.METHOD.preset('paper').options
+  assert {name: defaults[name].default for name in options} == options
 
 
 def discriminator(filters, side, latents):

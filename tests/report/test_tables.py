@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compress_jax import methods
 from compress_jax.codec import CodecError
 from compress_jax.report import byte_split, curves, figures, palette, tables
 from compress_jax.report.curves import Curve
@@ -264,7 +265,7 @@ def luminance(colour):
   return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize('method', [*palette.LEARNED, *curves.CLASSICAL, 'other'])
+@pytest.mark.parametrize('method', [*methods.METHODS, *curves.CLASSICAL, 'other'])
 @pytest.mark.parametrize('variant', range(3))
 def test_colours_contrast_with_both_backgrounds(method, variant):
   look = palette.look(method, variant)

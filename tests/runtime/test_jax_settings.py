@@ -9,7 +9,7 @@ from compress_jax import methods
 from compress_jax.cli import main
 from compress_jax.clustering import k_means
 from compress_jax.codec import CodecError
-from compress_jax.pretrained import pretrained
+from compress_jax.model_zoo import pretrained
 from compress_jax.runtime import jax_settings
 from compress_jax.training import trainer
 from tests.cli.test_fit import arguments, photos  # noqa: F401

@@ -13,7 +13,7 @@ from compress_jax.cli import fit, main
 from compress_jax.codec import CodecError
 from compress_jax.files import locks, models
 from compress_jax.files.digests import digest_of_files
-from compress_jax.pretrained import ZOO
+from compress_jax.model_zoo import ZOO
 from compress_jax.training import float_weights, plans, resume, stages, trainer
 from compress_jax.training.checkpoints import Checkpoints
 from tests.training.test_checkpoints import contents, damage

@@ -8,24 +8,40 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from compress_jax.codec import LAMBDA_RANGE as LAMBDA_RANGE
-from compress_jax.codec import Array, Codec, CodecError, Coded, Image, Key, Latents, Level, Params
+from compress_jax.codec import LAMBDA_RANGE, Codec, CodecError, Latents, Method, Params, Preset
 from compress_jax.exact import floats, rates
 from compress_jax.learned import scheme, tiles
-from compress_jax.learned.released import Released, release
+from compress_jax.methods import METHODS
 from compress_jax.methods.cae import coding, networks, relaxed
 
-METHOD_ID = 2
-PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {'widths': (32, 64, 96), 'linear': True, 'rdoq': 0.05},
-  'small': {'widths': (48, 96, 96), 'linear': True, 'rdoq': 0.05},
-  'paper': {'widths': (64, 128, 96)},
+NUMBER = METHODS['cae'].number
+PRESETS = {
+  'tiny': Preset(
+    {
+      'widths': (32, 64, 96),
+      'linear': True,
+      'rdoq': 0.05,
+    },
+    *(7_000, 4, 128, 1e-3),
+  ),
+  'small': Preset(
+    {
+      'widths': (48, 96, 96),
+      'linear': True,
+      'rdoq': 0.05,
+    },
+    *(60_000, 8, 128, 5e-4),
+  ),
+  'paper': Preset(
+    {
+      'widths': (64, 128, 96),
+    },
+    *(300_000, 32, 128, 1e-4),  # Theis et al. (2017), section 4: 32 crops of 128.
+  ),
 }
 BOUNDS = {'noisy': False, 'rounded': True}
-_CELL = networks.CELL
 _SYNTHESIS_HALO = 5  # Cells that an output may depend on: kernel radii summed, rounded up.
 _LARGEST = 96  # Cells of a tile's side.
 
@@ -70,71 +86,45 @@ def codec(
     raise CodecError(f'bound must be one of {", ".join(BOUNDS)}, not {bound!r}')
   first, second, last = widths
   model = networks.Model((first, second, last), components, levels, linear, BOUNDS[bound])
-  made = scheme.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
-  return made._replace(apply=functools.partial(_apply, model))
-
-
-def _apply(
-  model: networks.Model,
-  params: Params,
-  x: Array,
-  level: Level,
-  key: Key | None,
-  mask: Array | None = None,
-  *,
-  worth: float | None = None,
-) -> Coded:
-  """The forward pass, with a mask bool[C] of channels that are sent."""
-  if key is not None and key.ndim == 0:
-    key = jax.random.split(key, len(x))
-  coded: Any = model.apply({'params': params}, x, level, key, mask, worth=worth)
-  return coded
+  return scheme.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> scheme.Scheme:
-  run = scheme.runner(_LARGEST)
   nets = networks.transforms(model)
   mirrored = functools.partial(scheme.unframed, nets['analysis'], 'analysis')
-  analysis = tiles.Transform(mirrored, _CELL, 1, 0, networks.MARGIN, 'mirror')
-  synthesis = scheme.transform(nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO)
-
-  def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
-    nothing = np.zeros((0, 0, 0), np.int64)
-    ys = run(analysis, released.encoder, images)
-    return [Latents(rates.quantise(y, released.coding.rates, level), nothing, y=y) for y in ys]
-
-  def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return run(synthesis, released.decoder, y_hats)
-
-  def export(params: Params, images: list[Image]) -> Released:
-    del images  # Static tables need no calibration.
-    prior = params['prior']
-    table = floats.rates_of(params['log_gains'])
-    made = coding.make(table, np.asarray(prior['logits']), np.asarray(prior['log_scales']))
-    return release({'analysis': params['analysis']}, {'synthesis': params['synthesis']}, made)
-
-  def thaw(released: Released) -> Params:
-    logits, log_scales = coding.thawed(released.coding)
-    return {
-      **released.encoder,
-      **released.decoder,
-      'prior': {'logits': logits, 'log_scales': log_scales},
-      'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
-    }
-
   return scheme.Scheme(
     name='cae',
-    method_id=METHOD_ID,
-    cell=_CELL,
-    symbols=lambda height, width: height * width * model.widths[-1],
-    quantise=quantise,
+    number=NUMBER,
+    model=model,
+    analysis=tiles.Transform(mirrored, networks.CELL, 1, 0, networks.MARGIN, 'mirror'),
+    synthesis=scheme.transform(nets, 'synthesis', (1, networks.CELL), _SYNTHESIS_HALO),
+    whole=scheme.whole(nets),
+    largest=_LARGEST,
+    depth=model.widths[-1],
+    quantise=_quantise,
+    decide=coding.decide,
     write=coding.write,
     read=coding.read,
-    synthesise=synthesise,
-    export=export,
-    thaw=thaw,
-    decide=coding.decide,
+    make=_make,
+    unmake=_unmake,
     relaxed=relaxed.RELAXED,
-    whole=scheme.whole(nets),
   )
+
+
+def _quantise(own: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+  return Latents(rates.quantise(y, own.rates, level), z.astype(np.int64))
+
+
+def _make(params: Params, examples: Sequence[Any]) -> coding.Coding:
+  del examples  # Static tables need no calibration.
+  prior, table = params['prior'], floats.rates_of(params['log_gains'])
+  return coding.make(table, np.asarray(prior['logits']), np.asarray(prior['log_scales']))
+
+
+def _unmake(own: coding.Coding) -> Params:
+  logits, log_scales = coding.thawed(own)
+  return {'prior': {'logits': logits, 'log_scales': log_scales}}
+
+
+METHOD = Method(codec, LAMBDA_RANGE, PRESETS, coding_of)

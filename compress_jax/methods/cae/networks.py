@@ -5,15 +5,24 @@ autoencoders", ICLR 2017: section 3.1 and figure 2 for the networks, 3.3 for the
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
-from compress_jax.codec import Coded
+from compress_jax.codec import Rated
 from compress_jax.layers import entropy, quantization
-from compress_jax.layers.blocks import Conv, Frame, SubPixel, initial, leaky, lower_bound
+from compress_jax.layers.blocks import (
+  Conv,
+  Frame,
+  SubPixel,
+  initial,
+  leaky,
+  lower_bound,
+  pad_to_cells,
+)
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis
 
 Array = jax.Array
@@ -140,36 +149,52 @@ class Model(nn.Module):
     start = (self.levels, self.widths[-1], CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
-  def __call__(
-    self,
-    x: Array,
-    level: Array,
-    key: Array | None = None,
-    mask: Array | None = None,
-    *,
-    worth: float | None = None,
-  ) -> Coded:
-    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise where the rate is counted.
-
-    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
-    give the rate the gradient of noise only. The transforms work in the type of x, what decides
-    about the rate in float32. Channels where mask bool[C] is false are zero and cost nothing.
-    """
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
+  def analyse(self, x: Array) -> Array:
+    """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
     around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    return self.analysis(jnp.pad(pad_to_cells(x, CELL), around, 'reflect'))
+
+  def rate(
+    self,
+    y: Array,
+    level: Array,
+    key: Array | None,
+    *,
+    rdoq: float = 0.0,
+    exact: bool = False,
+    dtype: Any = jnp.float32,
+    mask: Array | None = None,
+  ) -> Rated:
+    """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
+
+    Args:
+      y: the latents.
+      level: level bytes.
+      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
+      rdoq: bits that a squared step is worth where latents are rounded; see `exact.rdoq`.
+      exact: count the bits of whole symbols despite a key, which then only gives gradients.
+      dtype: is not used, as no network decides about the rate.
+      mask: bool[C], channels that are sent; the others are zero and cost nothing.
+    """
+    del dtype
     gain = quantization.gains(self.log_gains, level)[:, None, None]
-    scaled = self.analysis(jnp.pad(x, around, 'reflect')).astype(jnp.float32) * gain
+    scaled = y * gain
     price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
     q = quantization.straight_through(scaled)
-    if worth is not None:
-      q = quantization.cheaper(scaled, price, worth)
-    if key is not None and self.rounded_bound and worth is None:
+    if rdoq:
+      q = quantization.cheaper(scaled, price, rdoq)
+    if key is not None and self.rounded_bound and not exact:
       bits = self.prior.density_bits(quantization.noise(key, q), gain)
     else:
-      bits = quantization.counted(price, q, scaled, key, exact=worth is not None)
+      bits = quantization.counted(price, q, scaled, key, exact=exact)
     if mask is not None:
       q, bits = jnp.where(mask, q, 0), jnp.where(mask, bits, 0)
-    y_hat = q / gain
-    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
-    return Coded(x_hat.astype(jnp.float32), y_hat, {'y': bits.sum((1, 2, 3))})
+    return Rated(q, q / gain, {'y': bits.sum((1, 2, 3))})
+
+  def synthesise(self, y_hat: Array) -> Array:
+    """Returns images f32[B, 8h, 8w, 3] of decoded latents f32[B, h, w, C], in their type."""
+    return self.synthesis(y_hat)
+
+  def __call__(self, x: Array, level: Array) -> Array:
+    """Runs all networks, so that all parameters are made."""
+    return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)

@@ -10,44 +10,62 @@ from typing import Any
 
 import numpy as np
 
-from compress_jax.codec import LAMBDA_RANGE as LAMBDA_RANGE
-from compress_jax.codec import Codec, Image, Latents, Params
-from compress_jax.exact import floats, rates
-from compress_jax.exact import hyper as hyper_latents
+from compress_jax.codec import LAMBDA_RANGE, Codec, Latents, Method, Params, Preset
+from compress_jax.exact import floats, hyper, rates
 from compress_jax.layers import linear as linear_path
 from compress_jax.learned import scheme
-from compress_jax.learned.released import Released, release
-from compress_jax.methods.gan import coding, networks, relaxed
-from compress_jax.methods.gan import export as export_layers
+from compress_jax.methods import METHODS
+from compress_jax.methods.gan import coding, export, networks, relaxed
 
-METHOD_ID = 1
-PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {
-    'base': 12,
-    'blocks': 2,
-    'latents': 192,
-    'hyper': 64,
-    'linear': True,
-    'restoration': 64,
-    'centred': True,
-    'magnitudes': True,
-    'rdoq': 0.05,
-  },
-  'small': {
-    'base': 16,
-    'blocks': 3,
-    'latents': 192,
-    'hyper': 96,
-    'linear': True,
-    'restoration': 64,
-    'centred': True,
-    'magnitudes': True,
-    'rdoq': 0.05,
-  },
-  'base': {'base': 32, 'blocks': 5, 'latents': 192, 'hyper': 192},
-  'paper': {'base': 60, 'blocks': 9, 'latents': 220, 'hyper': 320},
+NUMBER = METHODS['gan'].number
+PRESETS = {
+  'tiny': Preset(
+    {
+      'base': 12,
+      'blocks': 2,
+      'latents': 192,
+      'hyper': 64,
+      'linear': True,
+      'restoration': 64,
+      'centred': True,
+      'magnitudes': True,
+      'rdoq': 0.05,
+    },
+    *(10_000, 8, 128, 5e-4),
+  ),
+  'small': Preset(
+    {
+      'base': 16,
+      'blocks': 3,
+      'latents': 192,
+      'hyper': 96,
+      'linear': True,
+      'restoration': 64,
+      'centred': True,
+      'magnitudes': True,
+      'rdoq': 0.05,
+    },
+    *(100_000, 8, 192, 3e-4),
+  ),
+  'base': Preset(
+    {
+      'base': 32,
+      'blocks': 5,
+      'latents': 192,
+      'hyper': 192,
+    },
+    *(500_000, 8, 256, 1e-4),
+  ),
+  'paper': Preset(
+    {
+      'base': 60,
+      'blocks': 9,
+      'latents': 220,
+      'hyper': 320,
+    },
+    *(1_000_000, 8, 256, 1e-4),  # Mentzer et al. (2020), for each of two stages.
+  ),
 }
-_CELL, _HYPER_CELL = networks.CELL, coding.HYPER_CELL
 # Cells that an output may depend on: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO = 3, 2
 _LARGEST = 96  # Cells of a tile's side.
@@ -102,72 +120,56 @@ def codec(
   model = networks.Model(
     base, blocks, latents, hyper, levels, linear, restoration, centred, magnitudes
   )
-  return scheme.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
+  return scheme.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> scheme.Scheme:
-  run = scheme.runner(_LARGEST)
+  cell, hyper_cell, prior = networks.CELL, networks.HYPER_CELL, networks.prior(model)
   nets = networks.transforms(model)
-  analysis = scheme.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO + model.centred)
-  hyper_analysis = scheme.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
   halo = 2 * model.blocks + 4 + (model.restoration > 0)
-  synthesis = scheme.transform(nets, 'synthesis', (1, _CELL), halo)
 
-  def analyse(encoder: Params, images: Sequence[Image]) -> list[tuple[np.ndarray, np.ndarray]]:
-    ys = run(analysis, encoder, images)
-    return list(zip(ys, run(hyper_analysis, encoder, ys), strict=True))
-
-  def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
-    return [_quantise(released.coding, y, z, level) for y, z in analyse(released.encoder, images)]
-
-  def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return run(synthesis, released.decoder, y_hats)
-
-  def export(params: Params, images: list[Image]) -> Released:
-    encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
-    made = coding.make(
-      export_layers.float_layers(params['hyper_mean']),
-      export_layers.float_layers(params['hyper_scale']),
+  def make(params: Params, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> coding.Coding:
+    return coding.make(
+      export.float_layers(params['hyper_mean']),
+      export.float_layers(params['hyper_scale']),
       floats.rates_of(params['log_gains']),
-      floats.prior_of(networks.prior(model), params['prior']),
-      [z for _, z in analyse(encoder, images)],
+      floats.prior_of(prior, params['prior']),
+      [z for _, z in examples],
     )
-    return release(encoder, {'synthesis': params['synthesis']}, made)
-
-  def thaw(released: Released) -> Params:
-    mean, scale = coding.thawed(released.coding)
-    return {
-      **released.encoder,
-      **released.decoder,
-      'hyper_mean': export_layers.hyper_params(mean),
-      'hyper_scale': export_layers.hyper_params(scale),
-      'prior': floats.fitted_prior(networks.prior(model), released.coding.prior),
-      'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
-    }
-
-  def symbols(height: int, width: int) -> int:
-    rows, columns = hyper_latents.grid(height, width, _HYPER_CELL)
-    return model.latents * height * width + model.hyper * rows * columns
 
   return scheme.Scheme(
     name='gan',
-    method_id=METHOD_ID,
-    cell=_CELL,
-    symbols=symbols,
-    quantise=quantise,
+    number=NUMBER,
+    model=model,
+    analysis=scheme.transform(nets, 'analysis', (cell, 1), _ANALYSIS_HALO + model.centred),
+    synthesis=scheme.transform(nets, 'synthesis', (1, cell), halo),
+    whole=scheme.whole(nets),
+    largest=_LARGEST,
+    depth=model.latents,
+    quantise=_quantise,
+    decide=coding.decide,
     write=coding.write,
     read=coding.read,
-    synthesise=synthesise,
-    export=export,
-    thaw=thaw,
-    decide=coding.decide,
+    make=make,
+    unmake=_unmake,
     relaxed=relaxed.RELAXED,
-    whole=scheme.whole(nets),
+    hyper_analysis=scheme.transform(nets, 'hyper_analysis', (hyper_cell, 1), _HYPER_HALO),
+    hyper_cell=hyper_cell,
+    hyper_depth=model.hyper,
+    fit_prior=lambda own: floats.fitted_prior(prior, own.prior),
   )
 
 
 def _quantise(own: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
-  symbols = hyper_latents.quantise(z, own.prior)
+  symbols = hyper.quantise(z, own.prior)
   mean = coding.predict(own, symbols, y.shape[:2], level).mean
-  return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean, y)
+  return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean)
+
+
+def _unmake(own: coding.Coding) -> Params:
+  mean, scale = coding.thawed(own)
+  return {'hyper_mean': export.hyper_params(mean), 'hyper_scale': export.hyper_params(scale)}
+
+
+METHOD = Method(codec, LAMBDA_RANGE, PRESETS, coding_of)

@@ -4,11 +4,13 @@ F. Mentzer, G. Toderici, M. Tschannen, E. Agustsson, "High-fidelity generative i
 compression", NeurIPS 2020; networks as in the authors' archs.py.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compress_jax.codec import Coded
+from compress_jax.codec import Rated
 from compress_jax.layers import entropy, quantization
 from compress_jax.layers.blocks import (
   ChannelNorm,
@@ -18,6 +20,7 @@ from compress_jax.layers.blocks import (
   initial,
   leaky,
   mean_pool,
+  pad_to_cells,
   with_magnitudes,
 )
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
@@ -200,39 +203,56 @@ class Model(nn.Module):
     start = (self.levels, self.latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
-  def __call__(
-    self, x: Array, level: Array, key: Array | None = None, *, worth: float | None = None
-  ) -> Coded:
-    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
+  def analyse(self, x: Array) -> Array:
+    """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
+    return self.analysis(pad_to_cells(x, CELL))
 
-    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
-    give the rate the gradient of noise only. The transforms work in the type of x, what decides
-    about the rate in float32.
+  def rate(
+    self,
+    y: Array,
+    level: Array,
+    key: Array | None,
+    *,
+    rdoq: float = 0.0,
+    exact: bool = False,
+    dtype: Any = jnp.float32,
+  ) -> Rated:
+    """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
+
+    Args:
+      y: the latents.
+      level: level bytes.
+      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
+      rdoq: bits that a squared step is worth where latents are rounded; see `exact.rdoq`.
+      exact: count the bits of whole symbols despite a key, which then only gives gradients.
+      dtype: that the networks compute in; what decides about the rate is f32.
     """
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
-    gain = quantization.gains(self.log_gains, level)[:, None, None]
-    y = self.analysis(x).astype(jnp.float32)
     rows, columns = y.shape[1:3]
-    around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
-    z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    z = self.hyper_analysis(pad_to_cells(y, HYPER_CELL).astype(dtype)).astype(jnp.float32)
     z_hat = quantization.straight_through(z)
-    seen = z_hat.astype(x.dtype)
+    seen = z_hat.astype(dtype)
     mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
     scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
     shifted = (y - mean) * gain
     price = lambda q: entropy.bits_of(  # noqa: E731
       entropy.gaussian_likelihood(q, jnp.zeros_like(mean), scale * gain)
     )
-    q, exact = quantization.straight_through(shifted), worth is not None
-    if worth is not None:
-      q = quantization.cheaper(shifted, price, worth)
+    q = quantization.straight_through(shifted)
+    if rdoq:
+      q = quantization.cheaper(shifted, price, rdoq)
     key_y, key_z = quantization.split(key)
     density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
     bits = {
       'y': quantization.counted(price, q, shifted, key_y, exact=exact).sum((1, 2, 3)),
       'z': quantization.counted(density, z_hat, z, key_z, exact=exact).sum((1, 2, 3)),
     }
-    y_hat = q / gain + mean
-    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
-    return Coded(x_hat.astype(jnp.float32), y_hat, bits)
+    return Rated(q, q / gain + mean, bits)
+
+  def synthesise(self, y_hat: Array) -> Array:
+    """Returns images f32[B, 16h, 16w, 3] of decoded latents f32[B, h, w, C], in their type."""
+    return self.synthesis(y_hat)
+
+  def __call__(self, x: Array, level: Array) -> Array:
+    """Runs all networks, so that all parameters are made."""
+    return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)

@@ -10,61 +10,75 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress_jax.codec import LAMBDA_RANGE as LAMBDA_RANGE
-from compress_jax.codec import Codec, CodecError, Image, Latents, Params
+from compress_jax.codec import LAMBDA_RANGE, Codec, CodecError, Latents, Method, Params, Preset
 from compress_jax.exact import floats, rates
 from compress_jax.exact import hyper as hyper_latents
 from compress_jax.layers import linear as linear_path
 from compress_jax.learned import scheme
 from compress_jax.learned.relaxed import Relaxed
-from compress_jax.learned.released import Released, release
+from compress_jax.methods import METHODS
 from compress_jax.methods.gmm import (
   channels_coding,
   channels_export,
   channels_relaxed,
   networks,
+  serial_coding,
   serial_export,
   serial_relaxed,
 )
-from compress_jax.methods.gmm import serial_coding as serial
 
-METHOD_ID = 3
-PRESETS: dict[str, dict[str, Any]] = {
-  'tiny': {
-    'channels': 96,
-    'latents': 320,
-    'hyper': 64,
-    'widths': (160, 160),
-    'stem': 4,
-    'linear': True,
-    'slices': (10, 22, 48, 80, 160),
-    'context': 'channels',
-    'magnitudes': True,
-    'restoration': 64,
-    'centred': True,
-    'rdoq': 0.07,
-  },
-  'small': {
-    'channels': 128,
-    'latents': 192,
-    'stem': 4,
-    'linear': True,
-    'restoration': 64,
-    'centred': True,
-    'rdoq': 0.1,
-  },
-  'paper': {'channels': 128},
-  'large': {'channels': 192},
+NUMBER = METHODS['gmm'].number
+PRESETS = {
+  'tiny': Preset(
+    {
+      'channels': 96,
+      'latents': 320,
+      'hyper': 64,
+      'widths': (160, 160),
+      'stem': 4,
+      'linear': True,
+      'slices': (10, 22, 48, 80, 160),
+      'context': 'channels',
+      'magnitudes': True,
+      'restoration': 64,
+      'centred': True,
+      'rdoq': 0.07,
+    },
+    *(11_000, 4, 128, 5e-4),
+  ),
+  'small': Preset(
+    {
+      'channels': 128,
+      'latents': 192,
+      'stem': 4,
+      'linear': True,
+      'restoration': 64,
+      'centred': True,
+      'rdoq': 0.1,
+    },
+    *(100_000, 8, 192, 5e-4),
+  ),
+  'paper': Preset(
+    {
+      'channels': 128,
+    },
+    *(1_000_000, 8, 256, 1e-4),  # Cheng et al. (2020), section 4.1.
+  ),
+  'large': Preset(
+    {
+      'channels': 192,
+    },
+    *(1_000_000, 8, 256, 1e-4),
+  ),
 }
 CONTEXTS = 'serial', 'channels'
-_CELL, _HYPER_CELL = networks.CELL, serial.HYPER_CELL
 # Cells that an output may depend on: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO, _SYNTHESIS_HALO = 8, 2, 11
 
 
 def coding_of(options: Mapping[str, Any]) -> Any:
   """The module that writes the files of a model with these options, with `Coding` and `check`."""
-  return channels_coding if options.get('context') == 'channels' else serial
+  return channels_coding if options.get('context') == 'channels' else serial_coding
 
 
 def codec(
@@ -139,42 +153,42 @@ def codec(
     centred=centred,
     context=context,
   )
-  return scheme.codec(_scheme(model), model, lmbda, refine, rdoq=rdoq)
+  return scheme.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
 
-class _Entropy(NamedTuple):
-  """What the two contexts of gmm do in ways of their own."""
+class _Context(NamedTuple):
+  """What the two contexts do in ways of their own."""
 
   coding: Any  # The module that writes and reads files.
-  export: Callable[..., Any]  # Of params, gains, prior, calibration.
-  thaw: Callable[[Any], Params]
+  make: Callable[..., Any]  # The coding, of params, gains, prior and examples.
+  unmake: Callable[[Any], Params]
   relaxed: Relaxed
 
 
-def _serial(model: networks.Model) -> _Entropy:
-  def export(params: Params, *tables: Any) -> Any:
-    gains, prior, calibration = tables
+def _serial(model: networks.Model) -> _Context:
+  def make(params: Params, *tables: Any) -> Any:
+    gains, prior, examples = tables
     found = serial_export.float_networks(params, model.slope)
-    return serial_export.make(found, gains, prior, model.mixtures, calibration)
+    return serial_export.make(found, gains, prior, model.mixtures, examples)
 
-  def thaw(coding: Any) -> Params:
+  def unmake(coding: Any) -> Params:
     return serial_export.params_of(serial_export.thawed(coding))
 
-  return _Entropy(serial, export, thaw, serial_relaxed.RELAXED)
+  return _Context(serial_coding, make, unmake, serial_relaxed.RELAXED)
 
 
-def _channels(model: networks.Model) -> _Entropy:
+def _channels(model: networks.Model) -> _Context:
   views = 1 + model.magnitudes
 
-  def export(params: Params, *tables: Any) -> Any:
-    gains, prior, calibration = tables
+  def make(params: Params, *tables: Any) -> Any:
+    gains, prior, examples = tables
     found = channels_export.FloatNetworks(
       serial_export.hyper_layers(params['hyper_synthesis'], model.slope),
       channels_export.group_layers(params['groups'], model.slope),
     )
-    return channels_export.make(found, gains, prior, model.mixtures, views, calibration)
+    return channels_export.make(found, gains, prior, model.mixtures, views, examples)
 
-  def thaw(coding: Any) -> Params:
+  def unmake(coding: Any) -> Params:
     found = channels_export.thawed(coding)
     features = found.hyper[-1].bias.size
     return {
@@ -182,70 +196,46 @@ def _channels(model: networks.Model) -> _Entropy:
       'groups': channels_export.group_params(found.groups, features, views),
     }
 
-  return _Entropy(channels_coding, export, thaw, channels_relaxed.RELAXED)
+  return _Context(channels_coding, make, unmake, channels_relaxed.RELAXED)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
 def _scheme(model: networks.Model) -> scheme.Scheme:
-  entropy = _channels(model) if model.context == 'channels' else _serial(model)
-  run = scheme.runner(96 if model.channels <= 128 else 64)
-  nets = networks.transforms(model)
-  analysis = scheme.transform(nets, 'analysis', (_CELL, 1), _ANALYSIS_HALO + model.centred)
-  hyper_analysis = scheme.transform(nets, 'hyper_analysis', (_HYPER_CELL, 1), _HYPER_HALO)
-  synthesis = scheme.transform(
-    nets, 'synthesis', (1, _CELL), _SYNTHESIS_HALO + 2 * (model.restoration > 0)
-  )
+  context = _channels(model) if model.context == 'channels' else _serial(model)
+  cell, hyper_cell, prior = networks.CELL, networks.HYPER_CELL, networks.prior(model)
+  nets, (depth, hyper_depth) = networks.transforms(model), networks.depths(model)
+  halo = _SYNTHESIS_HALO + 2 * (model.restoration > 0)
 
-  def analyse(encoder: Params, images: Sequence[Image]) -> list[tuple[np.ndarray, np.ndarray]]:
-    ys = run(analysis, encoder, images)
-    return list(zip(ys, run(hyper_analysis, encoder, ys), strict=True))
-
-  def quantise(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
-    own = released.coding
-    return [
-      Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior), y=y)
-      for y, z in analyse(released.encoder, images)
-    ]
-
-  def synthesise(released: Released, y_hats: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return run(synthesis, released.decoder, y_hats)
-
-  def export(params: Params, images: list[Image]) -> Released:
-    encoder = {name: params[name] for name in ('analysis', 'hyper_analysis')}
-    tables = (
-      floats.rates_of(params['log_gains']),
-      floats.prior_of(networks.prior(model), params['prior']),
-    )
-    made = entropy.export(params, *tables, analyse(encoder, images))
-    return release(encoder, {'synthesis': params['synthesis']}, made)
-
-  def thaw(released: Released) -> Params:
-    return {
-      **released.encoder,
-      **released.decoder,
-      **entropy.thaw(released.coding),
-      'prior': floats.fitted_prior(networks.prior(model), released.coding.prior),
-      'log_gains': floats.log_gains_of(released.coding.rates, model.levels),
-    }
-
-  def symbols(height: int, width: int) -> int:
-    rows, columns = hyper_latents.grid(height, width, _HYPER_CELL)
-    of_y, of_z = networks.depths(model)
-    return of_y * height * width + of_z * rows * columns
+  def make(params: Params, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
+    tables = floats.rates_of(params['log_gains']), floats.prior_of(prior, params['prior'])
+    return context.make(params, *tables, examples)
 
   return scheme.Scheme(
     name='gmm',
-    method_id=METHOD_ID,
-    cell=_CELL,
-    symbols=symbols,
-    quantise=quantise,
-    write=entropy.coding.write,
-    read=entropy.coding.read,
-    synthesise=synthesise,
-    export=export,
-    thaw=thaw,
-    decide=entropy.coding.decide,
-    relaxed=entropy.relaxed,
+    number=NUMBER,
+    model=model,
+    analysis=scheme.transform(nets, 'analysis', (cell, 1), _ANALYSIS_HALO + model.centred),
+    synthesis=scheme.transform(nets, 'synthesis', (1, cell), halo),
     whole=scheme.whole(nets),
+    largest=96 if model.channels <= 128 else 64,
+    depth=depth,
+    quantise=_quantise,
+    decide=context.coding.decide,
+    write=context.coding.write,
+    read=context.coding.read,
+    make=make,
+    unmake=context.unmake,
+    relaxed=context.relaxed,
+    hyper_analysis=scheme.transform(nets, 'hyper_analysis', (hyper_cell, 1), _HYPER_HALO),
+    hyper_cell=hyper_cell,
+    hyper_depth=hyper_depth,
+    fit_prior=lambda own: floats.fitted_prior(prior, own.prior),
     transposes=model.context == 'serial',
   )
+
+
+def _quantise(own: Any, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+  return Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior))
+
+
+METHOD = Method(codec, LAMBDA_RANGE, PRESETS, coding_of)

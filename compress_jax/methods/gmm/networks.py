@@ -5,12 +5,16 @@ Gaussian mixture likelihoods and attention modules", CVPR 2020. The skeleton is 
 CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress_jax.codec import Coded
+from compress_jax.codec import Rated
 from compress_jax.layers import entropy, quantization
 from compress_jax.layers.blocks import (
   Attention,
@@ -23,6 +27,7 @@ from compress_jax.layers.blocks import (
   from_cells,
   initial,
   leaky,
+  pad_to_cells,
   to_cells,
   with_magnitudes,
 )
@@ -64,17 +69,26 @@ class Analysis(nn.Module):
     image, gain = x, 0.1 if self.linear else 16.0
     latents = self.latents or self.channels
     x = centred(x, frame) if self.centred else x
-    if self.stem > 1:
-      x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)
-      x = ResidualBlock(self.slope, name='block1')(leaky(self.slope)(x), frame)
-    for i in range(0 if self.stem == 1 else 2, 3):
-      x = ResidualDown(self.channels, self.slope, name=f'down{i}')(x, frame)
-      if i == (1 if self.stem == 1 else 2) and self.attention:
-        x = Attention(name='attention0')(x, frame)
-      x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
+    block = functools.partial(ResidualBlock, self.slope)
+    down = functools.partial(ResidualDown, self.channels, self.slope)
+    attention = Attention if self.attention else _nothing
+    if self.stem == 1:
+      x = down(name='down0')(x, frame)  # [B, 8h, 8w, N]
+      x = block(name='block0')(x, frame)
+      x = down(name='down1')(x, frame)  # [B, 4h, 4w, N]
+      x = attention(name='attention0')(x, frame)
+      x = block(name='block1')(x, frame)
+      x = down(name='down2')(x, frame)  # [B, 2h, 2w, N]
+      x = block(name='block2')(x, frame)
+    else:
+      x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)  # [B, 4h, 4w, N]
+      x = block(name='block1')(leaky(self.slope)(x), frame)
+      x = down(name='down2')(x, frame)  # [B, 2h, 2w, N]
+      x = attention(name='attention0')(x, frame)
+      x = block(name='block2')(x, frame)
     x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
-    if self.attention and latents == self.channels:
-      x = Attention(name='attention1')(x, frame)
+    if latents == self.channels:
+      x = attention(name='attention1')(x, frame)
     return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
 
 
@@ -92,19 +106,28 @@ class Synthesis(nn.Module):
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
     """The mirror of the analysis; more latents than channels first become twice the channels."""
     last = initial(0.1 if self.linear else 1.0)
-    x = y if y.shape[-1] == self.channels else Conv(2 * self.channels, name='first')(y, frame)
-    if self.attention and y.shape[-1] == self.channels:
-      x = Attention(name='attention0')(x, frame)
-    stages = 3 if self.stem == 1 else 2
-    for i in range(stages):
-      x = ResidualBlock(self.slope, name=f'block{i}')(x, frame)
-      x = ResidualUp(self.channels, self.slope, name=f'up{i}')(x, frame)
-      if i == (1 if self.stem == 1 else 0) and self.attention:
-        x = Attention(name='attention1')(x, frame)
-    x = ResidualBlock(self.slope, name=f'block{stages}')(x, frame)
+    block = functools.partial(ResidualBlock, self.slope)
+    up = functools.partial(ResidualUp, self.channels, self.slope)
+    attention = Attention if self.attention else _nothing
+    if y.shape[-1] == self.channels:
+      x = attention(name='attention0')(y, frame)
+    else:
+      x = Conv(2 * self.channels, name='first')(y, frame)
+    x = block(name='block0')(x, frame)
+    x = up(name='up0')(x, frame)  # [B, 2h, 2w, N]
     if self.stem == 1:
+      x = block(name='block1')(x, frame)
+      x = up(name='up1')(x, frame)  # [B, 4h, 4w, N]
+      x = attention(name='attention1')(x, frame)
+      x = block(name='block2')(x, frame)
+      x = up(name='up2')(x, frame)  # [B, 8h, 8w, N]
+      x = block(name='block3')(x, frame)
       image = SubPixel(3, last, name='last')(x, frame)
     else:
+      x = attention(name='attention1')(x, frame)
+      x = block(name='block1')(x, frame)
+      x = up(name='up1')(x, frame)  # [B, 4h, 4w, N]
+      x = block(name='block2')(x, frame)
       image = Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame)
       image = from_cells(image, self.stem)
     if not self.linear:
@@ -113,6 +136,12 @@ class Synthesis(nn.Module):
     if not self.restoration:
       return image
     return image + Restoration(self.restoration, self.slope, name='restoration')(image, x, frame)
+
+
+def _nothing(name: str) -> Callable[[Array, Frame | None], Array]:
+  """Returns what stands in the place of an attention module that is left out."""
+  del name
+  return lambda x, frame: x
 
 
 def depths(model: 'Model') -> tuple[int, int]:
@@ -177,29 +206,40 @@ class Model(nn.Module):
     start = (self.levels, latents, CELL if self.linear else None)
     self.log_gains = self.param('log_gains', lambda _: quantization.initial_log_gains(*start))
 
-  def __call__(
-    self, x: Array, level: Array, key: Array | None = None, *, worth: float | None = None
-  ) -> Coded:
-    """f32[B, H, W, 3] coded at level bytes i32[B]; keys add noise in place of rounding.
+  def analyse(self, x: Array) -> Array:
+    """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
+    return self.analysis(pad_to_cells(x, CELL))
 
-    Where a bit is worth so many squared steps, latents round as files do by `rdoq`; keys then
-    give the rate the gradient of noise only. The transforms work in the type of x, what decides
-    about the rate in float32.
+  def rate(
+    self,
+    y: Array,
+    level: Array,
+    key: Array | None,
+    *,
+    rdoq: float = 0.0,
+    exact: bool = False,
+    dtype: Any = jnp.float32,
+  ) -> Rated:
+    """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
+
+    Args:
+      y: the latents.
+      level: level bytes.
+      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
+      rdoq: bits that a squared step is worth where latents are rounded; see `exact.rdoq`.
+      exact: count the bits of whole symbols despite a key, which then only gives gradients.
+      dtype: that the networks compute in; what decides about the rate is f32.
     """
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, -height % CELL), (0, -width % CELL), (0, 0)), 'edge')
-    gain = quantization.gains(self.log_gains, level)[:, None, None]
-    y = self.analysis(x).astype(jnp.float32)
     rows, columns = y.shape[1:3]
-    around = ((0, 0), (0, -rows % HYPER_CELL), (0, -columns % HYPER_CELL), (0, 0))
-    z = self.hyper_analysis(jnp.pad(y, around, 'edge').astype(x.dtype)).astype(jnp.float32)
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    z = self.hyper_analysis(pad_to_cells(y, HYPER_CELL).astype(dtype)).astype(jnp.float32)
     median = jax.lax.stop_gradient(self.prior.medians())
     z_hat = quantization.straight_through(z - median) + median
-    features = self.hyper_synthesis(z_hat.astype(x.dtype))[:, :rows, :columns]
-    q, exact = quantization.straight_through(y * gain), worth is not None
+    features = self.hyper_synthesis(z_hat.astype(dtype))[:, :rows, :columns]
+    q = quantization.straight_through(y * gain)
     price = self._price(features, q / gain, gain)
-    if worth is not None:  # By what the nearest would cost, though that depends on all.
-      q = quantization.cheaper(y * gain, price, worth)
+    if rdoq:  # By what the nearest would cost, though that depends on all.
+      q = quantization.cheaper(y * gain, price, rdoq)
       price = self._price(features, q / gain, gain)
     key_y, key_z = quantization.split(key)
     density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
@@ -207,9 +247,15 @@ class Model(nn.Module):
       'y': quantization.counted(price, q, y * gain, key_y, exact=exact).sum((1, 2, 3)),
       'z': quantization.counted(density, z_hat, z, key_z, exact=exact).sum((1, 2, 3)),
     }
-    y_hat = q / gain
-    x_hat = self.synthesis(y_hat.astype(x.dtype))[:, :height, :width]
-    return Coded(x_hat.astype(jnp.float32), y_hat, bits)
+    return Rated(q, q / gain, bits)
+
+  def synthesise(self, y_hat: Array) -> Array:
+    """Returns images f32[B, 16h, 16w, 3] of decoded latents f32[B, h, w, C], in their type."""
+    return self.synthesis(y_hat)
+
+  def __call__(self, x: Array, level: Array) -> Array:
+    """Runs all networks, so that all parameters are made."""
+    return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)
 
   def _price(self, features: Array, y_hat: Array, gain: Array) -> quantization.Price:
     """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""

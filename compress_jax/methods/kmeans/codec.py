@@ -15,12 +15,13 @@ from numbers import Real
 from pathlib import Path
 
 from compress_jax import bitstream
-from compress_jax.codec import Codec, CodecError, Image, Released, level_of
+from compress_jax.codec import Codec, CodecError, Image, Method, Released, level_of
+from compress_jax.methods import METHODS
 from compress_jax.methods.kmeans import blocks, per_image, universal
 from compress_jax.methods.kmeans.codebook import MAX_SIZE
 from compress_jax.methods.kmeans.tables import PATH, Tables, load
 
-METHOD_ID = 0
+NUMBER = METHODS['kmeans'].number
 LAMBDA_RANGE = (1e-5, 1.0)
 _IMAGE, _UNIVERSAL = 0, 1  # Header flags.
 _MODES = ('universal', 'image')
@@ -89,7 +90,7 @@ def codec(
     else:
       payload = per_image.encode(image, per_image.SPACES[colour], options)
       flags, model_id = _IMAGE, model.image_id
-    header = bitstream.Header(METHOD_ID, height, width, level_of(lmbda), flags, model_id)
+    header = bitstream.Header(NUMBER, height, width, level_of(lmbda), flags, model_id)
     return bitstream.pack(header, payload)
 
   def decode(released: Released, data: bytes) -> Image:
@@ -115,7 +116,7 @@ def _is_number(value: object) -> bool:
 def _decode(data: bytes, model: Tables) -> tuple[Image, Mapping[str, float]]:
   """The image, bit for bit the same on every machine, and the bits of each part."""
   header, payload = bitstream.unpack(data)
-  if header.method != METHOD_ID:
+  if header.method != NUMBER:
     raise CodecError(f'the file was written by method number {header.method}, not by kmeans')
   if header.flags not in (_IMAGE, _UNIVERSAL):
     raise CodecError(f'kmeans has no mode {header.flags}: the file is damaged')
@@ -127,3 +128,6 @@ def _decode(data: bytes, model: Tables) -> tuple[Image, Mapping[str, float]]:
   if header.flags == _UNIVERSAL:
     return universal.decode(payload, header.height, header.width, model.models)
   return per_image.decode(payload, header.height, header.width, model.prior)
+
+
+METHOD = Method(codec, LAMBDA_RANGE)

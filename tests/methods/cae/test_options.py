@@ -24,7 +24,7 @@ def forward(params, mask, keys):
   """What is coded, and the gradient of rate and error by the parameters."""
 
   def total(params):
-    coded = cae.codec(**OPTIONS).apply(params, X, LEVEL, keys, mask)
+    coded = cae.codec(**OPTIONS).apply(params, X, LEVEL, keys, mask=mask)
     return coded.bits['y'].sum() + 1e3 * jnp.sum((coded.x_hat - X) ** 2), coded
 
   grads, coded = jax.grad(total, has_aux=True)(params)

@@ -94,7 +94,7 @@ def model():
 def test_a_file_costs_what_the_float_model_says(lmbda):
   codec, released = small_models.load(small_models.CHANNELS, lmbda)
   params = jax.tree.map(jnp.asarray, codec.thaw(released))
-  apply = jax.jit(lambda params, x, level: codec.apply(params, x, level, None, worth=0.1))
+  apply = jax.jit(lambda params, x, level: codec.apply(params, x, level, None))
   for image in small_models.strips()[:2]:
     file = codec.encode(released, image)
     bits = apply(params, image[None] / 255, jnp.array([levels.level_of(lmbda)])).bits

@@ -4,9 +4,9 @@ import types
 import numpy as np
 import pytest
 
-import compress_jax.pretrained as pre
-from compress_jax import baselines, bitstream, methods
-from compress_jax.codec import Codec, CodecError
+import compress_jax.model_zoo as pre
+from compress_jax import baselines, bitstream, methods, recipes
+from compress_jax.codec import Codec, CodecError, Method
 from compress_jax.evaluation import fingerprint
 from compress_jax.files import models
 from tests.helpers import small_models
@@ -19,8 +19,11 @@ def fake_method(monkeypatch):
       lambda released, image: repr((lmbda, colour)).encode(), lambda released, data: data
     )
 
-  monkeypatch.setitem(sys.modules, 'fake_method', types.SimpleNamespace(codec=factory))
-  monkeypatch.setitem(methods.METHODS, 'kmeans', 'fake_method')
+  monkeypatch.setitem(
+    sys.modules, 'fake_method', types.SimpleNamespace(METHOD=Method(factory, (1e-5, 10)))
+  )
+  fake = methods.METHODS['kmeans']._replace(module='fake_method')
+  monkeypatch.setitem(methods.METHODS, 'kmeans', fake)
 
 
 def test_the_factory_gets_lambda_and_options(fake_method):
@@ -40,9 +43,9 @@ def test_a_wrong_choice_is_told_the_right_ones(fake_method):
       pre.pretrained('kmeans', lmbda=lmbda)
 
 
-@pytest.mark.parametrize('name', methods.NUMBERS)
+@pytest.mark.parametrize('name', methods.METHODS)
 def test_a_file_knows_its_method(name):
-  data = bitstream.pack(bitstream.Header(methods.NUMBERS[name], 1, 1), b'')
+  data = bitstream.pack(bitstream.Header(methods.METHODS[name].number, 1, 1), b'')
   assert methods.of_file(data) == name
 
 
@@ -55,7 +58,7 @@ def test_a_file_of_no_known_method_is_refused():
 def test_a_recipe_makes_the_codec_that_it_names(name):
   image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
   quality = baselines.CODECS[name].qualities[-1]
-  codec, released = pre.make(pre.anchor(name, quality))
+  codec, released = recipes.make(recipes.anchor(name, quality))
   file = codec.encode(released, image)
   assert file == baselines.CODECS[name].factory(quality=quality).encode((), image)
   np.testing.assert_array_equal(pre.decoder(name)(file), codec.decode(released, file))
@@ -66,7 +69,7 @@ def test_an_anchor_can_be_asked_for_a_size(name):
   y, x = np.mgrid[:128, :192]
   waves = 127 + 60 * np.sin(x / 7) + 60 * np.cos(y * x / 900)
   image = np.stack([waves, waves.T.reshape(waves.shape), 255 - waves], -1).astype(np.uint8)
-  codec, _ = pre.make(pre.anchor_of_size(name, 4000))
+  codec, _ = recipes.make(recipes.anchor_of_size(name, 4000))
   file = codec.encode((), image)
   assert 3400 < len(file) < 4600
   assert codec.decode((), file).shape == image.shape

@@ -1,8 +1,6 @@
-"""Codecs by name, ready to code files: our methods and the classical anchors."""
+"""Codecs by name, ready to code files, with the models that ship."""
 
-import bisect
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,27 +9,14 @@ from typing import Any
 import jax
 
 from compress_jax import baselines, methods
-from compress_jax.codec import Codec, CodecError, Image, Released
-from compress_jax.evaluation import budget
-from compress_jax.evaluation.fingerprint import code_hash
-from compress_jax.evaluation.measure import Recipe
+from compress_jax.codec import Codec, CodecError, Image, Params, Released
 from compress_jax.files import models
 from compress_jax.learned import lambdas
-from compress_jax.learned.released import from_arrays, misfit
-from compress_jax.runtime.compilation_cache import enable_cache
+from compress_jax.learned.released import from_arrays, misfit, unflatten
 
 ZOO = Path(__file__).parent / 'zoo'
 LAMBDA = 0.013
-LAMBDA_RANGE = (1e-5, 10.0)  # What makes sense of bpp + lambda * MSE with MSE in 0..255^2.
-# What decides a file besides our own sources and tables.
-LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
-SUFFIXES = {'jpeg': '.jpg', 'jpeg-default': '.jpg', 'jpeg2000': '.j2k'}
-QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 where not named.
-  'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
-  'png': (9,),
-}
 ENCODING = {'refine', 'rdoq'}  # Options of learned methods beside those of a model: how to encode.
-CLASSICAL_LIBRARIES = ('pillow',)
 
 
 def pretrained(
@@ -49,9 +34,9 @@ def pretrained(
   Raises:
     CodecError: unknown method or option, a value that is out of range, or no such model.
   """
-  module = methods.method(method)
-  factory = module.codec
-  if hasattr(module, 'coding_of'):
+  found = methods.method(method)
+  factory = found.codec
+  if found.coding_of:
     if options.keys() - ENCODING:
       odd = min(options.keys() - ENCODING)
       raise CodecError(f'{method} has no option {odd!r}: its model has them all')
@@ -78,8 +63,8 @@ def load_model(method: str, path: str | None = None) -> tuple[dict[str, Any], Re
     CodecError: not a model of this method.
   """
   chosen = _path(method, path)
-  both = chosen, lambdas.beside(chosen)
-  return _load_model(method, chosen, *(p.stat().st_mtime_ns if p.exists() else 0 for p in both))
+  files = chosen, lambdas.beside(chosen), chosen.with_suffix('.prior.safetensors')
+  return _load_model(method, chosen, *(p.stat().st_mtime_ns if p.exists() else 0 for p in files))
 
 
 def _path(method: str, path: str | None) -> Path:
@@ -132,20 +117,36 @@ def _load_model(method: str, path: Path, *stamps: int) -> tuple[dict[str, Any], 
     raise CodecError(f'{path} is a model of {config.get("method")}, not of {method}')
   if not any(name.startswith('coding.') for name in arrays):
     raise CodecError(f'{path} holds float weights only: --mode=export makes a model of them')
-  module = methods.method(method)
+  found = methods.method(method)
+  if found.coding_of is None:
+    raise CodecError(f'{method} is not learned: it has no such model')
   options = config.get('options', {})
-  check_options(method, module.codec, options)
-  coding = module.coding_of(options)
+  check_options(method, found.codec, options)
+  coding = found.coding_of(options)
   released = from_arrays(arrays, coding.Coding, coding.check)
-  return options, released._replace(ratios=lambdas.of_model(path, config, released.model_id))
+  ratios = lambdas.of_model(path, config, released.model_id)
+  prior = released.prior or _prior_beside(path, released.model_id)
+  return options, released._replace(ratios=ratios, prior=prior)
+
+
+def _prior_beside(path: Path, model_id: bytes) -> Params | None:
+  """Returns the float density of hyper-latents for a model file without one, if it is beside it.
+
+  `Codec.thaw` fits one to the integer tables where there is none, which takes seconds.
+  """
+  beside = path.with_suffix('.prior.safetensors')
+  if not beside.exists():
+    return None
+  arrays, config = models.read(beside)
+  return unflatten(arrays, 'prior') if config.get('model') == model_id.hex() else None
 
 
 def lambda_range(method: str, released: Released = ()) -> tuple[float, float]:
-  """The smallest and largest lambda: the method's own LAMBDA_RANGE, or a wide one.
+  """The smallest and largest lambda: those of the method.
 
   With a model, up to the lambda that takes its finest steps.
   """
-  low, high = getattr(methods.method(method), 'LAMBDA_RANGE', LAMBDA_RANGE)
+  low, high = methods.method(method).lambda_range
   return low, max(high, lambdas.highest(released.ratios)) if released else high
 
 
@@ -185,65 +186,3 @@ def seeded(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]
   """The options with the seed of a program, for methods that have that option."""
   names = inspect.signature(methods.method(method).codec).parameters
   return {'seed': seed, **options} if 'seed' in names else dict(options)
-
-
-def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
-  """One of our methods at an operating point, for `evaluate`."""
-  code = code_hash(f'compress_jax.methods.{method}', f'{method}*', LIBRARIES)
-  if 'model' in options:
-    model = Path(options['model'])
-    code += hashlib.sha256(model.read_bytes()).hexdigest()
-    if (side := lambdas.beside(model)).exists():
-      code += hashlib.sha256(side.read_bytes()).hexdigest()
-  hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-  return Recipe(
-    method, label or method, 'lambda', lmbda, tuple(sorted(hashable.items())), '.cjx', code
-  )
-
-
-def anchor(name: str, quality: float) -> Recipe:
-  """A classical codec at a quality, for `evaluate`.
-
-  Raises:
-    CodecError: no such codec.
-  """
-  return _classical(name, 'quality', quality)
-
-
-def anchor_of_size(name: str, size: int) -> Recipe:
-  """A classical codec at the quality whose file is nearest to `size` bytes."""
-  return _classical(name, 'size', size)
-
-
-def _classical(name: str, scale: str, point: float) -> Recipe:
-  if name not in baselines.CODECS:
-    raise CodecError(f'no codec {name!r}; there are: {", ".join(baselines.CODECS)}')
-  code = code_hash('compress_jax.baselines', None, CLASSICAL_LIBRARIES)
-  return Recipe(name, name, scale, point, (), SUFFIXES.get(name, f'.{name}'), code)
-
-
-def make(recipe: Recipe) -> tuple[Codec, Released]:
-  """The codec of a recipe; called in worker processes."""
-  enable_cache()  # The metrics compile too.
-  if recipe.scale == 'lambda':
-    return pretrained(recipe.method, lmbda=recipe.point, **dict(recipe.options))
-  factory = baselines.CODECS[recipe.method].factory
-  if recipe.scale == 'quality':
-    return factory(quality=recipe.point), ()
-  return _sized(recipe, factory), ()
-
-
-def _sized(recipe: Recipe, factory: Callable[..., Codec]) -> Codec:
-  points = QUALITIES.get(recipe.method, tuple(range(1, 96)))
-
-  def encode(released: Released, image: Image) -> bytes:
-    def encode_at(quality: float) -> bytes:
-      return factory(quality=quality).encode(released, image)
-
-    start = None
-    if recipe.method == 'jpeg2000':  # Its quality is the rate itself.
-      bpp = 8 * recipe.point / (image.shape[0] * image.shape[1])
-      start = min(bisect.bisect(points, bpp), len(points) - 1)
-    return budget.nearest_size(encode_at, points, int(recipe.point), start=start)
-
-  return factory(quality=points[0])._replace(encode=encode)

@@ -1,0 +1,87 @@
+"""Codecs at an operating point, in words that a worker process can be sent."""
+
+import bisect
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compress_jax import baselines, methods
+from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.evaluation import budget
+from compress_jax.evaluation.fingerprint import code_hash
+from compress_jax.evaluation.measure import Recipe
+from compress_jax.learned import lambdas
+from compress_jax.model_zoo import LAMBDA, pretrained
+from compress_jax.runtime.compilation_cache import enable_cache
+
+# What decides a file besides our own sources and tables.
+LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
+SUFFIXES = {'jpeg': '.jpg', 'jpeg-default': '.jpg', 'jpeg2000': '.j2k'}
+QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 where not named.
+  'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
+  'png': (9,),
+}
+CLASSICAL_LIBRARIES = ('pillow',)
+
+
+def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
+  """One of our methods at an operating point, for `evaluate`."""
+  code = code_hash(methods.METHODS[method].module, f'{method}*', LIBRARIES)
+  if 'model' in options:
+    model = Path(options['model'])
+    code += hashlib.sha256(model.read_bytes()).hexdigest()
+    if (side := lambdas.beside(model)).exists():
+      code += hashlib.sha256(side.read_bytes()).hexdigest()
+  hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+  return Recipe(
+    method, label or method, 'lambda', lmbda, tuple(sorted(hashable.items())), '.cjx', code
+  )
+
+
+def anchor(name: str, quality: float) -> Recipe:
+  """A classical codec at a quality, for `evaluate`.
+
+  Raises:
+    CodecError: no such codec.
+  """
+  return _classical(name, 'quality', quality)
+
+
+def anchor_of_size(name: str, size: int) -> Recipe:
+  """A classical codec at the quality whose file is nearest to `size` bytes."""
+  return _classical(name, 'size', size)
+
+
+def _classical(name: str, scale: str, point: float) -> Recipe:
+  if name not in baselines.CODECS:
+    raise CodecError(f'no codec {name!r}; there are: {", ".join(baselines.CODECS)}')
+  code = code_hash('compress_jax.baselines', None, CLASSICAL_LIBRARIES)
+  return Recipe(name, name, scale, point, (), SUFFIXES.get(name, f'.{name}'), code)
+
+
+def make(recipe: Recipe) -> tuple[Codec, Released]:
+  """The codec of a recipe; called in worker processes."""
+  enable_cache()  # The metrics compile too.
+  if recipe.scale == 'lambda':
+    return pretrained(recipe.method, lmbda=recipe.point, **dict(recipe.options))
+  factory = baselines.CODECS[recipe.method].factory
+  if recipe.scale == 'quality':
+    return factory(quality=recipe.point), ()
+  return _sized(recipe, factory), ()
+
+
+def _sized(recipe: Recipe, factory: Callable[..., Codec]) -> Codec:
+  points = QUALITIES.get(recipe.method, tuple(range(1, 96)))
+
+  def encode(released: Released, image: Image) -> bytes:
+    def encode_at(quality: float) -> bytes:
+      return factory(quality=quality).encode(released, image)
+
+    start = None
+    if recipe.method == 'jpeg2000':  # Its quality is the rate itself.
+      bpp = 8 * recipe.point / (image.shape[0] * image.shape[1])
+      start = min(bisect.bisect(points, bpp), len(points) - 1)
+    return budget.nearest_size(encode_at, points, int(recipe.point), start=start)
+
+  return factory(quality=points[0])._replace(encode=encode)

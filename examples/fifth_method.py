@@ -1,0 +1,68 @@
+"""A fifth method in one file: it gets a command line, a place in the comparison and a colour.
+
+  python -m examples.fifth_method --output=/tmp/fifth
+
+It sends the mean of each 8x8 block, rounded in steps that follow from lambda, compressed by zlib.
+The entry in METHODS is all that the rest of the project has to know.
+"""
+
+import sys
+import zlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from compress_jax import bitstream
+from compress_jax.codec import Codec, CodecError, Image, Method, level_of
+from compress_jax.layers.quantization import lambda_of
+from compress_jax.methods import METHODS, Entry
+
+NUMBER, SIDE = 7, 8
+METHODS['blocks'] = Entry(
+  *(NUMBER, 'examples.fifth_method', 'Means of blocks', '#8c5a00', '#e0b050'),
+  *((18.0, 24.0), (18.0, 24.0)),
+)
+
+
+def codec(*, lmbda: float = 0.013) -> Codec:
+  """Returns the codec that minimises bits per pixel + lmbda * MSE, as far as it goes."""
+
+  def step_of(level: int) -> float:
+    return float(lambda_of(jnp.int32(level))) ** -0.5
+
+  def encode(released: tuple, image: Image) -> bytes:
+    height, width = bitstream.check_image(image)
+    padded = np.pad(image, ((0, -height % SIDE), (0, -width % SIDE), (0, 0)), 'edge')
+    rows, columns = padded.shape[0] // SIDE, padded.shape[1] // SIDE
+    means = padded.reshape(rows, SIDE, columns, SIDE, 3).mean((1, 3))
+    level = level_of(lmbda)
+    q = np.rint(means / step_of(level)).astype(np.uint8)
+    header = bitstream.Header(NUMBER, height, width, level)
+    return bitstream.pack(
+      header, zlib.compress(np.diff(q, axis=1, prepend=np.uint8(0)).tobytes(), 9)
+    )
+
+  def decode(released: tuple, data: bytes) -> Image:
+    header, payload = bitstream.unpack(data)
+    if header.method != NUMBER or header.flags or any(header.model_id):
+      raise CodecError('the file was not written by this method')
+    rows, columns = -(-header.height // SIDE), -(-header.width // SIDE)
+    try:
+      symbols = np.frombuffer(zlib.decompress(payload), np.uint8).reshape(rows, columns, 3)
+    except (zlib.error, ValueError) as error:
+      raise CodecError('the payload is damaged') from error
+    q = np.cumsum(symbols, axis=1, dtype=np.uint8)
+    blocks = np.clip(np.rint(q * step_of(header.level)), 0, 255).astype(np.uint8)
+    pixels = blocks.repeat(SIDE, 0).repeat(SIDE, 1)
+    return pixels[: header.height, : header.width]
+
+  return Codec(encode, decode)
+
+
+METHOD = Method(codec)
+
+if __name__ == '__main__':
+  from experiments import kodak
+
+  rest = ['--methods=blocks,jpeg', '--lambdas=0.0009,0.0018,0.0067,0.025,0.1', '--workers=1']
+  sys.exit(kodak.main([sys.argv[0], *rest, *sys.argv[1:]]))
