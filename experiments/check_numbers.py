@@ -70,7 +70,9 @@ def check(root: Path) -> Iterator[str]:
     rows('realism.json'),
   )
   yield from _written(root, source)
+  pages = sorted([*root.glob('docs/*.md'), *root.glob('docs/methods/*.md')])
   documents = ['README.md', str(RESULTS / 'README.md')]
+  documents += [str(page.relative_to(root)) for page in pages]
   documents += [f'compress_jax/zoo/{name}.md' for name in ('cae', 'gan', 'gmm', 'kmeans')]
   for document in map(Path, documents):
     for table in tables_of(document, (root / document).read_text()):

@@ -58,6 +58,7 @@ def copy(tmp_path):
   (tmp_path / 'compress_jax' / 'zoo').mkdir(parents=True)
   for card in (ROOT / 'compress_jax' / 'zoo').glob('*.md'):
     shutil.copy(card, tmp_path / 'compress_jax' / 'zoo')
+  shutil.copytree(ROOT / 'docs', tmp_path / 'docs', ignore=shutil.ignore_patterns('_build'))
   shutil.copy(ROOT / 'README.md', tmp_path)
   return tmp_path
 
@@ -67,7 +68,8 @@ def copy(tmp_path):
   [
     ('README.md', 'at lambda 0.0035', 1),
     ('README.md', 'at lambda 0.0035', 2),
-    ('README.md', '`--refine=15` against 0', 1),
+    ('docs/compressing.md', '`--refine=15` against 0', 1),
+    ('docs/methods/kmeans.md', 'bpp and PSNR at lambda 0.0035', 2),
     ('experiments/results/README.md', 'study', 1),
     ('experiments/results/README.md', 'realism distance', 4),
     ('compress_jax/zoo/gan.md', 'PSNR', 2),
