@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -21,6 +22,7 @@ PAGES += sorted((ROOT / 'docs' / 'methods').glob('*.md'))
 BLOCK = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 LINK = re.compile(r'\]\(([^)\s]+)\)')
+FOLDERS = {path.name for at in (ROOT, ROOT / 'compress_jax') for path in at.iterdir()}
 PROGRAMS = ('python run.py', 'compress-jax', 'python -m compress_jax', 'python -m experiments.')
 OTHERS = {'export': {'half'}}  # Options that a mode has beside those of methods.
 
@@ -112,6 +114,17 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     path = link.partition('#')[0]
     if path and '://' not in link:
       assert (page.parent / path).exists(), link
+
+
+@pytest.mark.parametrize('page', PAGES, ids=name_of)
+def test_every_file_and_module_that_a_page_names_is_there(page):
+  spans = SPAN.findall(BLOCK.sub('', page.read_text()))
+  for span in spans:
+    if re.fullmatch(r'[\w./]+/(\w+\.py)?', span) and span.split('/')[0] in FOLDERS:
+      places = [ROOT / span, ROOT / 'compress_jax' / span]
+      assert 'NAME' in span or any(place.exists() for place in places), span
+    if re.fullmatch(r'(compress_jax|experiments|examples)(\.\w+)+', span):
+      assert pkgutil.resolve_name(span), span
 
 
 def test_commands_are_found_and_wrong_flags_are_noticed():
