@@ -2,22 +2,20 @@
 
   python -m experiments.bench data [--images=DIR] [--size=256] [--batch=8] [--need=IMAGES_PER_S]
 
-The same crops by a plain loop, a pool of threads, and grain in threads and in processes: read,
-decoded, scaled, flipped and stacked as uint8. The clock starts with the first batch, which is
+The same crops by grain in threads and in processes: read, decoded, scaled, flipped and stacked as
+uint8. The clock starts with the first batch, which is
 shown apart: it pays for starting threads and processes. Repeats alternate between pipelines, so
 a busy machine hits all alike. Where crops are cut on the device from images that stay there, the
 first 64 images are stored and cut.
 """
 
 import contextlib
-import importlib
 import itertools
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,18 +57,17 @@ def define_flags() -> flags.FlagValues:
   return values
 
 
-def host(
-  make: Callable[..., streams.Batches], crops: streams.Crops, examples: range, **more: int
-) -> streams.Batches:
-  """Batches of all steps."""
-  return make(crops, range(streams.FOREVER), examples, **more)
+def host(crops: streams.Crops, examples: range, workers: int = 0) -> streams.Batches:
+  """Returns the batches of all steps, made in threads or in `workers` processes."""
+  return streams.by_grain(crops, range(streams.FOREVER), examples, workers)
 
 
 def device(crops: streams.Crops, examples: range) -> streams.Batches:
-  """The crops of `compress_jax.crops`, cut where the images stay."""
+  """Returns the crops of `images.crops`, cut on the device where the images stay."""
   import jax
 
-  cutter = importlib.import_module('compress_jax.images.crops')
+  from compress_jax.images import crops as cutter
+
   held = cutter.store([crops.source[i] for i in range(min(len(crops.source), STORED))])
   held, key = jax.device_put((held, jax.random.key(crops.seed)))
   cut = jax.jit(cutter.crops, static_argnums=2)
@@ -80,18 +77,11 @@ def device(crops: streams.Crops, examples: range) -> streams.Batches:
 
 
 def pipelines(workers: Sequence[int]) -> dict[str, Pipeline]:
-  """Those that can run here."""
-  found: dict[str, Pipeline] = {
-    'plain loop': partial(host, streams.by_loop),
-    f'pool of {cores()} threads': partial(host, streams.by_pool),
-  }
-  if find_spec('grain'):
-    found[f'grain, {cores()} threads'] = partial(host, streams.by_grain)
-    for n in workers:
-      found[f'grain, processes: {n}'] = partial(host, streams.by_grain, workers=n)
-  if find_spec('compress_jax.images.crops'):
-    found['cut on the device'] = device
-  return found
+  """Returns the pipelines to compare, by name."""
+  found: dict[str, Pipeline] = {f'grain, {cores()} threads': host}
+  for n in workers:
+    found[f'grain, processes: {n}'] = partial(host, workers=n)
+  return {**found, 'cut on the device': device}
 
 
 def timed(pipeline: Pipeline, crops: streams.Crops, batch: int, count: int) -> Timing:

@@ -6,10 +6,7 @@ one process would.
 """
 
 import functools
-import importlib
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -65,16 +62,14 @@ def batches(
     A generator; close() it, or use it up, to stop its threads and processes.
 
   Raises:
-    CodecError: an argument is out of range, or grain is missing for `workers`.
+    CodecError: an argument is out of range.
   """
   _check(seed, size, batch, start, stop, shard, workers, scales)
   crops = Crops(source, seed, size, scales)
   share = batch // shard[1]
   examples = range(shard[0] * share, (shard[0] + 1) * share)
   steps = range(start, FOREVER if stop is None else stop)
-  if workers or _has_grain():
-    return by_grain(crops, steps, examples, workers)
-  return by_pool(crops, steps, examples)
+  return by_grain(crops, steps, examples, workers)
 
 
 def _check(
@@ -99,16 +94,6 @@ def _check(
     raise CodecError(f'batch={batch} does not divide into {shard[1]} shards')
   if not 0 < scales[0] <= scales[1] <= 1:
     raise CodecError(f'scales={scales} are not 0 < low <= high <= 1')
-  if workers and not _has_grain():
-    raise CodecError(f'workers={workers} needs grain: pip install grain')
-
-
-def _has_grain() -> bool:
-  try:
-    importlib.import_module('grain')
-  except ImportError:
-    return False
-  return True
 
 
 def example(crops: Crops, step: int, i: int) -> Image:
@@ -140,29 +125,8 @@ def _resized(image: Image, top: int, left: int, window: float, size: int) -> Ima
   return np.asarray(picture.resize((size, size), PILImage.Resampling.BILINEAR, box=box))
 
 
-def by_loop(crops: Crops, steps: range, examples: range) -> Batches:
-  """The batches in the plainest way."""
-  for step in steps:
-    yield np.stack([example(crops, step, i) for i in examples])
-
-
-def by_pool(crops: Crops, steps: range, examples: range) -> Batches:
-  """The batches by a pool of threads: Pillow lets others run while it decodes and resizes."""
-  waiting: deque[list[Future[Image]]] = deque()
-  pool = ThreadPoolExecutor(cores())
-  try:
-    for step in steps:
-      waiting.append([pool.submit(example, crops, step, i) for i in examples])
-      if len(waiting) > AHEAD:
-        yield np.stack([future.result() for future in waiting.popleft()])
-    while waiting:
-      yield np.stack([future.result() for future in waiting.popleft()])
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
 def by_grain(crops: Crops, steps: range, examples: range, workers: int = 0) -> Batches:
-  """The batches by grain: in threads, or in processes where there are `workers`."""
+  """Returns the batches, made in threads of this process, or in `workers` processes."""
   import grain
   from absl import flags
 

@@ -1,6 +1,5 @@
 import contextlib
 import multiprocessing
-import sys
 import threading
 
 import numpy as np
@@ -8,8 +7,6 @@ import pytest
 
 from compress_jax.codec import CodecError
 from compress_jax.training import streams
-
-needs_grain = pytest.mark.skipif(not streams._has_grain(), reason='grain is not installed')
 
 
 def coordinates(number, height, width):
@@ -112,44 +109,24 @@ def test_shards_are_the_parts_of_the_global_batch():
   np.testing.assert_array_equal(np.concatenate(halves, 1), whole)
 
 
-@needs_grain
 def test_worker_processes_threads_and_a_loop_give_the_same_stream():
   before = set(multiprocessing.active_children())
   crops = streams.Crops(SOURCE, 7, 16, (0.5, 1.0))
-  made = [
-    streams.by_loop(crops, range(2, 7), range(2, 4)),
-    streams.by_pool(crops, range(2, 7), range(2, 4)),
-    streams.by_grain(crops, range(2, 7), range(2, 4)),
-    streams.batches(SOURCE, **OPTIONS, start=2, stop=7, shard=(1, 2), workers=2),
-  ]
-  loop, pool, threads, processes = (np.array(list(batches)) for batches in made)
-  assert loop.shape == (5, 2, 16, 16, 3)
-  np.testing.assert_array_equal(pool, loop)
-  np.testing.assert_array_equal(threads, loop)
-  np.testing.assert_array_equal(processes, loop)
+  loop = [[streams.example(crops, step, i) for i in (2, 3)] for step in range(2, 7)]
+  shard = {'start': 2, 'stop': 7, 'shard': (1, 2)}
+  np.testing.assert_array_equal(stream(**shard), loop)
+  np.testing.assert_array_equal(stream(**shard, workers=2), loop)
   assert ended(set(multiprocessing.active_children()) - before)
 
 
-def test_without_grain_there_are_threads_and_no_processes(monkeypatch):
-  wanted = stream(stop=3)
-  monkeypatch.setitem(sys.modules, 'grain', None)
-  np.testing.assert_array_equal(stream(stop=3), wanted)
-  with pytest.raises(CodecError, match='workers=1 needs grain: pip install grain'):
-    streams.batches(SOURCE, **OPTIONS, workers=1)
-
-
-@pytest.mark.parametrize(
-  'make', [streams.by_pool, pytest.param(streams.by_grain, marks=needs_grain)]
-)
-def test_closing_ends_the_threads(make):
-  made = make(streams.Crops(SOURCE, 0, 16, (0.5, 1.0)), range(streams.FOREVER), range(4))
+def test_closing_ends_the_threads():
+  made = streams.batches(SOURCE, **OPTIONS)
   started = begun_by(made, threading.enumerate)
   assert started
   made.close()
   assert ended(started)
 
 
-@needs_grain
 def test_closing_ends_the_processes():
   made = streams.batches(SOURCE, **OPTIONS, workers=1)
   started = begun_by(made, multiprocessing.active_children)
