@@ -1,10 +1,7 @@
 """The Kodak Lossless True Color Image Suite: 24 PNGs of 768x512 or 512x768 pixels."""
 
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -14,7 +11,6 @@ from compress_jax.codec import CodecError
 
 URL = 'https://r0k.us/graphics/kodak/kodak'
 TIMEOUT = 10.0  # Seconds without a byte.
-CHUNK = 1 << 16
 SHA256 = {
   'kodim01.png': 'a56e27cbf5f843c048b6af1d6e090760e9c92fadba88b7dee0205918a37523bd',
   'kodim02.png': '4f4b74a79237e311d72cad958237b5f7088d8bce1c82305ebefe1a70e3022dfd',
@@ -50,10 +46,10 @@ def kodak(
   folder: str | Path | None = None,
   url: str = URL,
 ) -> list[Path]:
-  """The paths of kodim01.png to kodim24.png.
+  """Returns the paths of kodim01.png to kodim24.png.
 
-  They come from $KODAK_DIR where that is set (checked by name only), else from the cache. What is
-  missing or damaged there is downloaded: finished files are kept, a partial one is resumed.
+  They come from $KODAK_DIR where that is set (checked by name only), else from the cache. Files
+  that are missing or damaged there are downloaded, each tried twice; finished files are kept.
 
   Args:
     download: fetch what the cache lacks.
@@ -71,14 +67,9 @@ def kodak(
   missing = [name for name in SHA256 if not _intact(cache / name)]
   if missing and not download:
     raise CodecError(f'{len(missing)} of the 24 Kodak images are not in {cache}')
-  try:
-    cache.mkdir(parents=True, exist_ok=True)
-    hidden = None if progress and missing else True  # None: hidden where nobody watches.
-    for name in tqdm(missing, 'Kodak images', unit='file', leave=False, disable=hidden):
-      _fetch(f'{url}/{name}', cache / name)
-  except (OSError, http.client.HTTPException) as error:
-    reason = getattr(error, 'reason', None) or error
-    raise CodecError(f'the Kodak images cannot be downloaded from {url} ({reason})') from error
+  hidden = None if progress and missing else True  # None: hidden where nobody watches.
+  for name in tqdm(missing, 'Kodak images', unit='file', leave=False, disable=hidden):
+    _fetch(name, cache, url)
   return [cache / name for name in SHA256]
 
 
@@ -93,33 +84,18 @@ def _intact(path: Path) -> bool:
   return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256[path.name]
 
 
-def _fetch(url: str, path: Path) -> None:
-  """Downloads one file, at the second try from its first byte."""
-  part = path.with_name(path.name + '.part')
-  for _ in range(2):
-    _resume(url, part)
-    if hashlib.sha256(part.read_bytes()).hexdigest() == SHA256[path.name]:
-      os.replace(part, path)
-      return
-    part.unlink()
-  raise CodecError(f'{url} is not the file that it should be (checksum)')
+def _fetch(name: str, cache: Path, url: str) -> None:
+  """Downloads a file beside its place and moves it there if its checksum is right."""
+  import pooch  # With requests a quarter of a second, which few calls need.
 
-
-def _resume(url: str, part: Path) -> None:
-  """Appends to `part` what the server has beyond it."""
-  have = part.stat().st_size if part.exists() else 0
-  request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
+  pooch.get_logger().setLevel('ERROR')
+  suite = pooch.create(cache, f'{url}/', registry=SHA256, retry_if_failed=1)
   try:
-    with (
-      urllib.request.urlopen(request, timeout=TIMEOUT) as response,
-      # 200 instead of 206: the server sends the whole file again.
-      open(part, 'ab' if response.status == 206 else 'wb') as file,
-    ):
-      end = file.tell() + int(response.headers.get('Content-Length', 0))
-      while chunk := response.read(CHUNK):
-        file.write(chunk)
-      if file.tell() < end:
-        raise http.client.IncompleteRead(b'', end - file.tell())
-  except urllib.error.HTTPError as error:
-    if error.code != 416:  # The partial file is already as long as the whole.
-      raise
+    suite.fetch(name, downloader=pooch.HTTPDownloader(timeout=TIMEOUT))
+  except OSError as error:  # Those of requests are among them.
+    # Where no server answered, the text of requests is that of all layers below.
+    silent = getattr(error, 'response', error) is None
+    reason = type(error).__name__ if silent else error
+    raise CodecError(f'the Kodak images cannot be downloaded from {url} ({reason})') from error
+  except ValueError as error:
+    raise CodecError(f'{url}/{name} is not the file that it should be (checksum)') from error
