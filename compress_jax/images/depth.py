@@ -14,6 +14,7 @@ from PIL import TiffImagePlugin
 
 from compress_jax.codec import CodecError
 from compress_jax.images.header import Facts
+from compress_jax.runtime.extras import require
 
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _ORIENTATION = 274
@@ -170,13 +171,14 @@ def _by_imagecodecs(
   Without imagecodecs they are those of Pillow, which has 8 bits and turns the brightest to 0.
   """
   try:
-    import imagecodecs
-  except ImportError as error:
+    require('formats', 'imagecodecs')
+  except CodecError as error:
     values = np.asarray(picture)
     if not values.all():
-      reason = 'Pillow gives the brightest of its samples as black; pip install imagecodecs'
-      raise CodecError(reason) from error
+      raise CodecError(f'Pillow gives the brightest of its samples as black; {error}') from error
     return values, 255
+  import imagecodecs
+
   if len(set(facts.depths)) > 1:
     raise CodecError('channels of different depths; convert it to 8 bits first')
   file.seek(0)

@@ -19,13 +19,14 @@ from PIL import ImageColor, ImageOps, PngImagePlugin
 from compress_jax.codec import CodecError, Image
 from compress_jax.images import colour, containers, depth
 from compress_jax.images.header import Facts
+from compress_jax.runtime.extras import require
 
 Source = str | Path | bytes | BinaryIO
 
 MAX_PIXELS = 2**26
 # Pillow's other formats hold no photographs, and one (EPS) starts another program.
 READABLE = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'PPM', 'GIF', 'JPEG2000', 'AVIF', 'HEIF', 'JXL')
-PLUGINS = {'HEIF': ('pillow_heif', 'pillow-heif'), 'JXL': ('pillow_jxl', 'pillow-jxl-plugin')}
+PLUGINS = {'HEIF': 'pillow_heif', 'JXL': 'pillow_jxl'}
 COLOUR_MODES = ('RGB', 'RGBA', 'RGBX', 'P', 'PA')
 GREY_MODES = ('1', 'L', 'LA')
 WIDE_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N', 'F')
@@ -156,14 +157,8 @@ def _opened(
 
 def _add_plugin(kind: str) -> None:
   """Lets Pillow read HEIC or JPEG XL."""
-  module, package = PLUGINS[kind]
-  try:
-    plugin: Any = import_module(module)
-  except ImportError as error:
-    name = {'HEIF': 'HEIC', 'JXL': 'JPEG XL'}[kind]
-    raise CodecError(
-      f'{name} is read where {package} is installed: pip install {package}'
-    ) from error
+  require('formats', PLUGINS[kind])
+  plugin: Any = import_module(PLUGINS[kind])
   if kind == 'HEIF':
     plugin.register_heif_opener()
 

@@ -16,6 +16,7 @@ from compress_jax.images.kodak import kodak
 from compress_jax.images.listing import Report, find_images, warn
 from compress_jax.images.reading import load_image
 from compress_jax.images.writing import image_bytes, save_image
+from compress_jax.runtime.extras import require
 
 __all__ = [
   'NamedImage',
@@ -60,6 +61,7 @@ def photographs_at_hand() -> list[NamedImage]:
 
 
 def _photographs() -> list[Path]:
+  require('train', 'skimage')
   spec = find_spec('skimage')
   folder = Path((spec and spec.origin) or '').parent / 'data'
   found = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]

@@ -18,6 +18,7 @@ import numpy as np
 from compress_jax.codec import CodecError, Image
 from compress_jax.images.reading import check_image
 from compress_jax.images.sets import NamedImage, find_images, load_image
+from compress_jax.runtime.extras import require
 
 TFDS = 'tfds:'
 
@@ -207,10 +208,9 @@ def _load_file(paths: Sequence[str], i: int) -> Image:
 def _records(spec: str, data_dir: str | None) -> Part:
   """A split of a prepared TFDS dataset."""
   name, _, split = spec.removeprefix(TFDS).partition('@')
-  try:
-    import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise CodecError(f'{spec}: {error.name} is missing: pip install tensorflow-datasets') from error
+  require('tfds', 'tensorflow_datasets', 'importlib_resources')
+  import tensorflow_datasets as tfds
+
   builder = _builder(tfds, spec, name, data_dir)
   features = builder.info.features
   images = [key for key in sorted(features) if isinstance(features[key], tfds.features.Image)]

@@ -1,1 +1,5 @@
 """Rows to curves, figures, tables and one HTML page."""
+
+from compress_jax.runtime.extras import require
+
+require('report', 'jinja2', 'matplotlib', 'plotly')

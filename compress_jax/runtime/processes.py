@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from compress_jax.codec import CodecError
+from compress_jax.runtime.extras import require
 
 T = TypeVar('T')
 _MEETINGS = itertools.count()  # A name for each: all processes meet in the same order.
@@ -51,6 +52,7 @@ def told(mine: Share, words: list[str]) -> list[str]:
   """What all processes have to say, in order; each waits for the others."""
   if mine.total == 1:
     return words
+  require('train', 'orbax')
   import numpy as np
   from jax.experimental.multihost_utils import process_allgather
   from orbax.checkpoint import multihost

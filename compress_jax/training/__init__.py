@@ -1,1 +1,5 @@
 """From images to float weights: steps, losses, stages, checkpoints, progress."""
+
+from compress_jax.runtime.extras import require
+
+require('train', 'optax', 'orbax', 'tensorstore', 'grain', 'tensorboardX', 'filelock')

@@ -303,7 +303,7 @@ def test_a_wrong_name_is_one_line(prepared, spec, text):
 
 def test_without_tfds_the_line_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-  with pytest.raises(CodecError, match='pip install tensorflow-datasets'):
+  with pytest.raises(CodecError, match=r"pip install 'compress_jax\[tfds\]'"):
     records('tfds:clic', None)
 
 

@@ -1,0 +1,20 @@
+"""Packages that only an extra of ours installs, such as `pip install 'compress_jax[train]'`."""
+
+from importlib.util import find_spec
+
+from compress_jax.codec import CodecError
+
+
+def require(extra: str, *packages: str) -> None:
+  """Checks that packages are installed, without importing them.
+
+  Args:
+    extra: the extra in pyproject.toml that installs them.
+    *packages: names of top-level modules.
+
+  Raises:
+    CodecError: one is missing; the line says what to install.
+  """
+  for package in packages:
+    if find_spec(package) is None:
+      raise CodecError(f"needs {package}: pip install 'compress_jax[{extra}]'")
