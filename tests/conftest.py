@@ -12,6 +12,20 @@ _MAPS = Path('/proc/self/maps')
 _MANY = 40_000  # Linux lets a process map 65,530 regions; XLA crashes where it gets no more.
 
 
+@pytest.fixture
+def photos(tmp_path):
+  """A folder of two small images."""
+  from PIL import Image as PILImage
+
+  from tests.helpers.small_models import picture
+
+  folder = tmp_path / 'photos'
+  folder.mkdir()
+  for i, side in enumerate((80, 96)):
+    PILImage.fromarray(picture(side, 90, i)).save(folder / f'{i}.png')
+  return folder
+
+
 @pytest.fixture(autouse=True, scope='module')
 def few_compiled_programs():
   """Forgets compiled programs before they take all the memory maps that a process may have."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image as PILImage
 
 from compress_jax.cli import command, main
 from compress_jax.cli import fit as cli_fit
@@ -20,26 +19,9 @@ from compress_jax.learned.released import flatten
 from compress_jax.model_zoo import pretrained
 from compress_jax.training import fit, plans
 from tests.helpers.small_models import picture
+from tests.helpers.training_calls import OFTEN, SMALL, arguments
 
 ROOT = Path(__file__).parents[2]
-SMALL = ['--method=cae', '--set=widths=(4,8,8)', '--set=linear=True', '--batch=4', '--crop=64']
-OFTEN = ['--log_every=2', '--save_every=4', '--noevaluate']
-
-
-@pytest.fixture
-def photos(tmp_path):
-  folder = tmp_path / 'photos'
-  folder.mkdir()
-  for i, side in enumerate((80, 96)):
-    PILImage.fromarray(picture(side, 90, i)).save(folder / f'{i}.png')
-  return folder
-
-
-def arguments(photos, folder, *more, steps=8):
-  common = ['run.py', '--mode=train', f'--data={photos}', f'--val={photos}', f'--workdir={folder}']
-  usual = [*common, f'--steps={steps}', *SMALL, *OFTEN]
-  changed = {flag.partition('=')[0] for flag in more} - {'--set'}
-  return [flag for flag in usual if flag.partition('=')[0] not in changed] + list(more)
 
 
 def train(photos, folder, *more, steps=8):

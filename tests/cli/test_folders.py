@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from compress_jax import methods
 from compress_jax.cli import evaluate as cli_eval
 from compress_jax.cli import main
-from tests.cli.test_main import failure, fake_codec, files, image, run, write
+from tests.helpers.command_line import failure, fake_codec, files, image, run, write
 from tests.helpers.image_files import JXL_8, wide_png
 
 

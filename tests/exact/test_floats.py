@@ -11,8 +11,8 @@ from compress_jax.layers.entropy import Factorized
 from compress_jax.methods.gan import export as gan_export
 from compress_jax.methods.gan import networks
 from compress_jax.methods.gmm import serial, serial_export
-from tests.layers.test_blocks import apply, init, leaky
-from tests.layers.test_entropy import factorised
+from tests.helpers.modules import apply, init, leaky
+from tests.helpers.priors import factorised
 
 X = np.random.default_rng(0).normal(size=(1, 4, 5, 4)).astype(np.float32)
 

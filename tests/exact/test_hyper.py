@@ -2,30 +2,15 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from compress_jax import coder
 from compress_jax.codec import CodecError
 from compress_jax.exact import export, hyper, layers
 from compress_jax.exact.export import FloatLayer
 from compress_jax.exact.mixture import least_bits
+from tests.helpers.priors import AT, gaussians, prior_of
 
 LIMIT = 32767
-AT = np.arange(-1000, 1001)  # Where the mass of a prior is asked for.
-
-
-def gaussians(*sigmas, shift=0.0):
-  """f64[C, n]: the mass of unit intervals."""
-  spread = np.array(sigmas)[:, None]
-  return stats.norm.cdf(AT + 0.5 - shift, scale=spread) - stats.norm.cdf(
-    AT - 0.5 - shift, scale=spread
-  )
-
-
-def prior_of(*sigmas, medians=None, shift=0.0):
-  return hyper.prior_of(
-    gaussians(*sigmas, shift=shift), np.zeros(len(sigmas)) if medians is None else medians
-  )
 
 
 def test_a_prior_is_asked_for_at_symbols_around_its_median():

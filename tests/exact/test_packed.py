@@ -7,7 +7,7 @@ import pytest
 
 from compress_jax.exact import packed, selftest
 from compress_jax.exact.layers import LINEAR, Layer
-from tests.exact.test_layers import SLOPES, integer_dense, integers
+from tests.helpers.integer_layers import SLOPES, integer_dense, integers
 
 
 def random_network(rng, widths, slope):

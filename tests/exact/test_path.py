@@ -6,6 +6,7 @@ threads, devices and compilers, decodes golden files and writes down what it fou
 
 import inspect
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -31,7 +32,6 @@ from tests.helpers.small_models import (
   photographs,
   strips,
 )
-from tests.methods.test_golden import LATENTS
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def few_shapes(monkeypatch):
 
 
 ROOT = Path(__file__).parents[2]
+LATENTS = json.loads((FOLDER / 'latents.json').read_text())  # Digests of golden files' latents.
 
 
 def golden(method, name, lmbda=0.1):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress_jax.exact import layers, selftest, tables, wavefront
-from tests.exact.test_layers import integer_dense, integer_run
+from tests.helpers.integer_layers import integer_dense, integer_run
 
 
 @pytest.fixture(autouse=True)

@@ -9,24 +9,9 @@ from scipy import special
 
 from compress_jax.layers import blocks, linear
 from compress_jax.layers.blocks import Frame
+from tests.helpers.modules import apply, init, leaky, normal
 
 PEDESTAL = 2.0**-36
-
-
-def normal(*shape, seed=0):
-  return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
-
-
-def init(module, x, seed=0):
-  """Parameters of the module, all of them random."""
-  # By the class: Conv has a field of that name.
-  shapes = jax.eval_shape(lambda x: nn.Module.init(module, jax.random.key(0), x), x)['params']
-  leaves, tree = jax.tree.flatten(shapes)
-  return jax.tree.unflatten(tree, [normal(*v.shape, seed=seed + i) for i, v in enumerate(leaves)])
-
-
-def apply(module, params, *args):
-  return np.asarray(jax.jit(module.apply)({'params': params}, *args))
 
 
 def conv(x, params, stride=1, pad=None):
@@ -59,10 +44,6 @@ def gdn(x, params, *, inverse=False):
     norm = np.sqrt(beta[i] + sum(gamma[j, i] * x[..., j] ** 2 for j in range(x.shape[-1])))
     out[..., i] = x[..., i] * norm if inverse else x[..., i] / norm
   return out
-
-
-def leaky(x, slope=0.01):
-  return np.where(x > 0, x, slope * x)
 
 
 def relu(x):

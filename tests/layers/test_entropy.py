@@ -8,6 +8,7 @@ from scipy import special, stats
 
 from compress_jax.layers import entropy
 from compress_jax.layers.entropy import Factorized
+from tests.helpers.priors import factorised
 
 mixture_likelihood = jax.jit(entropy.mixture_likelihood)
 
@@ -99,18 +100,6 @@ def test_gradients_are_finite_even_for_impossible_symbols():
 # The factorised density.
 
 CASES = [((3, 3, 3), False), ((3, 3, 3, 3), True)]
-
-
-def factorised(filters, quantiled, channels=4, seed=0):
-  """A prior with random parameters."""
-  prior = Factorized(channels, filters, quantiled=quantiled)
-  shapes = jax.eval_shape(prior.init, jax.random.key(0), jnp.zeros((1, 1, 1, channels)))['params']
-  rng = np.random.default_rng(seed)
-  params = {name: rng.normal(size=v.shape).astype(np.float32) for name, v in shapes.items()}
-  for name in params:
-    if name.startswith('matrix'):
-      params[name] -= 0.5  # Wider than a few symbols.
-  return prior, params
 
 
 def cumulative(z, params, n_layers):

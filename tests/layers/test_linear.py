@@ -8,8 +8,8 @@ import pytest
 from compress_jax.codec import CodecError
 from compress_jax.layers import linear
 from compress_jax.layers.blocks import Conv, Frame, to_cells
+from tests.helpers.modules import apply
 from tests.layers import test_dct
-from tests.layers.test_blocks import apply
 
 
 def initial(module, x):

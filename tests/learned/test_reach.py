@@ -13,7 +13,7 @@ from compress_jax.methods.gan import networks as gan
 from compress_jax.methods.gmm import codec as gmm_method
 from compress_jax.methods.gmm import networks as gmm
 from compress_jax.methods.gmm import serial
-from tests.methods.test_networks import jit, random
+from tests.helpers.modules import jit, random
 
 
 def test_the_context_sees_exactly_the_twelve_neighbours_that_are_coded_before():

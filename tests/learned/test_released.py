@@ -9,7 +9,7 @@ from compress_jax.codec import CodecError
 from compress_jax.exact import layers
 from compress_jax.files import models
 from compress_jax.learned import released
-from tests.methods.test_coding import MODULES, tiny
+from tests.helpers.codings import MODULES, tiny
 
 ENCODER = {'analysis': {'down0': {'kernel': (3, 3, 3, 4), 'bias': (4,)}}}
 DECODER = {'synthesis': {'up0': {'conv': {'kernel': (3, 3, 4, 12)}}, 'gain': (2,)}}

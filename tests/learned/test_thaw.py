@@ -11,10 +11,10 @@ from compress_jax.exact import export, floats, thaw, wavefront
 from compress_jax.layers.blocks import Deconv
 from compress_jax.layers.entropy import Factorized
 from compress_jax.training import float_weights, stages
-from tests.exact.test_export import hyper_like, latents, rms
 from tests.helpers import small_models
-from tests.layers.test_blocks import init
-from tests.training.test_stages import PLAN
+from tests.helpers.float_layers import hyper_like, latents, rms
+from tests.helpers.modules import init
+from tests.helpers.small_plans import PLAN
 
 LEARNED = ['cae', 'gan', 'gmm', small_models.SLICED, small_models.CHANNELS]
 

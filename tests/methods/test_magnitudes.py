@@ -7,7 +7,7 @@ import pytest
 
 from compress_jax.clustering.k_means import assign, eigen_kmeans, kmeans, lloyd
 from compress_jax.codec import CodecError
-from tests.clustering.test_k_means import clouds
+from tests.helpers.points import clouds
 
 
 def distances(points, centroids):

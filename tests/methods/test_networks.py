@@ -19,6 +19,7 @@ from compress_jax.methods.cae import networks as cae
 from compress_jax.methods.gan import codec as gan_method
 from compress_jax.methods.gan import networks as gan
 from compress_jax.methods.gmm import codec as gmm_method
+from tests.helpers.modules import jit, random
 
 TINY = {
   'cae': (cae_method, {'widths': (4, 4, 4)}),
@@ -37,8 +38,6 @@ TINY['gmm by channels'] = gmm_method, {**TINY['gmm in slices'][1], 'context': 'c
 TINY['gmm beside a path'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, **BESIDE}
 TINY['gan beside a path'] = gan_method, {**TINY['linear gan'][1], **BESIDE, 'magnitudes': True}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
-# These programs run once: compiling them is what takes time.
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
 
 def sizes(tree):
@@ -51,19 +50,6 @@ def count(tree):
 
 def shapes_of(codec):
   return jax.eval_shape(codec.init, jax.random.key(0))
-
-
-def random(shapes, draw):
-  """Parameters: `draw(shape)` of every kernel, and of the rest what `rest` says by its name."""
-  rest = {'bias': 0.0, 'beta': 1.0, 'gamma': 1.0}
-
-  def value(path, leaf):
-    name = path[-1].key
-    if name in rest:
-      return np.full(leaf.shape, rest[name], np.float32)
-    return np.asarray(draw(leaf.shape), np.float32)
-
-  return jax.tree_util.tree_map_with_path(value, shapes)
 
 
 # Sizes.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compress_jax.report import page, previews
-from tests.report.test_tables import PUBLISHED, row
+from tests.helpers.rows import PUBLISHED, row
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser'))), None)
 NAMES = ('first', 'second', 'with <b>tags</b>')

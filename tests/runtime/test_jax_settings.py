@@ -12,8 +12,8 @@ from compress_jax.codec import CodecError
 from compress_jax.model_zoo import pretrained
 from compress_jax.runtime import jax_settings
 from compress_jax.training import trainer
-from tests.cli.test_fit import arguments, photos  # noqa: F401
 from tests.helpers.small_models import picture
+from tests.helpers.training_calls import arguments
 
 
 @pytest.mark.parametrize('method', list(methods.METHODS))
@@ -36,7 +36,7 @@ def test_refinement_works_under_strict_promotion():
 
 
 @pytest.mark.parametrize('method', ['cae', 'gan', 'gmm'])
-def test_training_works_under_strict_promotion(method, photos, tmp_path):  # noqa: F811
+def test_training_works_under_strict_promotion(method, photos, tmp_path):
   told = [flag for flag in arguments(photos, tmp_path / 'run', steps=2) if '--set' not in flag]
   told = [f'--method={method}' if flag.startswith('--method') else flag for flag in told]
   with jax.numpy_dtype_promotion('strict'):

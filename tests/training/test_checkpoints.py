@@ -1,6 +1,5 @@
 """Checkpoints come back bit for bit; those that cannot be read are named, and never touched."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from compress_jax.codec import CodecError
 from compress_jax.training import checkpoints
 from compress_jax.training.checkpoints import Checkpoints
+from tests.helpers.run_folders import contents, damage
 
 
 def tree(step):
@@ -48,13 +48,6 @@ def equal(one, other):
   return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in flat)
 
 
-def damage(folder, step):
-  """Cuts the largest file of a step in half."""
-  files = [path for path in (folder / str(step)).rglob('*') if path.is_file()]
-  largest = max(files, key=lambda path: path.stat().st_size)
-  os.truncate(largest, largest.stat().st_size // 2)
-
-
 def test_the_newest_comes_back_in_another_process(opened):
   saves = opened()
   assert saves.restore(tree(0)) is None
@@ -68,12 +61,6 @@ def test_the_last_three_and_the_best_are_kept(opened, tmp_path):
   kept = sorted(int(path.name) for path in (tmp_path / 'c').iterdir() if path.name.isdigit())
   assert kept == [2, 4, 5, 6]
   assert opened().best() == (2, 0.3)
-
-
-def contents(folder):
-  """All files below a folder."""
-  files = sorted(path for path in folder.rglob('*') if path.is_file())
-  return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def mend(folder, step, before):

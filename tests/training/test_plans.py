@@ -6,24 +6,7 @@ import pytest
 
 from compress_jax.codec import CodecError
 from compress_jax.training import plans
-
-PLAN = plans.Plan(
-  method='cae',
-  options={'widths': (4, 8, 8)},
-  stage='rate-distortion',
-  start=None,
-  lmbda=None,
-  distortion='mse',
-  lpips=None,
-  data=['photos'],
-  seed=0,
-  steps=10,
-  batch=4,
-  crop=64,
-  lr=1e-3,
-  precision='float32',
-  minutes=None,
-)
+from tests.helpers.run_folders import PLAN
 
 
 def test_a_plan_is_written_once_and_then_recognised(tmp_path):

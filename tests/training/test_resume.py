@@ -16,8 +16,7 @@ from compress_jax.files.digests import digest_of_files
 from compress_jax.model_zoo import ZOO
 from compress_jax.training import float_weights, plans, resume, stages, trainer
 from compress_jax.training.checkpoints import Checkpoints
-from tests.training.test_checkpoints import contents, damage
-from tests.training.test_plans import PLAN
+from tests.helpers.run_folders import PLAN, contents, damage
 
 SMALL = ['--method=cae', '--set=widths=(4,8,8)', '--set=linear=True', '--batch=4', '--crop=64']
 OFTEN = ['--log_every=2', '--save_every=2', '--noevaluate', '--steps=4']

@@ -1,6 +1,5 @@
 """What learns in which stage, and what a plan asks for."""
 
-import functools
 import json
 import math
 from pathlib import Path
@@ -20,36 +19,10 @@ from compress_jax.learned.released import flatten
 from compress_jax.methods.cae import codec as cae
 from compress_jax.methods.gan import codec as gan
 from compress_jax.training import objectives, plans, scales, stages
+from tests.helpers.modules import jit
+from tests.helpers.small_plans import KEYS, LEVELS, OPTIONS, PLAN, X, start
 
-WIDTHS, LEVELS = (4, 4, 5), 3
-OPTIONS = {'widths': WIDTHS, 'levels': LEVELS, 'linear': True}
-PLAN = plans.Plan(
-  method='cae',
-  options=OPTIONS,
-  stage='rate-distortion',
-  start=None,
-  lmbda=None,
-  distortion='mse',
-  lpips=None,
-  data=[],
-  seed=0,
-  steps=100,
-  batch=2,
-  crop=16,
-  lr=1e-3,
-  precision='float32',
-  minutes=None,
-)
 OF_GAN = {'method': 'gan', 'options': {}}  # What a file of weights says of itself.
-X = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
-KEYS = jax.random.split(jax.random.key(1), 2)
-# These programs run once: compiling them is what takes time.
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
-
-
-@functools.cache
-def start():
-  return jit(cae.codec(**OPTIONS).init)(jax.random.key(0))
 
 
 # Gains alone.

@@ -13,7 +13,8 @@ from compress_jax.layers.quantization import noise
 from compress_jax.methods.cae import codec as cae
 from compress_jax.methods.cae import networks
 from compress_jax.training import masking, stages
-from tests.training.test_stages import KEYS, LEVELS, OPTIONS, PLAN, X, jit, start
+from tests.helpers.modules import jit
+from tests.helpers.small_plans import KEYS, LEVELS, OPTIONS, PLAN, X, start
 
 LEVEL = jnp.array([100, 200], jnp.int32)
 MASK = np.array([True, False, True, True, False])
