@@ -9,7 +9,7 @@ from compress_jax.codec import CodecError
 from compress_jax.layers import linear
 from compress_jax.layers.blocks import Conv, Frame, to_cells
 from tests.helpers.modules import apply
-from tests.layers import test_dct
+from tests.helpers.photographs_model import blocks
 
 
 def initial(module, x):
@@ -44,7 +44,7 @@ def test_few_channels_of_a_linear_path_give_the_nearest_image_of_their_kind():
 
 
 def test_the_latents_of_a_linear_path_have_variance_one_for_drawn_photographs():
-  x = 0.5 + test_dct.blocks(np.random.default_rng(0), 4000, 8)
+  x = 0.5 + blocks(np.random.default_rng(0), 4000, 8)
   y, _ = block_transforms(x.astype(np.float32), 8, 40)
   assert y.shape == (4000, 1, 1, 40)
   np.testing.assert_allclose(y.reshape(4000, 40).std(0), 1, rtol=5 / np.sqrt(2 * 4000))
