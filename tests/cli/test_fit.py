@@ -173,6 +173,7 @@ def train_by_two(photos, folder):
     assert process.returncode == 0, errors.decode()[-800:]
 
 
+@pytest.mark.slow
 def test_two_processes_train_save_and_resume_as_one(photos, tmp_path):
   run, alone = tmp_path / 'run', tmp_path / 'alone'
   train_by_two(photos, run)  # Compares the parameters of both at its end.

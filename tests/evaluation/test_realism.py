@@ -61,6 +61,7 @@ def test_equal_sets_have_no_distance_and_order_does_not_matter(known):
   assert 0 <= low <= high < 1e-6
 
 
+@pytest.mark.slow
 def test_blur_is_far_and_the_more_the_farther(photographs, known):
   blurred = {
     width: changed(photographs, lambda x, w=width: scipy.ndimage.gaussian_filter(x, (w, w, 0)))

@@ -125,6 +125,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('settings', SETTINGS)
 def test_a_file_decodes_to_the_same_latents_and_pixels_under_all_settings(settings, tmp_path):
   drawn = ['cae'] if settings == 'not compiled' else list(MODELS)  # The others take long then.

@@ -14,7 +14,7 @@ from compress_jax.images import sets
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'examples'
-pytest.importorskip('skimage')
+pytestmark = pytest.mark.slow
 
 
 def run(name, *flags):

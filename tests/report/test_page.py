@@ -134,6 +134,7 @@ def test_page_without_previews_or_lossy_rows_still_renders(tmp_path):
   assert 'PNG loses nothing, at 14.00 bpp' in path.read_text()
 
 
+@pytest.mark.slow
 def test_plot_has_a_trace_per_codec_and_switches(opened):
   tab = opened()
   traces = '#plot .scatterlayer .trace'
@@ -148,6 +149,7 @@ def test_plot_has_a_trace_per_codec_and_switches(opened):
   assert tab.evaluate("document.querySelector('#plot').data[0].x") != rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('protocol', ['crop', 'full'])
 def test_published_curves_are_on_the_page_of_full_images_only(opened, tmp_path, protocol):
   tab = opened(write(tmp_path, protocol))
@@ -158,6 +160,7 @@ def test_published_curves_are_on_the_page_of_full_images_only(opened, tmp_path, 
   assert tab.locator('#chips-published').count() == (protocol == 'full')
 
 
+@pytest.mark.slow
 def test_divider_moves_by_slider_keys_and_pointer(opened):
   tab = opened()
   share = "getComputedStyle(document.querySelector('#stage')).getPropertyValue('--split')"
@@ -172,6 +175,7 @@ def test_divider_moves_by_slider_keys_and_pointer(opened):
   assert float(tab.evaluate(share)[:-1]) == pytest.approx(75, abs=1)
 
 
+@pytest.mark.slow
 def test_captions_tell_the_files_shown(opened):
   tab = opened()
   assert '500 bytes' in tab.inner_text('#caption-left')
@@ -186,6 +190,7 @@ def test_captions_tell_the_files_shown(opened):
   assert 'uncompressed' in tab.inner_text('#caption-right')
 
 
+@pytest.mark.slow
 def test_zoom_is_shared_and_resets(opened):
   tab = opened()
   scale = 'new DOMMatrix(getComputedStyle(image).transform).a'
@@ -202,6 +207,7 @@ def test_zoom_is_shared_and_resets(opened):
   assert tab.evaluate(scales) == [1, 1]
 
 
+@pytest.mark.slow
 def test_difference_map_and_original_on_demand(opened):
   tab = opened()
   tab.focus('#stage')
@@ -222,6 +228,7 @@ def test_difference_map_and_original_on_demand(opened):
   assert tab.get_attribute('#pane-left img', 'src') == coded
 
 
+@pytest.mark.slow
 def test_dark_mode_follows_the_system_and_the_button(opened):
   ground = 'getComputedStyle(document.body).backgroundColor'
   dark, light = opened(color_scheme='dark'), opened(color_scheme='light')
@@ -232,6 +239,7 @@ def test_dark_mode_follows_the_system_and_the_button(opened):
   assert light.inner_text('#theme-name') == 'Dark'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [360, 390, 768, 1280])
 def test_page_never_scrolls_sideways(opened, width):
   tab = opened(width=width, height=800)

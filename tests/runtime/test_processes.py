@@ -85,6 +85,7 @@ def test_what_the_others_have_written_does_not_stop_a_process(tmp_path):
     files.check(tasks, force=False)
 
 
+@pytest.mark.slow
 def test_two_processes_compress_a_folder_as_one_does(images, tmp_path):
   where = free_port()
 
