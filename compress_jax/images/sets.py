@@ -92,7 +92,10 @@ def default_images(
   except CodecError as error:
     if os.environ.get('KODAK_DIR'):
       raise  # Who names a folder wants that folder.
-    named = _named(_photographs())
+    try:
+      named = photographs_at_hand()
+    except CodecError as other:
+      raise CodecError(f'{error}; photographs in its place: {other}') from error
     return f'{len(named)} photographs of scikit-image, as {error}', named
 
 

@@ -1,4 +1,5 @@
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -97,6 +98,14 @@ def test_without_kodak_the_photographs_are_used_and_the_reason_is_said(monkeypat
   description, images = sets.default_images()
   assert description == '5 photographs of scikit-image, as no network'
   assert [image.name for image in images][:2] == ['astronaut', 'chelsea']
+
+
+def test_without_network_and_photographs_the_line_says_both(monkeypatch):
+  monkeypatch.delenv('KODAK_DIR', raising=False)
+  monkeypatch.setattr(sets, 'kodak', unavailable)
+  monkeypatch.setitem(sys.modules, 'skimage', None)
+  with pytest.raises(CodecError, match='no network; photographs in its place: needs skimage: pip'):
+    sets.default_images()
 
 
 def test_a_wrong_kodak_folder_is_not_passed_over(tmp_path, monkeypatch):
