@@ -24,6 +24,7 @@ def test_entropy_constrained_codewords_are_fewer_where_bits_are_dear():
   assert uses.sum() >= 4000
 
 
+@pytest.mark.slow
 def test_an_operating_point_learns_from_photographs(tmp_path):
   for name, image in sets.sample_photographs():
     sets.save_image(tmp_path / f'{name}.png', sets.centre_crop(image, 128))

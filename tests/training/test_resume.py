@@ -73,6 +73,7 @@ def half(run):
   return before
 
 
+@pytest.mark.slow
 def test_jax_settings_of_the_environment_change_nothing(run, tmp_path):
   before = half(run)
   with jax.enable_x64(True), jax.default_prng_impl('rbg'), jax.threefry_partitionable(False):
@@ -153,6 +154,7 @@ def test_results_without_checkpoints_are_not_replaced(run, tmp_path, capsys):
   assert [path.name for path in alone.iterdir()] == [fit.MODEL]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_need_its_start_after_the_first_checkpoint(finished, tmp_path, capsys):
   run, start, model = tmp_path / 'run', tmp_path / 'start', tmp_path / 'model'
   shutil.copyfile(finished / fit.WEIGHTS, start)
