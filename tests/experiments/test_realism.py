@@ -17,6 +17,7 @@ def folder(tmp_path):
   return tmp_path
 
 
+@pytest.mark.slow
 def test_a_line_per_operating_point_and_a_picture_at_equal_bytes(folder, capsys):
   picture = folder / 'out' / 'shown.png'
   codec = f'--codec=small=cae:{small_models.path("cae")}'
