@@ -47,7 +47,7 @@ ELSEWHERE = {
   'images/test_writing.py': ['files/atomic'],
   'training/test_plans.py': ['files/digests'],
   'evaluation/test_evaluate.py': ['evaluation/measure', 'runtime/workers'],
-  'test_pretrained.py': ['evaluation/fingerprint'],
+  'test_model_zoo.py': ['evaluation/fingerprint', 'recipes'],
   # The same rows, drawn, listed and shown.
   'report/test_tables.py': [
     'report/byte_split',
@@ -60,7 +60,7 @@ ELSEWHERE = {
   'cli/test_main.py': ['__main__', 'cli/evaluate'],
   'cli/test_command.py': ['cli/flag_types', 'cli/help', 'cli/processes', 'cli/train'],
   'cli/test_export.py': ['training/float_weights'],
-  'cli/test_fit.py': ['training/estimates', 'training/feeding', 'training/presets'],
+  'cli/test_fit.py': ['training/estimates', 'training/feeding'],
   'training/test_stages.py': ['training/freezing', 'training/masking', 'training/scales'],
 }
 # Test files of no single module: what holds for a whole path, a folder, or outside of the package.

@@ -74,7 +74,7 @@ def test_reading_and_coding_files_needs_no_extra():
   code = """
 import numpy as np
 from compress_jax.cli import files
-from compress_jax.pretrained import pretrained
+from compress_jax import pretrained
 codec, released = pretrained('kmeans')
 image = np.full((16, 24, 3), 77, np.uint8)
 assert codec.decode(released, codec.encode(released, image)).shape == image.shape
