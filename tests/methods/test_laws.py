@@ -69,6 +69,7 @@ def sizes(name):
   return [(side, side * 5 % 34 or 34) for side in range(1, 34)] + [(64, 64), (65, 40), (70, 128)]
 
 
+@pytest.mark.slow
 def test_decoding_gives_shape_and_type_of_the_image_for_all_small_sizes(name):
   codec, released = load(name)
   image = picture(70, 128)
@@ -248,6 +249,7 @@ def test_what_other_programs_and_methods_wrote_is_refused(name):
       codec.decode(released, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mend', [False, True], ids=['raw', 'with checksum'])
 def test_two_thousand_mutants_are_refused_or_give_an_image_of_their_size(name, mend):
   codec, released = load(name)

@@ -122,6 +122,7 @@ def test_the_discriminator_has_its_parameters_and_judges_patches_of_eight_pixels
   assert jax.eval_shape(module.apply, shapes, x, y_hat).shape == (1, 32, 32)
 
 
+@pytest.mark.slow
 def test_the_details_that_a_discriminator_sees_leave_out_the_local_mean():
   module = gan.Discriminator((4, 4, 4, 4), details=True)
   rng = np.random.default_rng(0)
