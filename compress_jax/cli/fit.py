@@ -101,9 +101,7 @@ def _leave(
   source: sources.Source,
 ) -> None:
   """Writes the averaged weights so far, and a model in the end."""
-  host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
-  config: dict[str, Any] = {'method': plan.method, 'options': plan.options}
-  models.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
+  host, config = _leave_weights(folder, plan, setup, state)
   if trainer.finished(state):
     examples = _examples(source)
     released = codec.export(halve(host), examples)
@@ -111,6 +109,16 @@ def _leave(
     config = {**config, lambdas.FIELD: ratios}
     models.write(folder / MODEL, to_arrays(released), config, overwrite=True)
     _log(f'{folder / MODEL}: {plan.method} model {released.model_id.hex()}')
+
+
+def _leave_weights(
+  folder: Path, plan: Plan, setup: Setup, state: trainer.TrainState
+) -> tuple[Params, dict[str, Any]]:
+  """Writes the averaged weights so far; returns them, with their method and options."""
+  host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
+  config: dict[str, Any] = {'method': plan.method, 'options': plan.options}
+  models.write(folder / WEIGHTS, flatten(host, 'params'), config, overwrite=True)
+  return host, config
 
 
 def _reading(plan: Plan, codec: Codec) -> Setup:
@@ -289,7 +297,10 @@ def _watching(
 def _validator(
   values: flags.FlagValues, plan: Plan, setup: Setup, source: sources.Source, progress: Progress
 ) -> Callable[[int, trainer.TrainState], float]:
-  """Real files of --val, or of the photographs at hand, at a few lambdas."""
+  """Returns what scores a state by real files of --val or of the photographs at hand.
+
+  It leaves the averaged weights in the run's folder before that work, which can take long.
+  """
   at_hand = not values.val
   named = sets.photographs_at_hand() if at_hand else sets.default_images(values.val, report=_log)[1]
   images = [sets.centre_crop(image.load()) for image in named[:_VALIDATION]]
@@ -298,7 +309,7 @@ def _validator(
   examples = _examples(source)
 
   def score(step: int, state: trainer.TrainState) -> float:
-    host = jax.tree.map(np.asarray, setup.weights(state.params, state.average))
+    host, _ = _leave_weights(Path(values.workdir), plan, setup, state)
     codec = next(iter(codecs.values()))
     found = validate(codecs, codec.export(host, examples), images)
     progress.validation(step, found.values, found.decoded)

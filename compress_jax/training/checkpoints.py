@@ -25,12 +25,14 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from compress_jax.codec import CodecError
+from compress_jax.files.atomic import write_atomically
 from compress_jax.files.digests import digest
 
 LAST = 3  # Steps that are kept, beside the best.
 SCORE = 'score'  # The metric of which less is better.
 _SPARE = 2**20  # Bytes that a step takes beside its arrays.
 _CONTINUED = 'continued-{}'  # Folders for what follows steps that cannot be read.
+_ABOUT = 'about/metadata'  # The JSON that orbax writes beside the arrays of a step.
 _REMOVED = 'removed'  # Steps that were rotated out: a half removed step is none.
 # The tensorstore driver of an array, by the name of the file that describes it.
 _DRIVERS = {'.zarray': 'zarr', 'zarr.json': 'zarr3'}
@@ -46,14 +48,14 @@ class Checkpoints:
     self._target = _folders(folder)[-1]  # Where steps are saved.
     self._manager: ocp.CheckpointManager | None = None  # Made by the first save.
 
-  def save(self, step: int, tree: Any, score: float | None = None) -> None:
-    """Writes a step.
+  def save(self, step: int, tree: Any) -> None:
+    """Writes a step, which has no score yet.
 
     Raises:
       CodecError: it cannot be written; the steps before it are as they were.
     """
     arrays = jax.tree.map(np.asarray, tree)
-    about = ocp.args.JsonSave({'digest': digest(named(arrays)).hex(), SCORE: score})
+    about = ocp.args.JsonSave({'digest': digest(named(arrays)).hex(), SCORE: None})
     items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=about)
     if self._manager is None:
       self._manager = _writing(self._target)
@@ -71,6 +73,16 @@ class Checkpoints:
       text = f'{self._target}: checkpoint {step} could not be written ({_reason(error)})'
       raise CodecError(text) from error
     _empty(self._target)
+
+  def score(self, step: int, value: float) -> None:
+    """Writes the score of a step that this object has saved, of which less is better.
+
+    Raises:
+      CodecError: it cannot be written; the step is as it was.
+    """
+    path = self._target / str(step)
+    about = {**_about(path), SCORE: value}
+    write_atomically(path / _ABOUT, json.dumps(about).encode(), overwrite=True)
 
   def restore(self, like: Any) -> Any | None:
     """The newest step that is sound, in the form of arrays `like`; None if there is none at all.
@@ -205,7 +217,7 @@ def _score(path: Path) -> float | None:
 
 def _about(path: Path) -> dict[str, Any]:
   """Returns the JSON file that orbax saved beside the arrays of a step."""
-  found: dict[str, Any] = json.loads((path / 'about' / 'metadata').read_text())
+  found: dict[str, Any] = json.loads((path / _ABOUT).read_text())
   return found
 
 

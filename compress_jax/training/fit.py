@@ -21,7 +21,9 @@ Means = dict[str, float]
 class Saves(Protocol):
   """Where states go: see `checkpoints`."""
 
-  def save(self, step: int, tree: Any, score: float | None = None) -> None: ...  # noqa: D102
+  def save(self, step: int, tree: Any) -> None: ...  # noqa: D102
+
+  def score(self, step: int, value: float) -> None: ...  # noqa: D102
 
 
 class Rhythm(NamedTuple):
@@ -73,7 +75,6 @@ def fit(
   feed: Iterator[Any] = data if isinstance(data, Iterator) else repeat(data)
   pending: list[Metrics] = []
   since, stopped = time.monotonic(), False
-  score: float | None = None
   total, dispatches = rhythm.steps, 0
   while step < total and not stopped:
     inner = min(rhythm.inner, total - step)
@@ -88,24 +89,21 @@ def fit(
       state = state._replace(total=replicated(np.int32(total)))
     stopped = watch.stopping(step)
     due = _due(step, inner, rhythm.log) or step == total or stopped
-    validates = watch.validate and (_due(step, inner, rhythm.validate) or step == total)
-    saving = _due(step, inner, rhythm.save) or step == total or stopped
-    if due or saving or validates:
+    # Every process saves where one of them validates: a checkpoint is written by all together.
+    validates = (_due(step, inner, rhythm.validate) or step == total) and not stopped
+    saving = _due(step, inner, rhythm.save) or step == total or stopped or validates
+    if due or saving:
       _refuse(state, step)
     if due:
       means, seconds = _means(pending), time.monotonic() - since
       watch.metrics(step, means | {'skipped': float(state.skipped)}, seconds / len(pending) / inner)
       pending, since = [], time.monotonic()
-    if validates and watch.validate and not stopped:
+    if saving:
+      saves.save(step, state)
+    if validates and watch.validate:  # What is saved outlives a kill during the validation.
       before = time.monotonic()
-      try:
-        score = watch.validate(step, state)
-      except Exception:
-        saves.save(step, state)  # A validation that fails costs no training.
-        raise
+      saves.score(step, watch.validate(step, state))
       since += time.monotonic() - before
-    if saving or validates:
-      saves.save(step, state, score if validates else None)
   return state
 
 

@@ -59,7 +59,8 @@ def file_of(path: Path) -> Path:
     return path
   if not (path / WEIGHTS).exists():
     raise CodecError(
-      f'{path} holds no {WEIGHTS}, which a training run leaves there when it ends or is stopped'
+      f'{path} holds no {WEIGHTS}, which a training run leaves there when it validates, ends or '
+      f'is stopped'
     )
   return path / WEIGHTS
 

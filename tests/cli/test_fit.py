@@ -72,6 +72,26 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_happened(photos, tmp_pa
   assert last[0].split(',')[:3] == last[1].split(',')[:3]
 
 
+@pytest.mark.parametrize('every', [4, 0])
+def test_a_kill_during_a_validation_costs_no_update(photos, tmp_path, monkeypatch, every):
+  whole, broken, often = tmp_path / 'whole', tmp_path / 'broken', f'--validate_every={every}'
+  assert train(photos, whole, '--save_every=100', often) == 0
+  last = every or 8
+
+  def killed(codecs, released, images):
+    raise SystemExit(137)
+
+  monkeypatch.setattr(cli_fit, 'validate', killed)
+  assert train(photos, broken, '--save_every=100', often) == 137
+  so_far, _ = cli_fit.trained(broken)
+  assert sorted(path.name for path in (broken / 'checkpoints').iterdir()) == [f'{last}']
+  assert_equal(weights(broken), flatten(jax.tree.map(np.asarray, so_far), 'params'))
+  monkeypatch.undo()
+  assert train(photos, broken, '--save_every=100', often) == 0
+  assert_equal(weights(whole), weights(broken))
+  assert (broken / cli_fit.MODEL).read_bytes() == (whole / cli_fit.MODEL).read_bytes()
+
+
 def test_a_run_of_a_given_time_ends_with_a_model(photos, tmp_path):
   run = tmp_path / 'run'
   told = [flag for flag in arguments(photos, run, '--minutes=0.05') if '--steps' not in flag]

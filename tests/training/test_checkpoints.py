@@ -1,5 +1,7 @@
 """Checkpoints come back bit for bit; those that cannot be read are named, and never touched."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -40,7 +42,9 @@ def opened(tmp_path, lines):
 
 def save(saves, *steps, scores=None):
   for step in steps:
-    saves.save(step, tree(step), (scores or {}).get(step))
+    saves.save(step, tree(step))
+    if scores and step in scores:
+      saves.score(step, scores[step])
 
 
 def equal(one, other):
@@ -61,6 +65,48 @@ def test_the_last_three_and_the_best_are_kept(opened, tmp_path):
   kept = sorted(int(path.name) for path in (tmp_path / 'c').iterdir() if path.name.isdigit())
   assert kept == [2, 4, 5, 6]
   assert opened().best() == (2, 0.3)
+
+
+def test_a_score_is_written_with_a_step_that_stays_as_it_is(opened, tmp_path):
+  saves = opened()
+  save(saves, 5)
+  before = contents(tmp_path / 'c')
+  assert saves.best() is None
+  saves.score(5, 0.25)
+  assert opened().best() == (5, 0.25) and equal(opened().restore(tree(0)), tree(5))
+  about, after = '5/about/metadata', contents(tmp_path / 'c')
+  assert json.loads(after.pop(about)) == {**json.loads(before.pop(about)), 'score': 0.25}
+  assert after == before
+
+
+def test_a_score_that_cannot_be_written_leaves_the_step(opened, tmp_path, monkeypatch):
+  saves = opened()
+  save(saves, 5)
+  before = contents(tmp_path / 'c')
+
+  def full(*given):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(CodecError, match='No space left'):
+    saves.score(5, 0.25)
+  assert contents(tmp_path / 'c') == before and opened().best() is None
+
+
+def test_the_score_of_an_older_program_came_with_the_step(opened, tmp_path):
+  save(opened(), 5, 10, scores={10: 0.5})
+  path = tmp_path / 'c' / '5' / 'about' / 'metadata'
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'score': 0.3}))  # As orbax wrote it.
+  assert opened().best() == (5, 0.3)
+  save(opened(), 15, 20, 25)
+  kept = sorted(int(path.name) for path in (tmp_path / 'c').iterdir())
+  assert kept == [5, 15, 20, 25]
+
+
+def contents(folder):
+  """All files below a folder."""
+  files = sorted(path for path in folder.rglob('*') if path.is_file())
+  return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def mend(folder, step, before):

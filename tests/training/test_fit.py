@@ -11,13 +11,17 @@ from compress_jax.training import fit
 
 
 class Saves:
-  """Remembers what is saved."""
+  """Remembers what is saved: step, the step of the state, and the score once there is one."""
 
   def __init__(self):
     self.steps = []
 
-  def save(self, step, tree, score=None):
-    self.steps.append((step, int(tree.step), score))
+  def save(self, step, tree):
+    self.steps.append((step, int(tree.step), None))
+
+  def score(self, step, value):
+    assert self.steps[-1][0] == step
+    self.steps[-1] = (*self.steps[-1][:2], value)
 
 
 def state(step=0, failing=0):
@@ -75,17 +79,26 @@ def test_validation_gets_the_state_and_gives_the_score_that_is_saved():
   assert saves.steps == [(4, 4, 0.4), (8, 8, 0.8), (9, 9, 0.9)]
 
 
-def test_a_validation_that_fails_costs_no_training():
-  def broken(step, params):
-    raise CodecError('no export')
+@pytest.mark.parametrize('end', [CodecError('no export'), KeyboardInterrupt(), SystemExit()])
+def test_a_validation_that_does_not_end_costs_no_training(end):
+  def broken(step, state):
+    assert saves.steps == [(4, 4, None)]  # A kill at this point cannot be told from one later.
+    raise end
 
   saves = Saves()
   watch = fit.Watch(lambda step, means, seconds: None, broken, lambda step: False)
   train_step = lambda held, data, index: (state(held.step + 1), {'updates': np.float32(1)})  # noqa: E731
-  with pytest.raises(CodecError, match='no export'):
+  with pytest.raises(type(end)):
     rhythm = fit.Rhythm(9, log=100, save=100, validate=4)
     fit.fit(state(), train_step, 'data', None, rhythm=rhythm, saves=saves, watch=watch)
   assert saves.steps == [(4, 4, None)]
+
+
+def test_a_process_that_does_not_validate_saves_with_the_one_that_does():
+  rhythm = fit.Rhythm(9, log=100, save=6, validate=4)
+  _, _, both, _ = run(rhythm, validate=lambda step, state: 0.5)
+  _, _, alone, _ = run(rhythm)
+  assert [step for step, *_ in both.steps] == [step for step, *_ in alone.steps] == [4, 6, 8, 9]
 
 
 def test_a_run_that_is_stopped_is_saved_at_once_without_validation():
