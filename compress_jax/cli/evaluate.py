@@ -5,13 +5,15 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from compress_jax.cli import files
 from compress_jax.cli.command import options as method_options
+from compress_jax.codec import Image
 from compress_jax.evaluation.evaluate import Result, evaluate, jobs_of, protocol_images
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Job
@@ -34,34 +36,70 @@ COLUMNS = (
 WITHOUT = {'psnr': 'lossless', 'ms_ssim': 'too small'}
 
 
-def overview(values: flags.FlagValues) -> int:
-  """Prints how the method does on each image and on average; 1 if anything failed."""
-  options = seeded(values.method, method_options(values), values.seed)
-  lmbda = getattr(values, 'lambda')
-  pretrained(values.method, lmbda=lmbda, **options)  # Complains before any work.
-  left_out: list[str] = []
-  description, found = sets.default_images(
-    values.images, report=left_out.append, read=files.reader(values)
+def run(values: flags.FlagValues) -> int:
+  """Prints the overview that the flags ask for; returns the exit status."""
+  return overview(
+    values.method,
+    getattr(values, 'lambda'),
+    method_options(values),
+    images=values.images,
+    protocol=values.protocol,
+    processes=values.workers,
+    seed=values.seed,
+    output=values.output,
+    read=files.reader(values),
   )
-  images = protocol_images(found, values.protocol)
-  crops = ', their 256x256 centre crops' if values.protocol == 'crop' else ''
-  print(f'Images: {description}{crops}')
-  processes = values.workers or workers.default_processes()
-  chosen = recipe(values.method, lmbda=lmbda, **options)
+
+
+def overview(
+  method: str,
+  lmbda: float,
+  options: Mapping[str, Any],
+  *,
+  images: str | None,
+  protocol: str,
+  processes: int | None,
+  seed: int,
+  output: str | None = None,
+  read: Callable[[str | Path], Image] = sets.load_image,
+) -> int:
+  """Prints how a method does on each image and on average; returns 1 if anything failed, else 0.
+
+  Args:
+    method: its name.
+    lmbda: the operating point.
+    options: of the method.
+    images: a folder or a file; None for those of `sets.default_images`.
+    protocol: 'full' or 'crop', see `protocol_images`.
+    processes: how many measure at a time; None chooses.
+    seed: of everything random.
+    output: a folder for rows and files; None keeps neither.
+    read: reads an image; it can be sent to another process.
+
+  Raises:
+    CodecError: there is no such codec, or there are no images.
+  """
+  seeded_options = seeded(method, options, seed)
+  pretrained(method, lmbda=lmbda, **seeded_options)  # Complains before any work.
+  left_out: list[str] = []
+  description, found = sets.default_images(images, report=left_out.append, read=read)
+  measured_images = protocol_images(found, protocol)
+  print(f'Images: {description}{", their 256x256 centre crops" if protocol == "crop" else ""}')
+  chosen = recipe(method, lmbda=lmbda, **seeded_options)
   with tempfile.TemporaryDirectory() as folder:
     measure = functools.partial(
       evaluate,
       make=make,
-      output=Path(values.output or folder),
-      protocol=values.protocol,
-      processes=processes,
+      output=Path(output or folder),
+      protocol=protocol,
+      processes=processes or workers.default_processes(),
     )
-    ours = measure(jobs_of([chosen], images))
-    theirs = measure(_anchor_jobs(ours, images), timing_repeats=0)
-  print(f'{values.method} at lambda {lmbda:g}, and the PSNR of others at that size')
+    ours = measure(jobs_of([chosen], measured_images))
+    theirs = measure(_anchor_jobs(ours, measured_images), timing_repeats=0)
+  print(f'{method} at lambda {lmbda:g}, and the PSNR of others at that size')
   print(table(ours.rows, theirs.rows))
-  if values.output:
-    print(f'Rows and files are in {values.output}')
+  if output:
+    print(f'Rows and files are in {output}')
   return _status(ours, theirs, left_out)
 
 

@@ -47,8 +47,6 @@ def run(values: flags.FlagValues) -> int:
   Raises:
     CodecError: the data, the plan or the folder will not do.
   """
-  if not values.workdir:
-    values['workdir'].value = f'runs/{values.method}'
   allocation.keep_freed_memory()
   enable_cache()
   share = join(values)
@@ -57,7 +55,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _run(values: flags.FlagValues, share: processes.Share) -> int:
-  plan, folder = plan_of(values), Path(values.workdir)
+  plan, folder = plan_of(values), Path(values.workdir or f'runs/{values.method}')
   pace = None if plan.minutes is None else fit.Pace(60 * plan.minutes, plan.steps)
   codec, begun = codec_of(plan), (folder / plans.FILE).exists()
   setup = setup_of(plan, codec, _log) if values.dry_run or not begun else _reading(plan, codec)
@@ -78,7 +76,7 @@ def _run(values: flags.FlagValues, share: processes.Share) -> int:
       if not before:
         setup = setup_of(plan, codec, _log) if begun else setup
         state = state or trainer.start(*setup.init(), setup.optimizer, plan.steps)
-        state = _train(values, plan, setup, source, saves, state, index, pace)
+        state = _train(values, folder, plan, setup, source, saves, state, index, pace)
     finally:
       saves.close()
     assert state is not None
@@ -204,6 +202,7 @@ def _source(plan: Plan) -> sources.Source:
 
 def _train(
   values: flags.FlagValues,
+  folder: Path,
   plan: Plan,
   setup: Setup,
   source: sources.Source,
@@ -233,7 +232,7 @@ def _train(
   if total < plan.steps:  # A run that goes on keeps the end that it has found.
     pace = None
   rhythm = fit.Rhythm(total, inner, values.log_every, values.save_every, values.validate_every)
-  with _watching(values, plan, setup, source, first, total, pace) as watch:
+  with _watching(values, folder, plan, setup, source, first, total, pace) as watch:
     state = fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
   if jax.process_count() > 1:
     own = digest(named(state.params))
@@ -251,6 +250,7 @@ def _inner(steps: int) -> int:
 @contextmanager
 def _watching(
   values: flags.FlagValues,
+  folder: Path,
   plan: Plan,
   setup: Setup,
   source: sources.Source,
@@ -279,14 +279,13 @@ def _watching(
     if jax.process_index():
       yield fit.Watch(lambda step, means, seconds: None, None, stopping, until)
       return
-    folder = Path(values.workdir)
     progress = Progress(folder, _log, step=first, steps=total, batch=plan.batch)
 
     def shown(step: int) -> int:
       progress.steps = ending(step)
       return progress.steps
 
-    validator = _validator(values, plan, setup, source, progress)
+    validator = _validator(values.val, folder, plan, setup, source, progress)
     yield fit.Watch(progress.metrics, validator, stopping, shown if pace else None)
     progress.close()
   finally:
@@ -295,21 +294,25 @@ def _watching(
 
 
 def _validator(
-  values: flags.FlagValues, plan: Plan, setup: Setup, source: sources.Source, progress: Progress
+  val: str | None,
+  folder: Path,
+  plan: Plan,
+  setup: Setup,
+  source: sources.Source,
+  progress: Progress,
 ) -> Callable[[int, trainer.TrainState], float]:
   """Returns what scores a state by real files of --val or of the photographs at hand.
 
   It leaves the averaged weights in the run's folder before that work, which can take long.
   """
-  at_hand = not values.val
-  named = sets.photographs_at_hand() if at_hand else sets.default_images(values.val, report=_log)[1]
+  named = sets.default_images(val, report=_log)[1] if val else sets.photographs_at_hand()
   images = [sets.centre_crop(image.load()) for image in named[:_VALIDATION]]
   lambdas = LAMBDAS if plan.lmbda is None else (plan.lmbda,)
   codecs = {lmbda: codec_of(plan, lmbda) for lmbda in lambdas}
   examples = _examples(source)
 
   def score(step: int, state: trainer.TrainState) -> float:
-    host, _ = _leave_weights(Path(values.workdir), plan, setup, state)
+    host, _ = _leave_weights(folder, plan, setup, state)
     codec = next(iter(codecs.values()))
     found = validate(codecs, codec.export(host, examples), images)
     progress.validation(step, found.values, found.decoded)
@@ -325,10 +328,16 @@ def _examples(source: sources.Source) -> list[Image]:
 
 
 def _evaluate(values: flags.FlagValues, model: Path) -> int:
-  """The overview of `--mode=eval`."""
-  values['model'].value, values['output'].value = str(model), None
-  values['set'].value = []
-  return evaluate.overview(values)
+  """Prints the overview of `--mode=eval`; returns its exit status."""
+  return evaluate.overview(
+    values.method,
+    getattr(values, 'lambda'),
+    {'model': str(model)},
+    images=values.images,
+    protocol=values.protocol,
+    processes=values.workers,
+    seed=values.seed,
+  )
 
 
 def _log(line: str) -> None:

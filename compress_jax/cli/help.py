@@ -1,4 +1,4 @@
-"""The text of --help: an overview of the modes, or one mode with its flags."""
+"""The modes: which flags each has, and the text of --help about them."""
 
 import re
 import textwrap
@@ -6,18 +6,32 @@ from typing import NamedTuple
 
 from absl import flags
 
+_PROCESSES = 'coordinator', 'num_processes', 'process_id', 'distributed'
+_RUN = 'workdir', 'preset', 'val', 'start', 'stage', 'distortion', 'lpips', 'precision', 'stream'
+_UPDATES = 'steps', 'minutes', 'batch', 'crop', 'lr', 'inner'
+_RHYTHM = 'log_every', 'save_every', 'validate_every', 'evaluate', 'dry_run'
+# Flags of --mode=train that one kind of method has only.
+_NETWORKS = (*_RUN, *_UPDATES, *_RHYTHM, *_PROCESSES, 'lambda', 'images', 'protocol')
+_TABLES = 'output', 'force'
+
 
 class Mode(NamedTuple):
   """A mode as --help describes it."""
 
   about: str
   examples: tuple[str, ...]  # Flags after `compress-jax --mode=MODE`.
+  flags: tuple[str, ...]  # Those that it has beside `COMMON`.
 
 
+COMMON = 'mode', 'method', 'set', 'output', 'version', 'help'
 MODES = {
   'eval': Mode(
     'Measure a method on photographs, beside classical codecs of equal size.',
     ('--method=gmm', '--images=photos/ --protocol=crop --output=measured/'),
+    (
+      *('lambda', 'model', 'refine', 'seed', 'images', 'protocol', 'workers'),
+      *('depth8', 'flatten', 'first_frame', 'max_pixels'),
+    ),
   ),
   'compress': Mode(
     'Turn photographs into small files.',
@@ -25,10 +39,15 @@ MODES = {
       '--input=photo.png --output=photo.cjx',
       '--method=gmm --input=photos/ --output=coded/ --target_bpp=0.3',
     ),
+    (
+      *('input', 'force', 'skip_existing', 'lambda', 'target_bpp', 'target_psnr', 'model'),
+      *('refine', 'seed', 'depth8', 'flatten', 'first_frame', 'max_pixels', *_PROCESSES),
+    ),
   ),
   'decompress': Mode(
     'Turn the files into images; each knows its method.',
     ('--input=photo.cjx --output=photo.png',),
+    ('input', 'force', 'skip_existing', 'model', 'max_pixels', *_PROCESSES),
   ),
   'train': Mode(
     'Train a method on photographs; the same command goes on where it was stopped.',
@@ -36,6 +55,7 @@ MODES = {
       '--method=gmm --workdir=runs/gmm --data=photos/ --val=others/',
       '--method=kmeans --data=photos/ --output=tables.safetensors',
     ),
+    ('data', 'seed', 'workers', 'force', *_NETWORKS),
   ),
   'export': Mode(
     'Make a model that codes files of trained weights, or of what a run has reached.',
@@ -43,6 +63,7 @@ MODES = {
       '--workdir=runs/gmm --output=model.safetensors',
       '--input=cheng2020-attn.pth.tar --output=model.safetensors --data=photos/',
     ),
+    ('input', 'workdir', 'data', 'force'),
   ),
 }
 _OVERVIEW = """\
@@ -67,32 +88,33 @@ def manual(values: flags.FlagValues) -> str:
   if values['mode'].present:
     return _of_mode(values, values.mode)
   modes = '\n'.join(f'  --mode={name:11s} {mode.about}' for name, mode in MODES.items())
-  shared = [name for name in _names(values) if _split(values[name].help)[0] is None]
-  return _OVERVIEW.format(modes=modes, flags=_listed(values, shared))
+  return _OVERVIEW.format(modes=modes, flags=_listed(values, sorted(COMMON)))
 
 
 def _of_mode(values: flags.FlagValues, mode: str) -> str:
-  about, examples = MODES[mode]
+  about, examples, _ = MODES[mode]
   lines = '\n'.join(f'  compress-jax --mode={mode} {example}' for example in examples)
-  return f'--mode={mode}: {about}\n\n{lines}\n\n{_listed(values, flags_of(values, mode))}'
+  return f'--mode={mode}: {about}\n\n{lines}\n\n{_listed(values, flags_of(mode))}'
 
 
-def flags_of(values: flags.FlagValues, mode: str) -> list[str]:
-  """The names of the flags that a mode has."""
-  return [name for name in _names(values) if mode in (_split(values[name].help)[0] or MODES)]
+def flags_of(mode: str) -> list[str]:
+  """Returns the names of the flags that a mode has, in the order of the alphabet."""
+  return sorted((*COMMON, *MODES[mode].flags))
 
 
-def _names(values: flags.FlagValues) -> list[str]:
-  """Names in the order of the alphabet, without those of one letter."""
-  return sorted(name for name in values if values[name].name == name)
+def check(values: flags.FlagValues) -> None:
+  """Refuses flags that would do nothing.
 
-
-def _split(text: str) -> tuple[list[str] | None, str]:
-  """The modes that a text about a flag begins with, and the rest of it; None: all modes."""
-  text = re.sub(r'^<.*?>: |;\s+repeat this option.*', '', text)  # What absl adds.
-  head, colon, rest = text.partition(': ')
-  modes = head.split(', ')
-  return (modes, rest) if colon and set(modes) <= set(MODES) else (None, text)
+  Raises:
+    flags.Error: a flag was given that the mode or, in training, the method does not have.
+  """
+  for name in (name for name in values if values[name].present and values[name].name == name):
+    if name not in flags_of(values.mode):
+      having = ', '.join(mode for mode in MODES if name in flags_of(mode))
+      raise flags.Error(f'--mode={values.mode} has no --{name}, which is for: {having}')
+    if values.mode == 'train' and name in (_NETWORKS if values.method == 'kmeans' else _TABLES):
+      having = 'cae, gan, gmm' if values.method == 'kmeans' else 'kmeans'
+      raise flags.Error(f'--mode=train --method={values.method} has no --{name}: it is of {having}')
 
 
 def _listed(values: flags.FlagValues, names: list[str]) -> str:
@@ -103,7 +125,7 @@ def _described(flag: flags.Flag) -> str:
   """A flag, what it is for, its values and its default."""
   name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}'
   short = f', -{flag.short_name}' if flag.short_name else ''
-  text = _split(flag.help)[1]
+  text = re.sub(r'^<.*?>: |;\s+repeat this option.*', '', flag.help)  # What absl adds.
   values = getattr(flag.parser, 'enum_values', None)
   notes = ['|'.join(values) if values else flag.parser.syntactic_help * (not flag.boolean)]
   if isinstance(flag, flags.MultiFlag):

@@ -9,7 +9,7 @@ from compress_jax import __version__
 from compress_jax.cli import processes
 from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path, define_paths, define_positive
-from compress_jax.cli.help import MODES, manual
+from compress_jax.cli.help import MODES, check, manual
 from compress_jax.methods import METHODS
 
 PROGRAM = 'compress-jax'
@@ -19,44 +19,44 @@ STAGES = ('rate-distortion', 'rounded', 'decoder', 'adversarial', 'scales')
 def define_flags() -> flags.FlagValues:
   """The flags, in a registry of their own: nothing is left behind in the process.
 
-  What begins with the names of modes is theirs alone: see `cli.help`.
+  Which modes have which is in `cli.help`.
   """
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
   flags.DEFINE_enum('mode', 'eval', list(MODES), 'What to do.', **here)
   flags.DEFINE_enum('method', 'kmeans', list(METHODS), 'How; files know theirs.', **here)
-  about = 'eval, compress, train: minimise bpp + lambda * MSE: more is better.'
+  about = 'Minimise bpp + lambda * MSE: more is better.'
   flags.DEFINE_float('lambda', 0.013, about, **here)
   flags.DEFINE_multi_string('set', [], 'An option of the method, as key=value.', **here)
-  about = "eval, compress, decompress: a model file in place of the method's own."
+  about = "A model file in place of the method's own."
   define_path('model', None, about, **here)
-  about = 'eval, compress: passes over the latents of each image for cheaper ones.'
+  about = 'Passes over the latents of each image for cheaper ones.'
   flags.DEFINE_integer('refine', 0, about, lower_bound=0, **here)
-  about = 'compress: best quality within so many bits per pixel.'
+  about = 'Best quality within so many bits per pixel.'
   define_positive('target_bpp', None, about, **here)
-  define_positive('target_psnr', None, 'compress: smallest file of at least so many dB.', **here)
-  about = 'compress, decompress, export: a file, a folder, or - for stdin; export: weights.'
+  define_positive('target_psnr', None, 'Smallest file of at least so many dB.', **here)
+  about = 'A file, a folder, or - for stdin; export: weights.'
   define_path('input', None, about, **here)
   about = 'A file, a folder, or - for stdout; eval: a folder for rows and files.'
   define_path('output', None, about, **here)
-  about = 'compress, decompress, train, export: overwrite what is there.'
+  about = 'Overwrite what is there.'
   flags.DEFINE_bool('force', False, about, **here)
-  about = 'compress, decompress: make only the files that are missing.'
+  about = 'Make only the files that are missing.'
   flags.DEFINE_bool('skip_existing', False, about, **here)
-  about = 'eval, compress: round samples of more than 8 bits.'
+  about = 'Round samples of more than 8 bits.'
   flags.DEFINE_bool('depth8', False, about, **here)
-  about = 'compress: a colour to put behind transparent pixels.'
+  about = 'A colour to put behind transparent pixels.'
   flags.DEFINE_string('flatten', None, about, **here)
-  about = 'compress: take the first frame of an animation.'
+  about = 'Take the first frame of an animation.'
   flags.DEFINE_bool('first_frame', False, about, **here)
-  about = 'compress, decompress: refuse larger images.'
+  about = 'Refuse larger images.'
   flags.DEFINE_integer('max_pixels', 2**26, about, 1, 2**26, **here)
-  define_path('images', None, 'eval, train: a folder of images to measure on.', **here)
-  define_paths('data', 'train, export: a folder of images; repeatable.', **here)
-  about = 'eval, train: measure on all of an image, or on its 256x256 centre?'
+  define_path('images', None, 'A folder of images to measure on.', **here)
+  define_paths('data', 'A folder of images; repeatable.', **here)
+  about = 'Measure on all of an image, or on its 256x256 centre?'
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), about, **here)
-  flags.DEFINE_integer('workers', None, 'eval, train: processes at a time.', lower_bound=1, **here)
-  flags.DEFINE_integer('seed', 0, 'eval, compress, train: of everything random.', 0, **here)
+  flags.DEFINE_integer('workers', None, 'Processes at a time.', lower_bound=1, **here)
+  flags.DEFINE_integer('seed', 0, 'Of everything random.', 0, **here)
   _define_training(here)
   processes.define_flags(values)
   flags.DEFINE_bool('version', False, 'Show the version.', **here)
@@ -65,33 +65,33 @@ def define_flags() -> flags.FlagValues:
 
 
 def _define_training(here: dict[str, Any]) -> None:
-  """What --mode=train of the learned methods has in addition."""
+  """What training has in addition."""
   whole: dict[str, Any] = {'lower_bound': 1, **here}
-  about = 'train, export: the folder of a run; train: else runs/METHOD.'
+  about = 'The folder of a run; train: else runs/METHOD.'
   define_path('workdir', None, about, **here)
-  flags.DEFINE_string('preset', 'tiny', 'train: a size of the method.', **here)
-  define_path('val', None, 'train: a folder of images to validate on.', **here)
-  about = 'train: weights, a model or a method whose model ships, to begin with.'
+  flags.DEFINE_string('preset', 'tiny', 'A size of the method.', **here)
+  define_path('val', None, 'A folder of images to validate on.', **here)
+  about = 'Weights, a model or a method whose model ships, to begin with.'
   define_path('start', None, about, **here)
-  about = "train: the first, or what follows; adversarial is gan's."
+  about = "The first, or what follows; adversarial is gan's."
   flags.DEFINE_enum('stage', STAGES[0], STAGES, about, **here)
-  flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'train: what is minimised.', **here)
-  define_path('lpips', None, 'train: weights of LPIPS for the second stage.', **here)
-  flags.DEFINE_integer('steps', None, "train: updates, else the preset's.", **whole)
-  define_positive('minutes', None, 'train: as many updates as fit; saving follows.', **here)
-  flags.DEFINE_integer('batch', None, "train: crops per update, else the preset's.", **whole)
-  flags.DEFINE_integer('crop', None, "train: pixels of a crop's side, a multiple of 64.", **whole)
-  define_positive('lr', None, 'train: peak of the learning rate.', **here)
+  flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'What is minimised.', **here)
+  define_path('lpips', None, 'Weights of LPIPS for the second stage.', **here)
+  flags.DEFINE_integer('steps', None, "Updates, else the preset's.", **whole)
+  define_positive('minutes', None, 'As many updates as fit; saving follows.', **here)
+  flags.DEFINE_integer('batch', None, "Crops per update, else the preset's.", **whole)
+  flags.DEFINE_integer('crop', None, "Pixels of a crop's side, a multiple of 64.", **whole)
+  define_positive('lr', None, 'Peak of the learning rate.', **here)
   precisions = ('float32', 'bfloat16')
-  flags.DEFINE_enum('precision', None, precisions, 'train: of activations.', **here)
-  flags.DEFINE_integer('inner', None, 'train: updates per dispatch.', **whole)
-  flags.DEFINE_bool('stream', None, 'train: read images as they are needed?', **here)
-  flags.DEFINE_integer('log_every', 100, 'train: steps between lines.', **whole)
-  flags.DEFINE_integer('save_every', 1000, 'train: steps between checkpoints.', **whole)
-  about = 'train: steps between validations; 0: only at the end.'
+  flags.DEFINE_enum('precision', None, precisions, 'Of activations.', **here)
+  flags.DEFINE_integer('inner', None, 'Updates per dispatch.', **whole)
+  flags.DEFINE_bool('stream', None, 'Read images as they are needed?', **here)
+  flags.DEFINE_integer('log_every', 100, 'Steps between lines.', **whole)
+  flags.DEFINE_integer('save_every', 1000, 'Steps between checkpoints.', **whole)
+  about = 'Steps between validations; 0: only at the end.'
   flags.DEFINE_integer('validate_every', 0, about, 0, **here)
-  flags.DEFINE_bool('evaluate', True, 'train: compare with classical codecs at the end?', **here)
-  flags.DEFINE_bool('dry_run', False, 'train: say what it would take, and stop.', **here)
+  flags.DEFINE_bool('evaluate', True, 'Compare with classical codecs at the end?', **here)
+  flags.DEFINE_bool('dry_run', False, 'Say what it would take, and stop.', **here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,10 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(values: flags.FlagValues) -> int:
-  """Does what the flags say; returns the exit status."""
+  """Does what the flags say; returns the exit status.
+
+  Raises:
+    flags.Error: there is a flag that the mode does not have, or another is missing.
+  """
   if values.version:
     print(PROGRAM, __version__)
     return 0
+  check(values)
   # Imported here: each mode waits only for what it uses.
   if values.mode == 'train':
     from compress_jax.cli import train
@@ -112,7 +117,7 @@ def run(values: flags.FlagValues) -> int:
   if values.mode == 'eval':
     from compress_jax.cli import evaluate
 
-    return evaluate.overview(values)
+    return evaluate.run(values)
   if values.mode == 'export':
     from compress_jax.cli import export
 

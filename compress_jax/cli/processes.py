@@ -9,13 +9,12 @@ from compress_jax.runtime import processes
 
 def define_flags(values: flags.FlagValues) -> None:
   """Defines the flags that `join` reads."""
-  modes = 'compress, decompress, train'
   here: dict[str, Any] = {'flag_values': values}
-  text = f'{modes}: HOST:PORT of process 0, of several that work as one.'
+  text = 'HOST:PORT of process 0, of several that work as one.'
   flags.DEFINE_string('coordinator', None, text, **here)
-  flags.DEFINE_integer('num_processes', None, f'{modes}: how many there are.', 1, **here)
-  flags.DEFINE_integer('process_id', None, f'{modes}: which one this is.', 0, **here)
-  text = f'{modes}: find the other processes by Slurm, Kubernetes or MPI.'
+  flags.DEFINE_integer('num_processes', None, 'How many there are.', 1, **here)
+  flags.DEFINE_integer('process_id', None, 'Which one this is.', 0, **here)
+  text = 'Find the other processes by Slurm, Kubernetes or MPI.'
   flags.DEFINE_bool('distributed', False, text, **here)
 
 

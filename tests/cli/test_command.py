@@ -122,17 +122,59 @@ def test_help_shows_every_mode_and_each_mode_its_own_flags(capsys):
   assert '--method' in train and '--method' in compress and '--method' in overview
 
 
-def test_the_flags_of_a_mode_are_those_that_name_it():
+def test_the_table_of_modes_knows_every_flag_that_is_defined():
   values = main.define_flags()
-  assert set(help.flags_of(values, 'decompress')) == {
+  assert set(help.flags_of('decompress')) == {
     *('mode', 'method', 'set', 'model', 'input', 'output', 'force', 'skip_existing'),
     'max_pixels',
     *('coordinator', 'num_processes', 'process_id', 'distributed', 'help', 'version'),
   }
-  assert {'workdir', 'input', 'output', 'data'} <= set(help.flags_of(values, 'export'))
-  assert {name for mode in help.MODES for name in help.flags_of(values, mode)} == {
+  assert {'workdir', 'input', 'output', 'data'} <= set(help.flags_of('export'))
+  assert {name for mode in help.MODES for name in help.flags_of(mode)} == {
     name for name in values if name != 'h'
   }
+  assert all(set(help.COMMON).isdisjoint(mode.flags) for mode in help.MODES.values())
+
+
+@pytest.mark.parametrize(
+  ('told', 'flag', 'modes'),
+  [
+    (['--mode=decompress', '--steps=5'], 'steps', 'train'),
+    (['--mode=compress', '--lr=1'], 'lr', 'train'),
+    (['--mode=compress', '--images=a'], 'images', 'eval, train'),
+    (['--mode=export', '--lambda=0.01'], 'lambda', 'eval, compress, train'),
+    (['--mode=train', '--depth8'], 'depth8', 'eval, compress'),
+    (['--mode=train', '--nodepth8'], 'depth8', 'eval, compress'),
+    (['--mode=eval', '--input=a'], 'input', 'compress, decompress, export'),
+    (['--coordinator=a:1'], 'coordinator', 'compress, decompress, train'),
+  ],
+)
+def test_a_flag_that_a_mode_does_not_have_is_refused(told, flag, modes, capsys):
+  mode = told[0].partition('--mode=')[2] or 'eval'
+  line = f'error: --mode={mode} has no --{flag}, which is for: {modes} (--help'
+  assert line in refused(capsys, *told)
+
+
+@pytest.mark.parametrize(
+  ('method', 'flag', 'having'),
+  [
+    ('kmeans', 'steps=5', 'cae, gan, gmm'),
+    ('kmeans', 'lambda=0.1', 'cae, gan, gmm'),
+    ('kmeans', 'noevaluate', 'cae, gan, gmm'),
+    ('cae', 'output=a', 'kmeans'),
+    ('gmm', 'force', 'kmeans'),
+  ],
+)
+def test_a_flag_that_training_of_a_method_does_not_have_is_refused(method, flag, having, capsys):
+  error = refused(capsys, '--mode=train', f'--method={method}', f'--{flag}')
+  name = flag.removeprefix('no').partition('=')[0]
+  assert f'--mode=train --method={method} has no --{name}: it is of {having}' in error
+
+
+@pytest.mark.parametrize('mode', help.MODES)
+def test_the_examples_of_a_mode_have_its_flags(mode):
+  for example in help.MODES[mode].examples:
+    help.check(parsed(f'--mode={mode}', *example.split()))
 
 
 def test_the_version_stands_in_one_place(capsys):
@@ -154,7 +196,8 @@ def test_the_package_runs_as_a_module():
 def test_a_place_that_cannot_be_written_is_named_before_any_work(mode, tmp_path, capsys):
   (tmp_path / 'file').touch()
   output = tmp_path / 'file' / 'model.safetensors'
-  told = f'--mode={mode}', f'--output={output}', '--input=none', '--data=none'
+  told = f'--mode={mode}', f'--output={output}', '--data=none'
+  told += ('--input=none',) * (mode == 'export')
   assert main.main(['compress-jax', *told]) == 1
   assert f'{output} cannot be written' in capsys.readouterr().err
 

@@ -155,6 +155,20 @@ def test_a_run_without_a_folder_is_in_that_of_its_method(photos, tmp_path, monke
   assert 'training in runs/cae' in capsys.readouterr().err
 
 
+def test_a_run_ends_with_the_overview_of_its_model(photos, tmp_path, capsys):
+  run = tmp_path / 'run'
+  more = f'--images={photos}', '--protocol=crop', '--lambda=0.02', '--workers=1'
+  told = [one for one in arguments(photos, run, *more, steps=2) if one != '--noevaluate']
+  assert main.main(told) == 0
+  at_the_end = capsys.readouterr().out
+  model = f'--model={run / cli_fit.MODEL}'
+  assert main.main(['run.py', '--mode=eval', '--method=cae', model, *more]) == 0
+  alone = capsys.readouterr().out
+  timed = lambda text: [line.split()[:5] for line in text.splitlines()]  # noqa: E731
+  assert timed(at_the_end) == timed(alone)
+  assert 'cae at lambda 0.02' in alone and f'2 images of {photos}, their 256x256' in alone
+
+
 def test_a_dry_run_tells_size_and_leaves_nothing(photos, tmp_path, capsys):
   run = tmp_path / 'run'
   assert train(photos, run, '--dry_run') == 0
