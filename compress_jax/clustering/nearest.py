@@ -16,6 +16,7 @@ from jax import lax
 from compress_jax.codec import Array
 
 GROUP = 8  # Rows of scores that one minimum is taken of; 4 and 16 are no faster.
+_BASE = 2**22  # What is added to the numbers of rows, see `_only`.
 _AGAIN = 8  # Rows that are looked at again together.
 
 
@@ -59,9 +60,10 @@ def nearest(x: Array, found: Table, precision: str) -> Array:
 def by_product(x: Array, found: Table, precision: str) -> tuple[Array, Array]:
   """The argmin i32[chunk] of |c|^2 - 2 x.c, and bool[chunk]: whether rounding may decide it.
 
-  XLA's argmin on CPU is scalar code, four times slower than the matrix product. Minima of
-  whole rows are vector code: the least of each group of rows, the first group that holds the
-  least of all, and its first row (`python -m experiments.bench kmeans --profile`).
+  Where it may, the index is any. XLA's argmin on CPU is scalar code, four times slower than the
+  matrix product. Minima and sums of whole rows are vector code: the least of each group of rows,
+  the only group that comes near the least of all, and its only row that does
+  (`python -m experiments.bench kmeans --profile`).
   """
   y = x - found.centre
   dots = lax.dot_general(found.rows, y, (((1,), (1,)), ((), ())), precision=precision)
@@ -69,13 +71,26 @@ def by_product(x: Array, found: Table, precision: str) -> tuple[Array, Array]:
   # A chain: jnp.min over the middle axis is scalar code again.
   least = functools.reduce(jnp.minimum, [scores[:, i] for i in range(GROUP)])
   best = jnp.min(least, axis=0)
-  group = _first(least == best)
-  own = jnp.take_along_axis(scores, group[None, None], axis=0, mode='promise_in_bounds')[0]
   size = jnp.sum(y**2, axis=1)
   # Errors of a sum of D products grow with its root, in proportion to |y|^2 + |y - c|^2.
   limit = best + _loss(x.shape[1]) * (2 * size + jnp.maximum(best, -size))
-  groups, members = (jnp.sum((part <= limit).astype(jnp.float32), axis=0) for part in (least, own))
-  return group * GROUP + _first(own == best), groups + members > 2
+  group, groups = _only(least <= limit)
+  own = jnp.take_along_axis(scores, group[None, None], axis=0, mode='promise_in_bounds')[0]
+  member, members = _only(own <= limit)
+  return group * GROUP + member, groups | members
+
+
+def _only(hits: Array) -> tuple[Array, Array]:
+  """The true row i32[M] of each column of bool[R, M], and bool[M], whether there are several.
+
+  One pass over the rows: the numbers of two rows or more sum to twice the base at least, however
+  the sum is rounded. Where there are several the row is any; it is 0 without one (NaN scores).
+  """
+  rows = hits.shape[0]
+  assert rows < _BASE  # The number of a row is exact in float32.
+  numbers = np.arange(_BASE, _BASE + rows, dtype=np.float32)[:, None]
+  total = jnp.sum(jnp.where(hits, numbers, 0.0), axis=0)
+  return jnp.clip(total.astype(jnp.int32) - _BASE, 0, rows - 1), total >= 2 * _BASE
 
 
 def _loss(dims: int) -> float:
