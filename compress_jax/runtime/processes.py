@@ -48,6 +48,21 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> Share
   return Share(jax.process_index(), jax.process_count())
 
 
+def meet() -> None:
+  """Waits for the other processes, where there are any.
+
+  Collective operations fail where one process comes half a minute later than another. So all meet
+  before them where some may have to compile, or to do work that the others do not have.
+  """
+  import jax
+
+  if jax.process_count() == 1:
+    return
+  from orbax.checkpoint import multihost
+
+  multihost.get_barrier_sync_fn()(key=f'meeting-{next(_MEETINGS)}', timeout_ms=_PATIENCE)
+
+
 def told(mine: Share, words: list[str]) -> list[str]:
   """What all processes have to say, in order; each waits for the others."""
   if mine.total == 1:
@@ -55,10 +70,8 @@ def told(mine: Share, words: list[str]) -> list[str]:
   require('train', 'orbax')
   import numpy as np
   from jax.experimental.multihost_utils import process_allgather
-  from orbax.checkpoint import multihost
 
-  # JAX's own exchange fails where one process comes half a minute later than another.
-  multihost.get_barrier_sync_fn()(key=f'told-{next(_MEETINGS)}', timeout_ms=_PATIENCE)
+  meet()
   own = np.frombuffer(json.dumps(words).encode(), np.uint8)
   sizes: Any = process_allgather(np.array(len(own)))
   padded = np.zeros(int(sizes.max()), np.uint8)

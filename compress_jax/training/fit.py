@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from compress_jax.codec import CodecError, Metrics
+from compress_jax.runtime import processes
 from compress_jax.training.losses import PEAK
-from compress_jax.training.trainer import Step, TrainState, replicated
+from compress_jax.training.trainer import Step, TrainState, compile_ahead, replicated
 
 FAILING = 20  # Updates in a row that are not finite, before a run is given up.
 _TIMED = 1, 5  # Dispatches after which `Watch.ending` is asked; the first compiles.
@@ -76,6 +77,11 @@ def fit(
   pending: list[Metrics] = []
   since, stopped = time.monotonic(), False
   total, dispatches = rhythm.steps, 0
+  if jax.process_count() > 1 and step < total:
+    first = next(feed)
+    feed = chain([first], feed)
+    compile_ahead(train_step, state, first, index)
+    processes.meet()
   while step < total and not stopped:
     inner = min(rhythm.inner, total - step)
     if inner < rhythm.inner:
@@ -104,6 +110,8 @@ def fit(
       before = time.monotonic()
       saves.score(step, watch.validate(step, state))
       since += time.monotonic() - before
+    if validates:
+      processes.meet()
   return state
 
 

@@ -203,3 +203,11 @@ def make_train_step(
   optimizer = optax.with_extra_args_support(optimizer)
   axes = (None, None if draw else 0, 0)
   return jax.pmap(train_step, 'device', in_axes=axes, out_axes=None, donate_argnums=0)
+
+
+def compile_ahead(train_step: Step, state: TrainState, data: Any, index: np.ndarray) -> None:
+  """Compiles a step of `make_train_step`, so that its first call with such arguments need not.
+
+  Where the first call compiles, the other processes wait for it inside of their step.
+  """
+  train_step.lower(state, data, index).compile()

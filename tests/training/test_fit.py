@@ -101,6 +101,35 @@ def test_a_process_that_does_not_validate_saves_with_the_one_that_does():
   assert [step for step, *_ in both.steps] == [step for step, *_ in alone.steps] == [4, 6, 8, 9]
 
 
+def test_processes_meet_after_what_only_one_of_them_may_have_to_do(monkeypatch):
+  seen = []
+
+  class Told(Saves):
+    def save(self, step, tree):
+      seen.append(f'save {step}')
+      super().save(step, tree)
+
+  def train_step(held, data, index):
+    seen.append(f'step from {held.step} on {data}')
+    return state(held.step + 1), {'updates': np.float32(1)}
+
+  def validate(step, state):
+    seen.append(f'validate {step}')
+    return 0.5
+
+  monkeypatch.setattr(fit.jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(fit.processes, 'meet', lambda: seen.append('meet'))
+  ahead = lambda step, held, data, index: seen.append(f'compile for {data}')  # noqa: E731
+  monkeypatch.setattr(fit, 'compile_ahead', ahead)
+  watch = fit.Watch(lambda step, means, seconds: None, validate)
+  told = {'rhythm': fit.Rhythm(3, save=100, validate=2), 'saves': Told(), 'watch': watch}
+  fit.fit(state(), train_step, iter('abc'), None, **told)
+  assert seen == [
+    *('compile for a', 'meet', 'step from 0 on a', 'step from 1 on b'),
+    *('save 2', 'validate 2', 'meet', 'step from 2 on c', 'save 3', 'validate 3', 'meet'),
+  ]
+
+
 def test_a_run_that_is_stopped_is_saved_at_once_without_validation():
   def never(step, params):
     raise AssertionError

@@ -218,3 +218,26 @@ def test_the_end_of_a_run_may_change_without_another_compilation():
     state, _ = step(state, data[i].reshape(len(index), 1, -1, 4, 4, 3), index)
     state = state._replace(total=trainer.replicated(np.int32(100 - i)))
   assert int(state.step) == 3 and int(state.total) == 98 and len(traces) == 1
+
+
+def test_a_step_that_was_compiled_ahead_is_not_compiled_again():
+  compiled = []
+  state = trainer.replicated(
+    trainer.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, OPTIMIZER, 100)
+  )
+  step = trainer.make_train_step(loss, OPTIMIZER, seed=11)
+  arguments = batches(1).reshape(4, 1, 2, 4, 4, 3), np.arange(8, dtype=np.int32).reshape(4, 2)
+
+  def listen(event, seconds, **more):
+    if event.endswith('backend_compile_duration'):
+      compiled.append(more.get('fun_name', 'unnamed'))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    trainer.compile_ahead(step, state, *arguments)
+    assert compiled and int(state.step) == 0  # Nothing was computed.
+    compiled.clear()
+    assert int(step(state, *arguments)[0].step) == 1
+    assert not compiled
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
