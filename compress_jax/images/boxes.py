@@ -4,8 +4,11 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from compress_jax.images import av1
 from compress_jax.images.header import Facts, number, read
 from compress_jax.images.jxl import header as codestream
+
+_STREAM = 4096  # Bytes of an AV1 stream in which its sequence header is looked for.
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -101,7 +104,56 @@ def heif(file: BinaryIO) -> Facts:
   profiles = any(
     name == b'colr' and content[:4] in (b'prof', b'rICC') for name, content in properties
   )
+  if cicp is None and not profiles:  # Then those that the stream itself names hold.
+    cicp = _stream_colours(file, meta, properties)
   return Facts((max(depths),), cicp=None if profiles else cicp)
+
+
+def _stream_colours(
+  file: BinaryIO, meta: bytes, properties: list[tuple[bytes, bytes]]
+) -> tuple[int, int] | None:
+  """The colours in the AV1 stream of the primary picture or of its first tile."""
+  configurations = [content for name, content in properties if name == b'av1C']
+  if not configurations:
+    return None
+  found = av1.colours(configurations[0][4:])
+  boxes = dict(_inside(meta[4:]))
+  if found is not None or b'iloc' not in boxes or b'pitm' not in boxes:
+    return found
+  primary = number(boxes[b'pitm'][4:])
+  item = next(_tiles(boxes.get(b'iref', b''), primary), primary)
+  where = _place(boxes[b'iloc'], item)
+  if where is None:
+    return None
+  inside, at = where
+  if inside:
+    return av1.colours(boxes.get(b'idat', b'')[at:])
+  file.seek(at)
+  return av1.colours(file.read(_STREAM))
+
+
+def _place(table: bytes, item: int) -> tuple[bool, int] | None:
+  """Where an item begins by the box `iloc`: whether in `idat` rather than in the file, and where.
+
+  None where that depends on other items.
+  """
+  version, sizes, at = table[0], number(table[4:6]), 6
+  offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+  wide, ways = (4 if version == 2 else 2), (2 if version else 0)
+  index *= bool(ways)
+
+  def take(size: int) -> int:
+    nonlocal at
+    at += size
+    return number(table[at - size : at])
+
+  for _ in range(take(wide)):
+    name, method, _ = take(wide), take(ways) & 15, take(2)
+    origin, extents = take(base), take(2)
+    starts = [(take(index), take(offset), take(length))[1] for _ in range(extents)]
+    if name == item and starts and method < 2:
+      return method == 1, origin + starts[0]
+  return None
 
 
 def _properties(meta: bytes) -> list[tuple[bytes, bytes]]:
