@@ -103,12 +103,6 @@ def test_the_score_of_an_older_program_came_with_the_step(opened, tmp_path):
   assert kept == [5, 15, 20, 25]
 
 
-def contents(folder):
-  """All files below a folder."""
-  files = sorted(path for path in folder.rglob('*') if path.is_file())
-  return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def mend(folder, step, before):
   """Writes the files of a step as they were."""
   for name, data in before.items():
