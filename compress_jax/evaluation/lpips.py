@@ -1,13 +1,10 @@
 """LPIPS: how different two images look, by a network that learned from people's answers.
 
 R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep
-features as a perceptual metric", CVPR 2018, in version 0.1 on AlexNet as the authors'
-package `lpips` has it (lpips.py, pretrained_networks.py). No weights come with this
-package. The option `lpips=PATH` names what the user has:
-
-    a folder with torchvision's AlexNet, alexnet*.pth (features.0.weight, ...), and the
-      authors' heads of version 0.1, alex.pth (lin0.model.1.weight, ...)
-    or one file, .safetensors or .pth, with the tensors of both under those names
+features as a perceptual metric", CVPR 2018, in version 0.1 on AlexNet ('alex', what codecs are
+compared by) or on VGG16 ('vgg') as the authors' package `lpips` has it (lpips.py,
+pretrained_networks.py). No weights come with this package: `lpips_weights` says what the user may
+have, and `find` reads it.
 """
 
 from collections.abc import Mapping
@@ -20,8 +17,8 @@ import numpy as np
 from jax import lax
 
 from compress_jax.codec import CodecError
+from compress_jax.evaluation import lpips_weights
 from compress_jax.files.digests import digest
-from compress_jax.interop import torch_files
 
 Array = jax.Array
 
@@ -30,27 +27,55 @@ SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 # Inside of the root, or flat areas have no finite gradient; the authors add theirs outside.
 EPSILON = 1e-10
-MIN_SIDE = 31  # Below, the second pooling has nothing to see.
-TRUNK, HEADS = 'alexnet*.pth', 'alex.pth'  # The names that the authors of both gave them.
 
 
 class _Stage(NamedTuple):
-  """One convolution of AlexNet (torchvision, alexnet.py), with a rectifier after it."""
+  """One convolution of a network, with a rectifier after it."""
 
   name: str  # Of its tensors in torchvision's table.
   shape: tuple[int, int, int, int]  # Of its kernel there: outputs, inputs, rows, columns.
   stride: int = 1
   padding: int = 1
-  pooled: bool = False  # 3x3 maxima by stride 2 come before it.
+  pool: int = 0  # Maxima of so many pixels a side, by stride 2, come before it.
+  compared: bool = True  # LPIPS has a head for its features.
 
 
-_STAGES = (
-  _Stage('features.0', (64, 3, 11, 11), stride=4, padding=2),
-  _Stage('features.3', (192, 64, 5, 5), padding=2, pooled=True),
-  _Stage('features.6', (384, 192, 3, 3), pooled=True),
-  _Stage('features.8', (256, 384, 3, 3)),
-  _Stage('features.10', (256, 256, 3, 3)),
-)
+class _Network(NamedTuple):
+  """A network that LPIPS has heads for."""
+
+  stages: tuple[_Stage, ...]
+  min_side: int  # Pixels; below, the last pooling has nothing to see.
+
+
+def _vgg() -> tuple[_Stage, ...]:
+  """Configuration D of torchvision's vgg.py; LPIPS compares the last features of each block."""
+  blocks = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+  stages: list[_Stage] = []
+  places = iter(lpips_weights.NAMES['vgg'].places)
+  inputs = 3
+  for i, (outputs, count) in enumerate(blocks):
+    for k in range(count):
+      shape, pool = (outputs, inputs, 3, 3), 2 if i and not k else 0
+      stages.append(_Stage(f'features.{next(places)}', shape, pool=pool, compared=k == count - 1))
+      inputs = outputs
+  return tuple(stages)
+
+
+NETWORKS = {
+  # torchvision's alexnet.py.
+  'alex': _Network(
+    (
+      _Stage('features.0', (64, 3, 11, 11), stride=4, padding=2),
+      _Stage('features.3', (192, 64, 5, 5), padding=2, pool=3),
+      _Stage('features.6', (384, 192, 3, 3), pool=3),
+      _Stage('features.8', (256, 384, 3, 3)),
+      _Stage('features.10', (256, 256, 3, 3)),
+    ),
+    31,
+  ),
+  'vgg': _Network(_vgg(), 16),
+}
+MIN_SIDE = NETWORKS['alex'].min_side
 
 
 class Layer(NamedTuple):
@@ -58,43 +83,52 @@ class Layer(NamedTuple):
 
   kernel: Array  # f32[k, k, Cin, C].
   bias: Array  # f32[C].
-  head: Array  # f32[C], not negative.
+  head: Array | None  # f32[C], not negative; None where the features are not compared.
 
 
 Params = tuple[Layer, ...]
 
 
-def load(trunk: Path | str, heads: Path | str | None = None) -> Params:
-  """Weights from the file of AlexNet and that of the heads, or from one with both.
+def find(path: Path | str, net: str = 'alex') -> Params:
+  """Returns the weights of a network from what the user has: see `lpips_weights`.
+
+  Args:
+    path: a folder or a file.
+    net: 'alex' or 'vgg'.
 
   Raises:
     CodecError: not such files, tensors that are missing or of another network, or numbers
       that version 0.1 does not have.
   """
-  tensors = torch_files.read(trunk)
-  tensors |= {} if heads is None else torch_files.read(heads)
-  origin = ' and '.join(Path(path).name for path in (trunk, heads) if path is not None)
-  return tuple(_layer(tensors, i, stage, origin) for i, stage in enumerate(_STAGES))
+  return load(*lpips_weights.files(path, net), net=net)
 
 
-def find(path: Path | str) -> Params:
-  """Weights from what the option `lpips` names: a folder of the two files, or one file."""
-  return load(*files(path))
-
-
-def files(path: Path | str) -> list[Path]:
-  """The file of AlexNet and that of the heads, or the one with both.
+def load(trunk: Path | str, heads: Path | str | None = None, *, net: str = 'alex') -> Params:
+  """Returns the weights in the file of a network and in that of the heads, or in one with both.
 
   Raises:
-    CodecError: a folder without them.
+    CodecError: as `find`.
   """
-  path = Path(path)
-  if not path.is_dir():
-    return [path]
-  trunks = sorted(path.glob(TRUNK))
-  if len(trunks) != 1 or not (path / HEADS).is_file():
-    raise CodecError(f'{path} does not hold one {TRUNK} and {HEADS}, as LPIPS needs')
-  return [trunks[0], path / HEADS]
+  tensors: dict[str, np.ndarray] = {}
+  paths = [Path(path) for path in (trunk, heads) if path is not None]
+  for path in paths:
+    tensors |= lpips_weights.read(path, net)
+  origin = ' and '.join(path.name for path in paths)
+  head, layers = 0, []
+  for stage in NETWORKS[net].stages:
+    layers.append(_layer(tensors, head if stage.compared else None, stage, origin))
+    head += stage.compared
+  return tuple(layers)
+
+
+def name_of(params: Params) -> str:
+  """The network that weights are of: 'alex' or 'vgg'."""
+  return next(name for name, net in NETWORKS.items() if len(net.stages) == len(params))
+
+
+def about(params: Params) -> str:
+  """Returns for people which LPIPS it is: its network, its version and its weights."""
+  return f'LPIPS ({name_of(params)}, v0.1), weights {fingerprint(params)}'
 
 
 def fingerprint(params: Params) -> str:
@@ -104,28 +138,41 @@ def fingerprint(params: Params) -> str:
 
 
 def distance(params: Params, x: Array, x_hat: Array) -> Array:
-  """LPIPS f32[B] of f32[B, H, W, 3] in [0, 1], with sides of 31 pixels or more.
+  """LPIPS f32[B] of f32[B, H, W, 3] in [0, 1].
 
-  At each stage: features divided by their norm at each position, their squared difference
-  weighted by the head, averaged over positions; the sum over stages.
+  At each layer that is compared: features divided by their norm at each position, their squared
+  difference weighted by the head, averaged over positions; the sum over layers.
+
+  Raises:
+    CodecError: a side is below 31 pixels (AlexNet) or 16 (VGG16).
   """
-  side = min(x.shape[1:3])
-  if side < MIN_SIDE:
-    raise CodecError(f'LPIPS needs sides of {MIN_SIDE} pixels, not {side}')
+  net = name_of(params)
+  side, least = min(x.shape[1:3]), NETWORKS[net].min_side
+  if side < least:
+    raise CodecError(f'LPIPS ({net}) needs sides of {least} pixels, not {side}')
   total = jnp.zeros(len(x))
-  for layer, both in zip(params, features(params, jnp.concatenate([x, x_hat])), strict=True):
+  heads = [layer.head for layer in params if layer.head is not None]
+  for head, both in zip(heads, features(params, jnp.concatenate([x, x_hat])), strict=True):
     a, b = jnp.split(both * lax.rsqrt(jnp.sum(both**2, -1, keepdims=True) + EPSILON), 2)
-    total += jnp.mean(jnp.sum((a - b) ** 2 * layer.head, -1), (1, 2))
+    total += jnp.mean(jnp.sum((a - b) ** 2 * head, -1), (1, 2))
   return total
 
 
 def features(params: Params, x: Array) -> list[Array]:
-  """What AlexNet's five rectifiers give for f32[B, H, W, 3] in [0, 1]: f32[B, h, w, C] each."""
+  """Returns the rectified features f32[B, h, w, C] that LPIPS compares.
+
+  They are all five of AlexNet, and relu1_2, 2_2, 3_3, 4_3 and 5_3 of VGG16.
+
+  Args:
+    params: of a network.
+    x: f32[B, H, W, 3] in [0, 1].
+  """
   x = (2 * x - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
   found = []
-  for stage, layer in zip(_STAGES, params, strict=True):
-    if stage.pooled:
-      x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'VALID')
+  for stage, layer in zip(NETWORKS[name_of(params)].stages, params, strict=True):
+    if stage.pool:
+      window = (1, stage.pool, stage.pool, 1)
+      x = lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 2, 2, 1), 'VALID')
     around = (stage.padding, stage.padding)
     x = lax.conv_general_dilated(
       x,
@@ -135,25 +182,32 @@ def features(params: Params, x: Array) -> list[Array]:
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
     x = jax.nn.relu(x + layer.bias)
-    found.append(x)
+    if stage.compared:
+      found.append(x)
   return found
 
 
-def _layer(tensors: Mapping[str, np.ndarray], i: int, stage: _Stage, origin: str) -> Layer:
+def _layer(
+  tensors: Mapping[str, np.ndarray], number: int | None, stage: _Stage, origin: str
+) -> Layer:
+  """The weights of a stage, and its head if it has a number."""
   channels = stage.shape[0]
   kernel = _tensor(tensors, f'{stage.name}.weight', stage.shape, origin)
   bias = _tensor(tensors, f'{stage.name}.bias', (channels,), origin)
-  head = _tensor(tensors, f'lin{i}.model.1.weight', (1, channels, 1, 1), origin)
+  layer = Layer(jnp.asarray(kernel.transpose(2, 3, 1, 0)), jnp.asarray(bias), None)
+  if number is None:
+    return layer
+  head = _tensor(tensors, f'lin{number}.model.1.weight', (1, channels, 1, 1), origin)
   if head.min() < 0:
-    raise CodecError(f'{origin}: lin{i}.model.1.weight has negative weights, LPIPS has none')
-  return Layer(*map(jnp.asarray, (kernel.transpose(2, 3, 1, 0), bias, head[0, :, 0, 0])))
+    raise CodecError(f'{origin}: lin{number}.model.1.weight has negative weights, LPIPS has none')
+  return layer._replace(head=jnp.asarray(head[0, :, 0, 0]))
 
 
 def _tensor(
   tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], origin: str
 ) -> np.ndarray:
   if name not in tensors:
-    raise CodecError(f'{origin}: {name} is missing, which LPIPS on AlexNet needs')
+    raise CodecError(f'{origin}: {name} is missing, which LPIPS on this network needs')
   if tensors[name].shape != shape:
     raise CodecError(f'{origin}: {name} is of shape {tensors[name].shape}, not {shape}')
   found = tensors[name].astype(np.float32)
@@ -163,4 +217,5 @@ def _tensor(
 
 
 def _named(layer: Layer) -> list[tuple[str, np.ndarray]]:
-  return [(name, np.asarray(value)) for name, value in layer._asdict().items()]
+  fields = layer._asdict().items()
+  return [(name, np.asarray(value)) for name, value in fields if value is not None]

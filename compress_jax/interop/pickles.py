@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 
 from compress_jax.codec import CodecError
 
-# One byte of a pickle makes an object of up to 64 bytes.
+# One operation takes a byte or more of a pickle and makes an object of up to 64 bytes.
 MAX_BYTES = 2**23
 _INTEGERS = ('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4')
 _FLOATS = ('FLOAT', 'BINFLOAT')
@@ -45,26 +45,46 @@ class _Machine(NamedTuple):
   memo: dict[int, Any]
   names: Names
   reference: Callable[[Any], Any]
+  build: Callable[[Any, Any], None]
 
 
-def load(stream: IO[bytes], *, names: Names, reference: Callable[[Any], Any]) -> Any:
+def no_reference(identity: Any) -> Any:
+  """Refuses a persistent id, for pickles that have none."""
+  raise CodecError('damaged pickle: it refers to data outside of it')
+
+
+def ignore_state(value: Any, state: Any) -> None:
+  """Leaves an object as it is, for objects whose state says nothing."""
+
+
+def load(
+  stream: IO[bytes],
+  *,
+  names: Names,
+  reference: Callable[[Any], Any] = no_reference,
+  build: Callable[[Any, Any], None] = ignore_state,
+  max_bytes: int | None = None,
+) -> Any:
   """The object of the pickle at which `stream` stands; the stream is left behind it.
 
   Args:
     stream: seekable.
     names: every name that may occur. Calls go to the functions in it.
     reference: what to put for a persistent id.
+    build: gives an object that a call has made its state, in place.
+    max_bytes: of the pickle, MAX_BYTES where None. A pickle that holds arrays may have more;
+      MAX_BYTES stays the limit of its operations, and so of the memory that these take.
 
   Raises:
     CodecError: another name, an operation that data does not need, a damaged pickle, or
-      one of more than MAX_BYTES.
+      one that is too large.
   """
-  machine = _Machine([], {}, names, reference)
+  machine, limit = _Machine([], {}, names, reference, build), max_bytes or MAX_BYTES
   start = stream.tell()
   try:
-    for operation, argument, position in pickletools.genops(stream):
-      if (position or 0) - start > MAX_BYTES:
-        raise CodecError(f'pickle of more than {MAX_BYTES} bytes')
+    for count, (operation, argument, position) in enumerate(pickletools.genops(stream)):
+      if (position or 0) - start > limit or count > MAX_BYTES:
+        raise CodecError(f'pickle of more than {limit} bytes or {MAX_BYTES} operations')
       if operation.name == 'STOP':
         return _pop(machine)
       _step(machine, operation.name, argument)
@@ -121,7 +141,8 @@ def _combine(machine: _Machine, operation: str, argument: Any) -> None:
   elif operation == 'BINPERSID':
     stack.append(machine.reference(_pop(machine)))
   elif operation == 'BUILD':
-    _pop(machine)  # Attributes of an object: ours have none.
+    state = _pop(machine)
+    machine.build(_top(machine), state)
   else:
     raise CodecError(f'refused: the pickle uses {operation}, which no table of weights needs')
 

@@ -44,8 +44,27 @@ class Perceptual(NamedTuple):
   """How different images look: near 0.05 where a good codec spends 0.3 bpp."""
 
   about: str  # For people: what is measured.
-  # f32[B] of images, coded images, and what the discriminator makes of both.
-  distance: Callable[[Array, Array, Features, Features], Array]
+  # f32[B] of the weights, images, coded images, and what the discriminator makes of both.
+  distance: Callable[[Any, Array, Array, Features, Features], Array]
+  weights: Any = ()  # Arrays that do not learn.
+
+
+class Weighted:
+  """A loss with arrays that do not learn: a compiled step takes them as an argument.
+
+  Closed over, they would be constants of the program: compiled into it, and held once more.
+  It is called as any `LossFn`.
+  """
+
+  def __init__(self, of: Callable[..., tuple[Array, tuple[State, Metrics]]], weights: Any) -> None:
+    """Binds `of`, which takes the weights before the arguments of a `LossFn`, to weights."""
+    self.of, self.weights = of, weights
+
+  def __call__(
+    self, params: Params, state: State, x: Array, keys: Key, step: Array
+  ) -> tuple[Array, tuple[State, Metrics]]:
+    """Returns the loss with the weights that it is bound to."""
+    return self.of(self.weights, params, state, x, keys, step)
 
 
 class _Draw(NamedTuple):
@@ -105,7 +124,7 @@ def adversarial(
   weight: float = ADVERSARIAL_WEIGHT,
   ramp: int = 0,
   compute_dtype: Any = jnp.float32,
-) -> LossFn:
+) -> Weighted:
   """0.0023 * (MSE + 427 * perceptual + 64 * adversarial), and the discriminator's loss.
 
   The encoder is frozen, so the rate is a constant: bpp / lambda stands in the loss beside the MSE
@@ -130,7 +149,7 @@ def adversarial(
   """
 
   def loss(
-    params: Params, state: State, x: Array, keys: Key, step: Array
+    weights: Any, params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
     drawn = _draw(keys, level)
     coded = apply(_frozen(params['codec']), x.astype(compute_dtype), drawn.level, drawn.noise)
@@ -138,7 +157,7 @@ def adversarial(
     fixed = lax.stop_gradient(params['discriminator'])
     shown, _ = _look(discriminator, fixed, state, coded.x_hat, coded.y_hat)
     terms = {
-      'perceptual': perceptual.distance(x, coded.x_hat, real.features, shown.features),
+      'perceptual': perceptual.distance(weights, x, coded.x_hat, real.features, shown.features),
       'g_adv': losses.called_real(shown.logits),
       'd_real': losses.called_real(real.logits),
       'd_fake': losses.called_coded(fake.logits),
@@ -153,7 +172,7 @@ def adversarial(
     total += metrics['d_real'] + metrics['d_fake']
     return total, (new_state, {**metrics, 'loss': total})
 
-  return loss
+  return Weighted(loss, perceptual.weights)
 
 
 def perceptual_of(path: Path | str | None) -> Perceptual:
@@ -161,13 +180,13 @@ def perceptual_of(path: Path | str | None) -> Perceptual:
   if path is None:
     about = f'no LPIPS: {STRUCTURE} * (1 - MS-SSIM) + {MATCHING} * feature matching instead of it'
     return Perceptual(about, _stand_in)
-  params = lpips.find(path)
 
-  def distance(x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
+  def distance(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
     del real, coded
-    return lpips.distance(params, x, x_hat)
+    return lpips.distance(weights, x, x_hat)
 
-  return Perceptual(f'LPIPS (alex, v0.1), weights {lpips.fingerprint(params)} of {path}', distance)
+  weights = lpips.find(path)
+  return Perceptual(f'{lpips.about(weights)} of {path}', distance, weights)
 
 
 def init_discriminator(
@@ -276,6 +295,7 @@ def _sees_image(module: nn.Module, method: str) -> bool:
   return isinstance(module, nn.SpectralNorm) and hidden and method == '__call__'
 
 
-def _stand_in(x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
+def _stand_in(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
+  del weights
   structure = 1 - losses.ms_ssim(x, x_hat)
   return STRUCTURE * structure + MATCHING * losses.feature_matching(real, coded)

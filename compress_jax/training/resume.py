@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from compress_jax.codec import CodecError
-from compress_jax.evaluation import lpips
+from compress_jax.evaluation import lpips_weights
 from compress_jax.files import locks
 from compress_jax.files.digests import digest_of_files
 from compress_jax.runtime import processes
@@ -28,7 +28,7 @@ def digests_of(plan: Plan) -> dict[str, str]:
   if plan.start:
     files['start'] = lambda: [float_weights.file_of(Path(plan.start or ''))]
   if plan.lpips:
-    files['lpips'] = lambda: lpips.files(plan.lpips or '')
+    files['lpips'] = lambda: lpips_weights.files(plan.lpips or '')
   found = {}
   for name, paths in files.items():
     try:

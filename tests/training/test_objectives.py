@@ -130,7 +130,7 @@ class Witness(nn.Module):
     return x.mean((1, 2, 3))[:, None, None] - y_hat.mean((1, 2, 3))[:, None, None]
 
 
-NOTHING = objectives.Perceptual('nothing', lambda x, x_hat, real, coded: jnp.full(len(x), 2.0))
+NOTHING = objectives.Perceptual('nothing', lambda _, x, *rest: jnp.full(len(x), 2.0))
 
 
 @functools.cache
@@ -229,7 +229,7 @@ def start():
 @jax.jit
 def gradient(params, state, x, keys, shares):
   """Of a sum of metrics with f32[5] shares, by all parameters; the new state, the metrics."""
-  matching = lambda x, x_hat, real, coded: losses.feature_matching(real, coded)  # noqa: E731
+  matching = lambda _, x, x_hat, real, coded: losses.feature_matching(real, coded)  # noqa: E731
   perceptual = objectives.Perceptual('features alone', matching)
   loss = objectives.adversarial(apply, DISCRIMINATOR, perceptual=perceptual, level=255)
 
@@ -344,7 +344,7 @@ def test_a_fresh_discriminator_is_the_same_for_shapes_with_a_batch_and_without()
 def test_features_are_those_of_the_layers_that_see_the_image_but_not_the_last():
   discriminator, shapes = Discriminator((2, 3, 4, 5)), []
 
-  def distance(x, x_hat, real, coded):
+  def distance(weights, x, x_hat, real, coded):
     shapes.extend(v.shape for v in (*real, *coded))
     return x[:, 0, 0, 0]
 
@@ -360,7 +360,7 @@ def test_features_are_those_of_the_layers_that_see_the_image_but_not_the_last():
 
 
 def test_the_stand_in_is_zero_for_what_is_equal_and_sees_images_and_features():
-  distance = jax.jit(objectives.perceptual_of(None).distance)
+  distance = jax.jit(functools.partial(objectives.perceptual_of(None).distance, ()))
   x, far = start()[2][:, :16, :16], [jnp.ones((3, 2, 2, 1))]
   near = [2 * far[0]]
   np.testing.assert_allclose(distance(x, x, far, far), 0, atol=1e-5)
@@ -370,6 +370,15 @@ def test_the_stand_in_is_zero_for_what_is_equal_and_sees_images_and_features():
 
 def test_what_stands_in_for_lpips_is_told():
   assert 'no LPIPS' in objectives.perceptual_of(None).about
+
+
+def test_the_weights_of_the_perceptual_term_are_those_of_the_loss():
+  weights = np.array([3.0, 4.0], np.float32)
+  measured = lambda weights, x, *rest: jnp.full(len(x), weights.sum())  # noqa: E731
+  perceptual = objectives.Perceptual('', measured, weights)
+  loss = objectives.adversarial(apply, DISCRIMINATOR, perceptual=perceptual, level=LEVEL)
+  assert loss.weights is weights
+  assert objectives.adversarial(apply, DISCRIMINATOR, perceptual=NOTHING).weights == ()
 
 
 def step(params, grads, **options):

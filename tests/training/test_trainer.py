@@ -10,7 +10,7 @@ import pytest
 
 from compress_jax.codec import CodecError
 from compress_jax.images import crops
-from compress_jax.training import trainer
+from compress_jax.training import objectives, trainer
 
 OPTIMIZER = trainer.adam(1e-2)
 WEIGHTS = {
@@ -241,3 +241,24 @@ def test_a_step_that_was_compiled_ahead_is_not_compiled_again():
     assert not compiled
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_the_weights_of_a_loss_are_an_argument_of_the_program_and_not_constants_in_it():
+  """The same program takes others, and none of its tensors is written out."""
+  fixed = np.random.default_rng(0).normal(size=999).astype(np.float32)
+
+  def weighted(weights, params, state, x, keys, step):
+    total, (state, metrics) = loss(params, state, x, keys, step)
+    return total, (state, {**metrics, 'seen': weights.sum()})
+
+  bound = objectives.Weighted(weighted, fixed)
+  step = trainer.make_train_step(bound, OPTIMIZER, seed=0)
+  state = lambda: trainer.start(WEIGHTS, {'calls': np.zeros((), np.int32)}, OPTIMIZER, 100)  # noqa: E731
+  data, index = batches(1)[None], np.arange(8, dtype=np.int32)[None]
+  text = step.lower(state(), data, index).as_text()
+  assert 'tensor<999xf32>' in text and 'dense<"0x' not in text
+  others = step._replace(weights=fixed + 1)
+  for made, weights in ((step, fixed), (others, fixed + 1)):
+    np.testing.assert_allclose(made(state(), data, index)[1]['seen'], weights.sum(), rtol=1e-5)
+  plain = trainer.make_train_step(loss, OPTIMIZER, seed=0)(state(), data, index)[0]
+  assert distance(step(state(), data, index)[0].params, plain.params) < 1e-7
