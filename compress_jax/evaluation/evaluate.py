@@ -4,7 +4,8 @@ A row says what a file of a codec at an operating point costs and gives:
 
     method, codec, lambda | quality, image, protocol, width, height, bytes,
     bpp, psnr, ms_ssim (either may be None, see `measure.scores`), encode_s,
-    decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file
+    decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file,
+    and, where they are asked for, ssimulacra2 and lpips (None where there is none)
 
 Rows are kept in `rows.jsonl` in the output folder as they are finished, and
 used again as long as everything that decides them is unchanged. Each of several
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from compress_jax.codec import CodecError, Image
 from compress_jax.evaluation import journal
+from compress_jax.evaluation.chosen_metrics import NOTHING, Chosen
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Job, Make, Measured, Recipe, measured, pixel_hash
 from compress_jax.images import sets
@@ -63,6 +65,7 @@ def evaluate(
   processes: int = 1,
   timing_repeats: int = 1,
   rows: str = ROWS,
+  chosen: Chosen = NOTHING,
 ) -> Result:
   """Measures the jobs that `output` has no valid row for.
 
@@ -76,17 +79,18 @@ def evaluate(
     timing_repeats: seconds are the median of so many calls, after one that
       compiles; 0 times that first call.
     rows: the journal to write, `rows*.jsonl`; no other process may write it.
+    chosen: what is measured besides PSNR and MS-SSIM. Rows without it are measured again.
 
   Returns:
     Rows, and a line for each job that failed: the others are not affected.
   """
   jax_settings.check_devices()
   output.mkdir(parents=True, exist_ok=True)
-  keys, failures = _keys(jobs, protocol)
+  keys, failures = _keys(jobs, protocol, chosen)
   known = _known(output)
   reused = sum(key in known for key in keys.values())
   todo = [i for i, key in keys.items() if key not in known]
-  answers = measured(todo, jobs, make, processes, timing_repeats)
+  answers = measured(todo, jobs, make, processes, timing_repeats, chosen)
   bar = tqdm(total=len(todo), unit='file', disable=not todo)
   with contextlib.closing(answers), bar:
     for i, answer in answers:
@@ -101,7 +105,12 @@ def evaluate(
 
 
 def collected(
-  jobs: Sequence[Job], told: Sequence[str], *, output: Path, protocol: str = 'full'
+  jobs: Sequence[Job],
+  told: Sequence[str],
+  *,
+  output: Path,
+  protocol: str = 'full',
+  chosen: Chosen = NOTHING,
 ) -> Result:
   """What several processes have measured of the jobs, each in its own journal.
 
@@ -110,8 +119,9 @@ def collected(
     told: what failed, as their results name it.
     output: their folder.
     protocol: as they were told.
+    chosen: the same.
   """
-  keys, unreadable = _keys(jobs, protocol)
+  keys, unreadable = _keys(jobs, protocol, chosen)
   known, failures = _known(output), list(dict.fromkeys([*told, *unreadable]))
   for i, key in keys.items():
     label = job_label(jobs[i])
@@ -134,7 +144,7 @@ def _known(output: Path) -> dict[str, Row]:
   return found
 
 
-def _keys(jobs: Sequence[Job], protocol: str) -> tuple[dict[int, str], list[str]]:
+def _keys(jobs: Sequence[Job], protocol: str, chosen: Chosen) -> tuple[dict[int, str], list[str]]:
   """The fingerprint of all that decides a row, by job; and the images that cannot be read."""
   images: dict[str, str | None] = {}
   keys, failures = {}, []
@@ -146,7 +156,8 @@ def _keys(jobs: Sequence[Job], protocol: str) -> tuple[dict[int, str], list[str]
         images[job.image] = None
         failures.append(str(error))
     if images[job.image]:
-      keys[i] = journal.fingerprint(SCHEMA, job.image, images[job.image], job.recipe, protocol)
+      parts = SCHEMA, job.image, images[job.image], job.recipe, protocol
+      keys[i] = journal.fingerprint(*parts, *zip(chosen.names, chosen.about, strict=True))
   return keys, failures
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.evaluation import metrics
+from compress_jax.evaluation.chosen_metrics import NOTHING, Chosen, measure
 from compress_jax.runtime import workers
 
 
@@ -48,7 +49,7 @@ class Measured(NamedTuple):
   encode_s: float
   decode_s: float
   split: dict[str, float]  # Bytes by purpose.
-  scores: dict[str, float | None]  # bpp, psnr, ms_ssim.
+  scores: dict[str, float | None]  # bpp, psnr, ms_ssim and what is asked for besides.
   sha256_pixels: str  # Of what was decoded.
 
 
@@ -72,15 +73,19 @@ def handlers(make: Make) -> workers.Handlers:
   return {'timed': timed, 'split': split, 'scores': scores}
 
 
-def scores(original: Image, decoded: Image, size: int) -> dict[str, float | None]:
+def scores(
+  original: Image, decoded: Image, size: int, chosen: Chosen = NOTHING
+) -> dict[str, float | None]:
   """The metrics of a file of `size` bytes; None where JSON has no number.
 
-  psnr is infinite for equal pixels, ms_ssim undefined for small images.
+  psnr is infinite for equal pixels, ms_ssim undefined for small images, and so are those of
+  `chosen` where they say so.
   """
   found = {
     'bpp': metrics.bpp(size, original.shape[0], original.shape[1]),
     'psnr': metrics.psnr(original, decoded),
     'ms_ssim': metrics.ms_ssim(original, decoded),
+    **measure(original, decoded, chosen),
   }
   return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
@@ -95,7 +100,12 @@ def _timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float]:
 
 
 def measured(
-  todo: Sequence[int], jobs: Sequence[Job], make: Make, processes: int, repeats: int
+  todo: Sequence[int],
+  jobs: Sequence[Job],
+  make: Make,
+  processes: int,
+  repeats: int,
+  chosen: Chosen = NOTHING,
 ) -> Generator[tuple[int, Measured | str], None, None]:
   """(index of a job, what came of it) as they finish; an error is its one line.
 
@@ -107,6 +117,7 @@ def measured(
     make: builds a recipe's codec; picklable, called in the processes.
     processes: pairs of processes; only one of a pair works at a time.
     repeats: see `evaluate`.
+    chosen: what is measured besides PSNR and MS-SSIM.
   """
   waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
   done: queue.SimpleQueue[tuple[int, Measured | str]] = queue.SimpleQueue()
@@ -124,7 +135,7 @@ def measured(
     with contextlib.suppress(queue.Empty):
       while not stopped.is_set():
         i = waiting.get_nowait()
-        done.put((i, _outcome(jobs[i], pair, repeats)))
+        done.put((i, _outcome(jobs[i], pair, repeats, chosen)))
         for k, worker in enumerate(pair):
           if not worker.process.is_alive() and not stopped.is_set():
             workers.stop(worker)
@@ -147,10 +158,10 @@ def measured(
       workers.stop(worker)
 
 
-def _outcome(job: Job, pair: list[workers.Worker], repeats: int) -> Measured | str:
+def _outcome(job: Job, pair: list[workers.Worker], repeats: int, chosen: Chosen) -> Measured | str:
   """What came of one job: nothing it does may stop the others."""
   try:
-    return _measure(job, *pair, repeats=repeats)
+    return _measure(job, *pair, repeats=repeats, chosen=chosen)
   except (CodecError, workers.WorkerError) as error:
     return str(error)
   except Exception as error:
@@ -158,7 +169,7 @@ def _outcome(job: Job, pair: list[workers.Worker], repeats: int) -> Measured | s
 
 
 def _measure(
-  job: Job, encoder: workers.Worker, decoder: workers.Worker, *, repeats: int
+  job: Job, encoder: workers.Worker, decoder: workers.Worker, *, repeats: int, chosen: Chosen
 ) -> Measured:
   original = job.load()
   call = (job.recipe, original.shape, repeats)
@@ -167,7 +178,7 @@ def _measure(
   if decoded.shape != original.shape:
     raise CodecError(f'the file decodes to {decoded.shape}, not {original.shape}')
   split = workers.ask(encoder, 'split', job.recipe, file)
-  found = workers.ask(encoder, 'scores', original, decoded, len(file))
+  found = workers.ask(encoder, 'scores', original, decoded, len(file), chosen)
   return Measured(original.shape, file, encode_s, decode_s, split, found, pixel_hash(decoded))
 
 

@@ -1,8 +1,10 @@
-"""Rate and distortion of what was decoded: bpp, PSNR, MS-SSIM, BD-rate.
+"""Rate and distortion of what was decoded: bpp, PSNR, MS-SSIM, SSIMULACRA2, BD-rate.
 
 Images are u8[H, W, 3], or floats in [0, 1]; distortions are on the 0..255 scale over all channels.
 """
 
+import importlib
+import io
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from compress_jax.codec import Array, CodecError, Image
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 TAPS, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
 MIN_POINTS, MIN_OVERLAP = 4, 1.0  # Below these a BD-rate says nothing.
+MIN_SSIMULACRA2 = 225  # Pixels of a side: the last of six halvings has 8.
 INTERPOLATORS = {'pchip': 'PchipInterpolator', 'akima': 'Akima1DInterpolator'}
 
 
@@ -77,6 +80,37 @@ def ms_ssim(a: Image, b: Image) -> float:
   if min(a.shape[:2]) <= (TAPS - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1):
     return math.nan
   return float(_ms_ssim(a, b))
+
+
+def ssimulacra2(a: Image, b: Image) -> float:
+  """SSIMULACRA2 of an image and what was decoded, at most 100, by the package of that name.
+
+  90 is visually lossless, 70 high, 50 medium and 30 low quality; it may be negative (J. Sneyers,
+  cloudinary/ssimulacra2). Its weights belong to six scales; with fewer the number would mean
+  something else, so images with a side below 225 pixels give NaN.
+
+  Args:
+    a: u8[H, W, 3], the original: the two are not treated alike.
+    b: u8[H, W, 3], of the same size.
+
+  Raises:
+    CodecError: the images differ in size or are no such images, or the package is not installed.
+  """
+  if a.shape != b.shape or a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 3:
+    raise CodecError(f'SSIMULACRA2 compares two u8[H, W, 3], not {a.shape} and {b.shape}')
+  if min(a.shape[:2]) < MIN_SSIMULACRA2:
+    return math.nan
+  try:
+    package = importlib.import_module('ssimulacra2')
+  except ImportError as error:
+    raise CodecError('SSIMULACRA2 needs its package: pip install ssimulacra2') from error
+  return float(package.compute_ssimulacra2(*map(_as_file, (a, b))))
+
+
+def _as_file(image: Image) -> io.BytesIO:
+  """An image as an open file without compression, as the package takes files only."""
+  height, width = image.shape[:2]
+  return io.BytesIO(b'P6 %d %d 255\n' % (width, height) + image.tobytes())
 
 
 def _comparable(a: Image, b: Image) -> tuple[np.ndarray, np.ndarray]:
@@ -180,8 +214,11 @@ def bd_rate(
   *,
   interval: tuple[float, float] | None = None,
   method: str = 'pchip',
+  overlap: float = MIN_OVERLAP,
 ) -> BDRate | None:
   """How many per cent more bits curve b needs than curve a at equal PSNR.
+
+  Any other quality may stand in place of PSNR, on a scale that rises with it.
 
   Mean difference of log-rate as a function of PSNR (Bjontegaard, VCEG-M33), with
   piecewise interpolation instead of one cubic. Points that another point of the same curve
@@ -192,9 +229,10 @@ def bd_rate(
     rate_b, psnr_b: the codec that is compared with it.
     interval: dB, clipped to where both curves are; all of that where None.
     method: 'pchip' or 'akima'.
+    overlap: the least that the curves have to have in common, in dB.
 
   Returns:
-    None for "no overlap": under 4 points in a curve or under 1 dB in common.
+    None for "no overlap": under 4 points in a curve or under `overlap` in common.
 
   Raises:
     CodecError: a curve holds something else than rates and PSNRs, or the method is unknown.
@@ -209,7 +247,7 @@ def bd_rate(
   asked_low, asked_high = interval or (-math.inf, math.inf)
   low = max(asked_low, curve_a[0, 0], curve_b[0, 0])
   high = min(asked_high, curve_a[-1, 0], curve_b[-1, 0])
-  if high - low < MIN_OVERLAP:
+  if high - low < overlap:
     return None
   fit = getattr(scipy.interpolate, INTERPOLATORS[method])
   area_a, area_b = (fit(*curve.T).integrate(low, high) for curve in (curve_a, curve_b))

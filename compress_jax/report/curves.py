@@ -1,9 +1,10 @@
 """From rows to rate-distortion curves and what is read off them: BD-rates and win counts.
 
-A curve is the mean of bpp and the mean of PSNR over images at equal lambda or
-quality. Rows are plain mappings, one per coded file; `tables.FIELDS` lists their keys.
+A curve is the mean of bpp and the mean of each quality over images at equal lambda or
+quality setting. Rows are plain mappings, one per coded file; `tables.FIELDS` lists their keys.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.metrics import BDRate, bd_rate
 from compress_jax.methods import METHODS
+from compress_jax.report.qualities import ALL, PSNR, Quality
 
 Row = Mapping[str, Any]
 CLASSICAL = ('jpeg', 'jpeg-default', 'jpeg2000', 'webp', 'avif', 'png')
@@ -30,10 +32,12 @@ class Curve(NamedTuple):
   bpp: tuple[float, ...]
   psnr: tuple[float, ...]  # dB, finite.
   ms_ssim: tuple[float, ...]  # 0..1; nan where not measured.
+  ssimulacra2: tuple[float, ...] = ()  # At most 100; as those before, or () where never measured.
+  lpips: tuple[float, ...] = ()  # 0 or more; the same.
 
 
 class Cell(NamedTuple):
-  """How many more bits `codec` needs than `anchor` at equal PSNR."""
+  """How many more bits `codec` needs than `anchor` at equal quality."""
 
   anchor: str
   codec: str
@@ -113,13 +117,26 @@ def interval(protocol: str, *methods: str) -> tuple[float, float] | None:
   return (low, high) if low < high else None
 
 
-def bd_matrix(rows: Sequence[Row], anchors: Sequence[Curve] | None = None) -> list[list[Cell]]:
-  """BD-rates of every codec (one list each) against every anchor (by default, every codec)."""
+def bd_matrix(
+  rows: Sequence[Row], anchors: Sequence[Curve] | None = None, quality: Quality = PSNR
+) -> list[list[Cell]]:
+  """BD-rates of every codec (one list each) against every anchor (by default, every codec).
+
+  By PSNR over the interval of both methods; by another quality, over all that both curves reach.
+  """
   protocol, curves, per_image = one_protocol(rows), mean_curves(rows), image_curves(rows)
   return [
-    [_cell(protocol, anchor, curve, per_image) for anchor in (anchors or curves)]
+    [_cell(protocol, anchor, curve, per_image, quality) for anchor in (anchors or curves)]
     for curve in curves
   ]
+
+
+def points(curve: Curve, quality: Quality) -> tuple[list[float], list[float]]:
+  """Rates in bpp and a quality on its scale, of those points of a curve that have it."""
+  values = getattr(curve, quality.key) or [math.nan] * len(curve.bpp)
+  scaled = [v if math.isnan(v) else quality.scale(v) for v in values]
+  kept = [(b, v) for b, v in zip(curve.bpp, scaled, strict=True) if math.isfinite(v)]
+  return [b for b, _ in kept], [v for _, v in kept]
 
 
 def rate_at(curve: Curve, psnr: float) -> float | None:
@@ -166,41 +183,51 @@ def _curves(
   out = []
   for (method, codec), points in _by_point(rows).items():
     kept = [
-      (_mean(group, 'bpp'), at, _mean(group, 'psnr'), _mean(group, 'ms_ssim'))
+      (_mean(group, 'bpp'), at, *(_mean(group, quality.key) for quality in ALL))
       for at, group in points.items()
       if complete(group) and not any(map(lossless, group))
     ]
     if kept:
-      bpp, at, psnr, ms_ssim = zip(*sorted(kept), strict=True)
-      out.append(Curve(codec, method, at, bpp, psnr, ms_ssim))
+      bpp, at, psnr, ms_ssim, *others = zip(*sorted(kept), strict=True)
+      later = [() if np.isnan(values).all() else values for values in others]
+      out.append(Curve(codec, method, at, bpp, psnr, ms_ssim, *later))
   return out
 
 
 def _mean(group: Sequence[Row], key: str) -> float:
-  values = [row[key] for row in group if row[key] is not None]
+  values = [row[key] for row in group if row.get(key) is not None]
   return statistics.fmean(values) if len(values) == len(group) else float('nan')
 
 
-def _bd(anchor: Curve, curve: Curve, span: tuple[float, float] | None) -> BDRate | None:
+def _bd(
+  anchor: Curve, curve: Curve, span: tuple[float, float] | None, quality: Quality
+) -> BDRate | None:
   if span is None:
     return None
-  return bd_rate(anchor.bpp, anchor.psnr, curve.bpp, curve.psnr, interval=span)
+  one, other = points(anchor, quality), points(curve, quality)
+  return bd_rate(*one, *other, interval=span, overlap=quality.overlap)
 
 
 def _cell(
-  protocol: str, anchor: Curve, curve: Curve, per_image: Mapping[str, Sequence[Curve]]
+  protocol: str,
+  anchor: Curve,
+  curve: Curve,
+  per_image: Mapping[str, Sequence[Curve]],
+  quality: Quality,
 ) -> Cell:
-  span = interval(protocol, anchor.method, curve.method)
+  everything = -math.inf, math.inf
+  fixed = quality is PSNR
+  span = interval(protocol, anchor.method, curve.method) if fixed else everything
   own = []
   for found in per_image.values():
     by_codec = {c.codec: c for c in found}
     if anchor.codec in by_codec and curve.codec in by_codec and anchor.codec != curve.codec:
-      own.append(_bd(by_codec[anchor.codec], by_codec[curve.codec], span))
+      own.append(_bd(by_codec[anchor.codec], by_codec[curve.codec], span, quality))
   percents = [bd.percent for bd in own if bd]
   return Cell(
     anchor.codec,
     curve.codec,
-    None if anchor.codec == curve.codec else _bd(anchor, curve, span),
+    None if anchor.codec == curve.codec else _bd(anchor, curve, span, quality),
     statistics.median(percents) if percents else None,
     sum(p < 0 for p in percents),
     len(percents),

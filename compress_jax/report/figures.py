@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 
 from compress_jax.files.atomic import write_atomically
 from compress_jax.methods import METHODS
-from compress_jax.report import curves
+from compress_jax.report import curves, qualities
 from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Curve, Row
 from compress_jax.report.palette import display, looks
+from compress_jax.report.qualities import PSNR, Quality
 from compress_jax.report.tables import Published
 
 INK, SOFT, FAINT = '#1d1d1f', '#6b6b73', '#e4e4e8'
@@ -53,10 +54,17 @@ _MARKERS = {
 _LABEL_GAP = 0.043  # Of the axes' height: one line of a label.
 
 
+class Line(NamedTuple):
+  """What is drawn of a curve: those of its points that have the quality."""
+
+  bpp: list[float]
+  values: list[float]
+
+
 def write_figures(
   folder: str | os.PathLike, rows: Sequence[Row], published: Sequence[Published] = ()
 ) -> list[Path]:
-  """Writes rd-<method>, rd-all and split as .png and .svg; returns the paths.
+  """Writes rd-<method>, rd-all, rd-all-<quality> and split as .png and .svg; returns the paths.
 
   Published curves hold on full images and are left out on crops.
   """
@@ -71,7 +79,11 @@ def write_figures(
 
 
 def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[str, Figure]:
-  """Every figure by name; the byte split only where a codec tells its files' parts."""
+  """Every figure by name; the byte split only where a codec tells its files' parts.
+
+  By PSNR there is one per learned method and one of all codecs, by every other quality that was
+  measured one of all codecs.
+  """
   protocol, found = curves.one_protocol(rows), curves.mean_curves(rows)
   literature = list(published) if protocol == 'full' else []
   subtitle = describe(rows)
@@ -81,6 +93,9 @@ def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[st
     for name in [*methods, 'all']:
       dashed = [p.curve for p in literature if name in p.figures]
       out[f'rd-{name}'] = rd_figure(name, found, dashed, subtitle)
+    for quality in qualities.ALL[1:]:
+      if any(curves.points(curve, quality)[0] for curve in found):
+        out[f'rd-all-{quality.key}'] = rd_figure('all', found, dashed, subtitle, quality)
     if splits(rows):
       out['split'] = split_figure(rows, subtitle)
   return out
@@ -93,13 +108,24 @@ def describe(rows: Sequence[Row]) -> str:
   return f'{count} image{"s" * (count != 1)}, {kind}'
 
 
-def rd_figure(name: str, found: Sequence[Curve], dashed: Sequence[Curve], subtitle: str) -> Figure:
-  """PSNR over bpp: a method's codecs, or 'all', the anchors, and published curves dashed."""
+def rd_figure(
+  name: str,
+  found: Sequence[Curve],
+  dashed: Sequence[Curve],
+  subtitle: str,
+  quality: Quality = PSNR,
+) -> Figure:
+  """A quality over bpp: a method's codecs, or 'all', the anchors, and published curves dashed.
+
+  Curves that lack it are left out.
+  """
   figure = Figure(figsize=(7.6, 4.9), layout=None)
   ax = figure.add_axes((0.085, 0.115, 0.685, 0.745))
+  lines = {c.codec: Line(*curves.points(c, quality)) for c in (*dashed, *found)}
+  found, dashed = ([c for c in some if lines[c.codec].bpp] for some in (found, dashed))
   shown = [c for c in found if name in ('all', c.method) or c.method not in METHODS]
   main = [c for c in shown if c.method in METHODS] or shown
-  _limits(ax, main, [*shown, *dashed])
+  _limits(ax, [lines[c.codec] for c in main], [lines[c.codec] for c in (*shown, *dashed)])
   seen = looks([(c.method, c.codec) for c in found])
   labels = []
   for curve in sorted(shown, key=lambda c: c.method in METHODS):
@@ -109,19 +135,19 @@ def rd_figure(name: str, found: Sequence[Curve], dashed: Sequence[Curve], subtit
     marker = _MARKERS[look.symbol.removesuffix('-open')]
     hollow = look.symbol.endswith('-open')
     ax.plot(
-      curve.bpp, curve.psnr, color=colour, marker=marker, lw=2.2 if bold else 1.1,
+      *lines[curve.codec], color=colour, marker=marker, lw=2.2 if bold else 1.1,
       ms=5.5 if bold else 3.8, mfc='white' if hollow else colour, mec=colour if hollow else 'white',
       mew=0.9, zorder=5 if bold else 3,
     )  # fmt: skip
-    labels.append((curve, colour, bold))
+    labels.append((curve.codec, colour, bold))
   for curve in dashed:
-    ax.plot(curve.bpp, curve.psnr, color=SOFT, lw=1.1, ls=(0, (4, 2)), zorder=2)
-    labels.append((curve, SOFT, False))
-  _label_ends(ax, labels)
+    ax.plot(*lines[curve.codec], color=SOFT, lw=1.1, ls=(0, (4, 2)), zorder=2)
+    labels.append((curve.codec, SOFT, False))
+  _label_ends(ax, labels, lines)
   title = METHODS[name].title if name in METHODS else 'All codecs'
-  _headline(figure, f'{title}: PSNR against rate', subtitle, bool(dashed))
+  _headline(figure, f'{title}: {quality.name} against rate', subtitle, bool(dashed))
   ax.set_xlabel('bits per pixel, whole file')
-  ax.set_ylabel('PSNR in dB, RGB')
+  ax.set_ylabel(quality.axis)
   return figure
 
 
@@ -175,24 +201,26 @@ def _split_panel(
   ax.spines['left'].set_visible(False)
 
 
-def _limits(ax: Axes, main: Sequence[Curve], everything: Sequence[Curve]) -> None:
+def _limits(ax: Axes, main: Sequence[Line], everything: Sequence[Line]) -> None:
   """The rates of the curves that matter, and heights at which every curve leaves on the right."""
   right = min(1.04 * max(b for c in main for b in c.bpp), 2.0)
-  low = min(p for c in main for p in c.psnr) - 0.6
   ends = [end[1] for c in everything if (end := _last_visible(c, right))]
+  low = min(v for c in main for v in c.values) - 0.6
   ax.set_xlim(0, right)
   ax.set_ylim(low, max(ends) + 0.04 * (max(ends) - low))
 
 
-def _label_ends(ax: Axes, labels: Sequence[tuple[Curve, str, bool]]) -> None:
+def _label_ends(
+  ax: Axes, labels: Sequence[tuple[str, str, bool]], lines: Mapping[str, Line]
+) -> None:
   """Names at the right edge, each level with where its curve leaves the axes, none overlapping."""
   (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
   placed = []
-  for curve, colour, bold in labels:
-    end = _last_visible(curve, right)
+  for codec, colour, bold in labels:
+    end = _last_visible(lines[codec], right)
     if end and end[1] >= low:
       x, y = (end[0] - left) / (right - left), (end[1] - low) / (high - low)
-      placed.append((y, x, display(curve.codec), colour, bold))
+      placed.append((y, x, display(codec), colour, bold))
   # Of two that end level, the one that ends further left reaches its name over the other.
   placed.sort(key=lambda p: (round(p[0], 2), -p[1]))
   for y, (y_end, x_end, text, colour, bold) in zip(
@@ -208,12 +236,12 @@ def _label_ends(ax: Axes, labels: Sequence[tuple[Curve, str, bool]]) -> None:
     )  # fmt: skip
 
 
-def _last_visible(curve: Curve, right: float) -> tuple[float, float] | None:
+def _last_visible(curve: Line, right: float) -> tuple[float, float] | None:
   """Where a curve ends or crosses the right edge; None where it starts beyond that."""
   if curve.bpp[0] > right:
     return None
   x = min(right, curve.bpp[-1])
-  return x, float(np.interp(x, curve.bpp, curve.psnr))
+  return x, float(np.interp(x, curve.bpp, curve.values))
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:

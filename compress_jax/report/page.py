@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from compress_jax.codec import Image
 from compress_jax.files.atomic import write_atomically
 from compress_jax.methods import METHODS
-from compress_jax.report import curves, figures, tables
+from compress_jax.report import curves, figures, qualities, tables
 from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Cell, Curve, Row
 from compress_jax.report.palette import display, looks
@@ -25,7 +25,7 @@ from compress_jax.report.tables import Meta, Published
 
 ANCHOR = 'jpeg'  # What the headline compares with.
 PREVIEW_BUDGET = 4_800_000  # Bytes; with plotly.js the page stays under 10 MB.
-_SCRIPTS = ('common.js', 'plot.js', 'viewer.js')
+_SCRIPTS = ('common.js', 'plot.js', 'viewer.js', 'bd.js')
 
 
 def write_page(
@@ -74,6 +74,7 @@ def render(
     loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
   )
   environment.filters |= {'percent': tables.percent, 'display': display, 'seconds': seconds}
+  environment.filters['span'] = tables.span
 
   def source(name: str) -> str:
     return loader.get_source(environment, name)[0]
@@ -81,7 +82,10 @@ def render(
   per_image = curves.image_curves(rows)
   parts = splits(rows)
   literature = list(published) if curves.one_protocol(rows) == 'full' else []
-  matrix, pairs = curves.bd_matrix(rows), curves.codecs(rows)
+  pairs = curves.codecs(rows)
+  reasons = {quality.key: qualities.missing(rows, quality) for quality in qualities.ALL[1:]}
+  measured = [quality for quality in qualities.ALL if not reasons.get(quality.key)]
+  matrices = [(each, curves.bd_matrix(rows, quality=each)) for each in measured]
   return environment.get_template('page.html').render(
     title=meta.get('title', 'Image codecs on real files'),
     subtitle=figures.describe(rows),
@@ -89,8 +93,10 @@ def render(
     data=page_data(rows, pictures, literature),
     style=source('page.css'),
     scripts=[get_plotlyjs(), *map(source, _SCRIPTS)],
-    matrix=matrix,
-    cards=[cell for line in matrix for cell in line if _headline(cell)],
+    matrices=matrices,
+    qualities=qualities.ALL,
+    reasons=reasons,
+    cards=[cell for line in matrices[0][1] for cell in line if _headline(cell)],
     own={c: v for (m, c), v in zip(pairs, looks(pairs).values(), strict=True) if m in METHODS},
     heat=heat,
     wins=[
@@ -128,6 +134,13 @@ def page_data(
       }
       for method, codec in pairs
       if any(c.codec == codec for c in mean)
+    ],
+    'qualities': [
+      {
+        **{'key': quality.key, 'name': quality.name, 'axis': quality.axis, 'unit': quality.unit},
+        **{'digits': int(quality.form[1]), 'without': qualities.missing(rows, quality)},
+      }
+      for quality in qualities.ALL
     ],
     'mean': _points(mean),
     'images': {name: _points(found) for name, found in curves.image_curves(rows).items()},
@@ -174,22 +187,23 @@ def _points(found: Sequence[Curve]) -> dict[str, dict[str, list[Any]]]:
 
 
 def _columns(curve: Curve) -> dict[str, list[Any]]:
-  return {
-    'bpp': [round(v, 5) for v in curve.bpp],
-    'psnr': [round(v, 3) for v in curve.psnr],
-    'ms_ssim': [_decibel(v) for v in curve.ms_ssim],
-  }
+  found: dict[str, list[Any]] = {'bpp': [round(v, 5) for v in curve.bpp]}
+  for quality in qualities.ALL:
+    values = getattr(curve, quality.key) or [math.nan] * len(curve.bpp)
+    found[quality.key] = [_scaled(value, quality) for value in values]
+  return found
 
 
 def _numbers(row: Row) -> list[Any]:
-  """bytes, bpp, PSNR, MS-SSIM and operating point of a row."""
-  ms_ssim = row['ms_ssim']
+  """bytes, bpp, operating point and the qualities of a row, in their order."""
+  values = [row.get(quality.key) for quality in qualities.ALL]
   return [
-    *(row['bytes'], round(row['bpp'], 4), round(row['psnr'], 3)),
-    *(None if ms_ssim is None else round(ms_ssim, 5), curves.operating_point(row)),
+    *(row['bytes'], round(row['bpp'], 4), curves.operating_point(row)),
+    *(None if value is None else round(value, 5) for value in values),
   ]
 
 
-def _decibel(ms_ssim: float) -> float | None:
-  """MS-SSIM as -10 log10(1 - x), which spreads the values near 1; None where it is not finite."""
-  return round(-10 * math.log10(1 - ms_ssim), 3) if ms_ssim < 1 else None
+def _scaled(value: float, quality: qualities.Quality) -> float | None:
+  """A quality on its scale; None where it is not finite."""
+  scaled = math.nan if math.isnan(value) else quality.scale(value)
+  return round(scaled, 3) if math.isfinite(scaled) else None

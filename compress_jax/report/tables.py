@@ -5,7 +5,9 @@ A row is a mapping, one per coded file:
     method, codec, lambda | quality, image, protocol, width, height, bytes,
     bpp, psnr (dB; None where the pixels are equal), ms_ssim (None on small
     images), encode_s, decode_s, sha256_file, sha256_pixels,
-    split (bytes by purpose), file (stored bitstream; may be absent)
+    split (bytes by purpose), file (stored bitstream; may be absent),
+    ssimulacra2, lpips (absent where they were not asked for; None without weights, and on
+    images that are too small)
 """
 
 import csv
@@ -20,21 +22,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compress_jax.codec import CodecError
+from compress_jax.evaluation.metrics import BDRate
 from compress_jax.files.atomic import write_atomically
 from compress_jax.methods import METHODS
-from compress_jax.report import curves
+from compress_jax.report import curves, qualities
 from compress_jax.report.curves import Cell, Curve, Row, Wins
+from compress_jax.report.qualities import PSNR, Quality
 
 Meta = Mapping[str, Any]
 FIELDS = (
   *('method', 'codec', 'lambda', 'quality', 'image', 'protocol', 'width', 'height'),
-  *('bytes', 'bpp', 'psnr', 'ms_ssim', 'encode_s', 'decode_s'),
+  *('bytes', 'bpp', 'psnr', 'ms_ssim', 'ssimulacra2', 'lpips', 'encode_s', 'decode_s'),
   *('sha256_file', 'sha256_pixels', 'split', 'file'),
 )
-OPTIONAL = frozenset({'lambda', 'quality', 'file'})
+OPTIONAL = frozenset({'lambda', 'quality', 'file', 'ssimulacra2', 'lpips'})
 # Targets of the win counts; wide enough for crops and full images.
 PSNR_TARGETS = (24.0, 26.0, 28.0, 30.0, 32.0)
 BPP_TARGETS = (0.2, 0.4, 0.8)
+_COMPRESSAI = {'ms_ssim': 'ms-ssim-rgb', 'ssimulacra2': 'ssimulacra2', 'lpips': 'lpips'}
 
 
 class Published(NamedTuple):
@@ -48,7 +53,7 @@ class Published(NamedTuple):
 def write_results(
   folder: str | os.PathLike, meta: Meta, rows: Sequence[Row], published: Sequence[Published] = ()
 ) -> None:
-  """Writes results.json, results.csv, tables.md and compressai/*.json.
+  """Writes results.json, results.csv, tables.md, means.md and compressai/*.json.
 
   Each file is replaced in one step, so a crash leaves the old or the new one.
 
@@ -67,6 +72,7 @@ def write_results(
   _write(folder / 'results.json', results_json(meta, rows))
   _write(folder / 'results.csv', results_csv(rows))
   _write(folder / 'tables.md', tables(rows, published))
+  _write(folder / 'means.md', means_table(rows))
   for curve in curves.mean_curves(rows):
     name = re.sub(r'[^\w.-]+', '-', curve.codec)
     _write(folder / 'compressai' / f'{name}.json', json.dumps(compressai(curve, rows), indent=2))
@@ -132,8 +138,10 @@ def compressai(curve: Curve, rows: Iterable[Row]) -> dict[str, Any]:
   knob = 'lambda' if 'lambda' in own[0] else 'quality'
   results: dict[str, Any] = {knob: list(curve.at), 'bpp': list(curve.bpp)}
   results['psnr-rgb'] = list(curve.psnr)
-  if all(map(math.isfinite, curve.ms_ssim)):
-    results['ms-ssim-rgb'] = list(curve.ms_ssim)
+  for key, name in _COMPRESSAI.items():
+    values = getattr(curve, key)
+    if values and all(map(math.isfinite, values)):
+      results[name] = list(values)
   results |= {'encoding_time': seconds('encode_s'), 'decoding_time': seconds('decode_s')}
   description = f'{curve.method}, means over {count} images, protocol {protocol}'
   return {'name': curve.codec, 'description': description, 'results': results}
@@ -148,24 +156,23 @@ def read_published(folder: str | os.PathLike) -> list[Published]:
   for path in sorted(Path(folder).glob('*.json')):
     entry = json.loads(path.read_text())
     found = entry['results']
-    bpp = found['bpp']
-    ms_ssim = found.get('ms-ssim-rgb', [math.nan] * len(bpp))
-    bpp, psnr, ms_ssim = zip(
-      *sorted(zip(bpp, found['psnr-rgb'], ms_ssim, strict=True)), strict=True
-    )
-    curve = Curve(entry['name'], entry['method'], (), bpp, psnr, ms_ssim)
+    unknown = [math.nan] * len(found['bpp'])
+    others = [found.get(name, unknown) for name in _COMPRESSAI.values()]
+    columns = zip(found['bpp'], found['psnr-rgb'], *others, strict=True)
+    curve = Curve(entry['name'], entry['method'], (), *zip(*sorted(columns), strict=True))
     out.append(Published(curve, entry['source'], tuple(entry['figures'])))
   return out
 
 
 def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
-  """The BD-rate matrices, the win counts and the median times, in Markdown."""
+  """The BD-rate matrices by each quality, the win counts and the median times, in Markdown."""
   per_image = curves.image_curves(rows)
   parts = [
     (
       'BD-rate of the row against the column (PSNR interval; median of images; images won)',
       bd_table(curves.bd_matrix(rows)),
     ),
+    *((f'The same by {quality.name}', _bd_by(rows, quality)) for quality in qualities.ALL[1:]),
     (
       'Images on which a codec needs the fewest bytes, by PSNR',
       wins_table(curves.wins_at_psnr(per_image, PSNR_TARGETS), 'dB'),
@@ -180,28 +187,62 @@ def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
   if own and published and curves.one_protocol(rows) == 'full':
     matrix = curves.bd_matrix(own, [entry.curve for entry in published])
     title = 'BD-rate of the row against published curves (PSNR interval)'
-    parts.insert(1, (title, bd_table(matrix)))
+    parts.insert(len(qualities.ALL), (title, bd_table(matrix)))
   return '\n'.join(f'**{title}**\n\n{table}' for title, table in parts)
 
 
-def bd_table(matrix: Sequence[Sequence[Cell]]) -> str:
+def _bd_by(rows: Sequence[Row], quality: Quality) -> str:
+  """The BD-rates by a quality as a Markdown table, or why there are none."""
+  reason = qualities.missing(rows, quality)
+  return f'{reason}\n' if reason else bd_table(curves.bd_matrix(rows, quality=quality), quality)
+
+
+def means_table(rows: Sequence[Row]) -> str:
+  """Means over images at each operating point as a Markdown table, every quality a column.
+
+  The cells of a quality that the rows lack say why: 'no weights'.
+  """
+  head = ['codec', 'setting', 'bpp', *(quality.name for quality in qualities.ALL)]
+  reasons = {quality.key: qualities.missing(rows, quality) for quality in qualities.ALL}
+  lines = []
+  for curve in curves.mean_curves(rows):
+    no_numbers = [math.nan] * len(curve.bpp)
+    for i, (at, bpp) in enumerate(zip(curve.at, curve.bpp, strict=True)):
+      line = [curve.codec, f'{at:g}', f'{bpp:.4f}']
+      for quality in qualities.ALL:
+        value = (getattr(curve, quality.key) or no_numbers)[i]
+        text = f'{value:{quality.form}}'.replace('-', '−') if math.isfinite(value) else '–'
+        line.append(reasons[quality.key] or text)
+      lines.append(line)
+  return _table(head, lines)
+
+
+def bd_table(matrix: Sequence[Sequence[Cell]], quality: Quality = PSNR) -> str:
   """BD-rates as a Markdown table, each with the interval that it was taken over."""
   if not matrix:
     return ''
   head = ['', *(cell.anchor for cell in matrix[0])]
-  return _table(head, [[line[0].codec, *map(bd_text, line)] for line in matrix])
+  return _table(
+    head, [[line[0].codec, *(bd_text(cell, quality) for cell in line)] for line in matrix]
+  )
 
 
-def bd_text(cell: Cell) -> str:
+def bd_text(cell: Cell, quality: Quality = PSNR) -> str:
   """A cell of the BD-rate matrix in words."""
   if cell.anchor == cell.codec:
     return ''
   if cell.mean is None:
     return 'no overlap'
-  text = f'{percent(cell.mean.percent)} ({cell.mean.low:.1f}–{cell.mean.high:.1f} dB'
+  text = f'{percent(cell.mean.percent)} ({span(cell.mean, quality)}'
   if cell.median is not None:
     text += f'; {percent(cell.median)}; {cell.better}/{cell.images}'
   return text + ')'
+
+
+def span(found: BDRate, quality: Quality = PSNR) -> str:
+  """The interval of a BD-rate, 28.0–36.5 dB, on the scale of its quality."""
+  between = ' to ' if found.low < 0 else '–'
+  return f'{found.low:.1f}{between}{found.high:.1f}{quality.unit}'.replace('-', '−')
 
 
 def percent(value: float) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compress_jax.codec import Codec, CodecError
-from compress_jax.evaluation import evaluate, journal, measure
+from compress_jax.evaluation import chosen_metrics, evaluate, journal, measure
 from compress_jax.images.sets import NamedImage
 
 STEP = 8
@@ -88,7 +88,7 @@ def test_a_row_says_what_the_file_costs_and_gives(run):
   assert result.rows[0]['psnr'] is None  # 0 stays 0: infinite.
 
 
-def todo_of(monkeypatch, jobs, folder):
+def todo_of(monkeypatch, jobs, folder, chosen=chosen_metrics.NOTHING):
   """The result, and the jobs that are measured: none is."""
   tried = []
 
@@ -96,8 +96,10 @@ def todo_of(monkeypatch, jobs, folder):
     tried.extend(todo)
     yield from ()
 
-  monkeypatch.setattr(evaluate, 'measured', measured)
-  return evaluate.evaluate(jobs, make, output=folder, protocol='crop'), tried
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluate, 'measured', measured)
+    found = evaluate.evaluate(jobs, make, output=folder, protocol='crop', chosen=chosen)
+  return found, tried
 
 
 def test_finished_rows_are_used_again_and_failed_ones_tried_again(run, monkeypatch):
@@ -121,6 +123,20 @@ def test_a_row_is_measured_again_when_its_inputs_changed(run, monkeypatch, chang
   folder, jobs, _ = run
   _, tried = todo_of(monkeypatch, [change(jobs[0]), jobs[2]], folder)
   assert tried == [0]
+
+
+def test_a_row_without_a_metric_that_is_asked_for_is_measured_again(tmp_path, monkeypatch):
+  """A row of other weights of LPIPS as well."""
+  folder, plain = tmp_path, evaluate.jobs_of([recipe('plain')], images(0))
+  asked = chosen_metrics.Chosen(('lpips',), None, ('no weights',))
+  first = evaluate.evaluate(plain, make, output=folder, protocol='crop', chosen=asked)
+  assert first.reused == 0 and first.rows[0]['lpips'] is None
+  again = evaluate.evaluate(plain, make, output=folder, protocol='crop', chosen=asked)
+  assert again.reused == 1 and again.rows == first.rows
+  other = asked._replace(about=('LPIPS, weights 01234567',))
+  for chosen, todo in ((asked, []), (other, [0]), (chosen_metrics.NOTHING, [0])):
+    _, tried = todo_of(monkeypatch, plain, folder, chosen)
+    assert tried == todo
 
 
 def test_an_interrupt_leaves_the_finished_rows_and_no_processes(tmp_path, monkeypatch):

@@ -1,9 +1,12 @@
+import io
 import math
 
 import bjontegaard
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import skimage
+from PIL import Image as PILImage
 
 from compress_jax.codec import CodecError
 from compress_jax.evaluation import metrics
@@ -220,3 +223,47 @@ def test_curves_of_something_else_are_refused(curve, options, message):
 def test_lossless_points_are_left_out_of_curves():
   found = metrics.bd_rate([*RATE, 9], [*PSNR, math.inf], 0.9 * RATE, PSNR)
   np.testing.assert_allclose(found.percent, -10)
+
+
+def jpeg(image, quality):
+  file = io.BytesIO()
+  PILImage.fromarray(image).save(file, 'jpeg', quality=quality, subsampling=2)
+  return np.asarray(PILImage.open(file).convert('RGB'))
+
+
+def test_ssimulacra2_is_that_of_the_package_on_files(tmp_path):
+  """Its first file is the original: the two are not treated alike."""
+  package = pytest.importorskip('ssimulacra2')
+  a = skimage.data.astronaut()[:240, :300]
+  b = jpeg(a, 20)
+  for name, image in (('a', a), ('b', b)):
+    PILImage.fromarray(image).save(tmp_path / f'{name}.png')
+  expected = package.compute_ssimulacra2(str(tmp_path / 'a.png'), str(tmp_path / 'b.png'))
+  assert metrics.ssimulacra2(a, b) == pytest.approx(expected, abs=1e-9)
+  assert abs(metrics.ssimulacra2(b, a) - expected) > 0.01
+  assert metrics.ssimulacra2(a, a) == 100
+
+
+def test_ssimulacra2_is_near_where_its_authors_put_jpeg():
+  """Their page: 30 is the average of libjpeg-turbo at quality 20 with 4:2:0, 50 at quality 35."""
+  pytest.importorskip('ssimulacra2')
+  photo = skimage.data.astronaut()
+  low, medium, high = (metrics.ssimulacra2(photo, jpeg(photo, q)) for q in (20, 35, 90))
+  assert low < medium < high < 100
+  assert abs(low - 30) < 20 and abs(medium - 50) < 20
+
+
+def test_ssimulacra2_of_small_images_is_not_a_number_and_of_others_is_refused():
+  pytest.importorskip('ssimulacra2')
+  small, enough = (np.zeros((side, 300, 3), np.uint8) for side in (224, 225))
+  assert math.isnan(metrics.ssimulacra2(small, small))
+  assert metrics.ssimulacra2(enough, enough) == 100
+  for other in (small, enough / 255, enough[..., 0]):
+    with pytest.raises(CodecError, match='SSIMULACRA2 compares two'):
+      metrics.ssimulacra2(enough, other)
+
+
+def test_a_bd_rate_needs_the_overlap_that_is_asked_for():
+  rates, quality = [1, 2, 4, 8], [10.0, 12.0, 14.0, 16.0]
+  found = [metrics.bd_rate(rates, quality, rates, quality, overlap=n) for n in (6, 6.5)]
+  assert found[0].percent == pytest.approx(0) and found[1] is None

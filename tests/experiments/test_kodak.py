@@ -44,9 +44,21 @@ def test_a_comparison_writes_its_report_and_goes_on_where_it_was(folders, capsys
     assert (output / row['file']).stat().st_size == row['bytes']
 
 
+def test_metrics_are_chosen_by_a_flag_and_described(folders, tmp_path, capsys):
+  flags = ['--limit=1', '--methods=png', f'--output={tmp_path}']
+  for metrics, expected in (('ssimulacra2,lpips', {'ssimulacra2', 'lpips'}), ('psnr', set())):
+    assert compare(folders, *flags, f'--metrics={metrics}') == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert set(found['meta']['metrics']) == expected
+    assert {'ssimulacra2', 'lpips'} & set(found['rows'][0]) == expected
+  assert 'not measured' in (tmp_path / 'index.html').read_text()
+
+
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
+    ('--metrics=vmaf', "no metric 'vmaf'"),
+    ('--lpips=/nowhere.pth', 'cannot read /nowhere.pth'),
     ('--methods=jpg', "no codec 'jpg'; there are: kmeans"),
     ('--lambdas=0.1,high', "'high'"),
     ('--images=/nowhere', '/nowhere: no such'),

@@ -46,6 +46,10 @@ def test_rows_are_kept_as_json_and_their_table_as_markdown(folder, capsys):
   assert rows[0]['low'] <= rows[0]['distance'] <= rows[0]['high']
   assert rows[1]['distance'] == pytest.approx(0, abs=1e-6)
   assert (folder / 'rows.md').read_text() == realism.table(rows)
+  assert {row['ssimulacra2'] for row in rows} == {None}  # The images are too small.
+  assert realism.table(rows).splitlines()[2].count('|') == realism.WIDE_HEAD.count('|') // 2
+  old = [{k: v for k, v in row.items() if k not in ('ssimulacra2', 'lpips')} for row in rows]
+  assert realism.table(old).startswith(realism.HEAD)
   assert realism.table(rows) in capsys.readouterr().out
   assert realism.main(['realism', f'--images={folder}', *flags[:-1], '--output=rows.md']) == 2
 

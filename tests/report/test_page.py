@@ -149,7 +149,33 @@ def test_plot_has_a_trace_per_codec_and_switches(opened):
   assert tab.evaluate("document.querySelector('#plot').data[0].x") != rates
 
 
-@pytest.mark.slow
+def test_every_quality_that_is_measured_can_be_chosen_and_the_others_say_why(opened, tmp_path):
+  rows = [{**r, 'ssimulacra2': r['psnr'] - 25, 'lpips': None} for r in make_rows('crop')]
+  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
+  tab = opened(page.write_page(tmp_path, {}, rows, originals=originals, decode=decode))
+  assert tab.locator('input[value=lpips]').is_disabled()
+  labels = tab.locator('#rate label', has_text='LPIPS')
+  assert 'no weights' in labels.first.inner_text()
+  assert 'no weights' in tab.inner_text('#caption-left')
+  assert '3.00' in tab.inner_text('#caption-left')  # 28 dB - 25.
+  tab.locator('input[value=ssimulacra2]').check(force=True)
+  assert tab.evaluate("document.querySelector('#plot').data[0].y")[0] == -5
+  assert 'SSIMULACRA2' in tab.text_content('#plot .ytitle')
+  shown = '#bd [data-metric]:not([hidden])'
+  assert tab.locator(shown).count() == 1 and 'At equal PSNR' in tab.inner_text(shown)
+  tab.locator('input[value=bd-ssimulacra2]').check(force=True)
+  assert tab.locator(shown).count() == 1 and 'At equal SSIMULACRA2' in tab.inner_text(shown)
+  assert tab.locator('input[value=bd-lpips]').is_disabled()
+
+
+def test_rows_from_before_a_quality_still_make_a_page(opened):
+  tab = opened()
+  for name in ('ssimulacra2', 'lpips'):
+    assert tab.locator(f'input[value={name}]').is_disabled()
+    assert tab.locator(f'input[value=bd-{name}]').is_disabled()
+  assert 'not measured' in tab.inner_text('#rate')
+
+
 @pytest.mark.parametrize('protocol', ['crop', 'full'])
 def test_published_curves_are_on_the_page_of_full_images_only(opened, tmp_path, protocol):
   tab = opened(write(tmp_path, protocol))

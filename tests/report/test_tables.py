@@ -9,7 +9,7 @@ import pytest
 
 from compress_jax import methods
 from compress_jax.codec import CodecError
-from compress_jax.report import byte_split, curves, figures, palette, tables
+from compress_jax.report import byte_split, curves, figures, palette, qualities, tables
 from compress_jax.report.curves import Curve
 from tests.helpers.rows import PUBLISHED, row
 
@@ -137,6 +137,71 @@ def test_too_few_points_print_no_overlap(rows):
   assert '| no overlap |' in tables.bd_table(curves.bd_matrix(few))
 
 
+def of_all_qualities(codec, factor, **without):
+  """Every quality is a function of the rate / factor: each codec differs by its factor in all."""
+  rows = []
+  for image in IMAGES:
+    for k in range(6):
+      rate = 0.1 * 2**k
+      found = {
+        **{'psnr': 20.0 + 4 * k, 'ms_ssim': 1 - 0.2 / 2**k},
+        **{'ssimulacra2': -10.0 + 15 * k, 'lpips': 0.5 / 2**k},
+      }
+      rows.append(row(codec, k, image, factor * rate, **{**found, **without}))
+  return rows
+
+
+@pytest.mark.parametrize('quality', qualities.ALL, ids=lambda quality: quality.key)
+def test_bd_rates_by_every_quality_are_the_factor_of_the_rates(quality):
+  rows = [*of_all_qualities('kmeans-image', 0.8), *of_all_qualities('jpeg', 1.0)]
+  cell = curves.bd_matrix(rows, quality=quality)[0][1]
+  assert cell.mean.percent == pytest.approx(-20) and cell.median == pytest.approx(-20)
+  assert (cell.better, cell.images) == (3, 3)
+  if quality is not qualities.PSNR:
+    assert (cell.mean.low, cell.mean.high) == pytest.approx(
+      {
+        # -10 log10 of 0.2 and 0.2 / 32, of 0.5 and 0.5 / 32.
+        'ms_ssim': (6.9897, 22.0412),
+        'ssimulacra2': (-10, 65),
+        'lpips': (3.0103, 18.0618),
+      }[quality.key],
+      abs=1e-3,
+    )
+
+
+def test_a_quality_that_rows_lack_is_told_in_its_place():
+  """Rows from before it was measured lack it; those made without weights have None."""
+  old = line('jpeg')
+  asked = [{**r, 'ssimulacra2': 50.0, 'lpips': None} for r in old]
+  assert [qualities.missing(old, q) for q in qualities.ALL] == ['', '', *['not measured'] * 2]
+  assert [qualities.missing(asked, q) for q in qualities.ALL] == ['', '', '', 'no weights']
+  assert '**The same by LPIPS**\n\nno weights\n' in tables.tables(asked)
+  assert '**The same by SSIMULACRA2**\n\nnot measured\n' in tables.tables(old)
+  head, _, first, *_ = tables.means_table(asked).splitlines()
+  assert head == '| codec | setting | bpp | PSNR | MS-SSIM | SSIMULACRA2 | LPIPS |'
+  assert first == '| jpeg | 0 | 0.1000 | 20.00 | 0.9000 | 50.00 | no weights |'
+  assert 'rd-all-ssimulacra2' in figures.figures(asked)
+  assert not {'rd-all-lpips'} & set(figures.figures(asked))
+
+
+def test_means_stand_for_the_points_that_have_them():
+  rows = of_all_qualities('jpeg', 1.0)
+  some = [{**r, 'lpips': None} if r['image'] == 'one' and r['quality'] == 2 else r for r in rows]
+  lines = tables.means_table(some).splitlines()[2:]
+  assert lines[0] == '| jpeg | 0 | 0.1000 | 20.00 | 0.8000 | −10.00 | 0.5000 |'
+  assert lines[2].endswith('| –  |'.replace('  ', ' '))
+  (curve,) = curves.mean_curves(some)
+  assert len(curves.points(curve, qualities.LPIPS)[0]) == 5
+  assert set(tables.compressai(curve, some)['results']) >= {'ssimulacra2', 'ms-ssim-rgb'}
+  assert 'lpips' not in tables.compressai(curve, some)['results']
+
+
+def test_an_interval_below_zero_is_written_with_a_word():
+  rows = [*of_all_qualities('kmeans-image', 0.8), *of_all_qualities('jpeg', 1.0)]
+  assert '−20.0 % (−10.0 to 65.0; −20.0 %; 3/3)' in tables.tables(rows)
+  assert '−20.0 % (3.0–18.1 dB; −20.0 %; 3/3)' in tables.tables(rows)
+
+
 def test_learned_codecs_stand_beside_published_curves_of_whole_images(rows):
   bpp = tuple(0.1 * 2**k for k in range(6))
   curve = curves.Curve('Paper', '', (), bpp, tuple(20.0 + 4 * k for k in range(6)), ())
@@ -222,7 +287,9 @@ def test_published_curves_are_drawn_on_full_images_only(rows, protocol):
 def test_every_method_gets_its_figure_as_png_and_svg(tmp_path, rows):
   paths = figures.write_figures(tmp_path, rows)
   assert {p.name for p in paths} == {
-    f'{name}.{suffix}' for name in ('rd-kmeans', 'rd-all', 'split') for suffix in ('png', 'svg')
+    f'{name}.{suffix}'
+    for name in ('rd-kmeans', 'rd-all', 'rd-all-ms_ssim', 'split')
+    for suffix in ('png', 'svg')
   }
   assert all(p.stat().st_size > 5000 for p in paths)
 
@@ -257,3 +324,14 @@ def test_colours_contrast_with_both_backgrounds(method, variant):
   look = palette.look(method, variant)
   assert (luminance('#fbfaf8') + 0.05) / (luminance(look.light) + 0.05) >= 4.3
   assert (luminance(look.dark) + 0.05) / (luminance('#1d1d21') + 0.05) >= 4.5
+
+
+def test_published_curves_with_lpips_are_drawn_by_it():
+  published = tables.read_published(PUBLISHED)
+  known = {p.curve.codec for p in published if curves.points(p.curve, qualities.LPIPS)[0]}
+  assert known >= {'HiFiC 2020', 'MS-ILLM 2023'}
+  rows = [{**r, 'protocol': 'full'} for r in of_all_qualities('jpeg', 1.0)]
+  found = figures.figures(rows, published)['rd-all-lpips']
+  dashed = [x for x in found.axes[0].lines if x.get_linestyle() != '-']
+  drawn = [p for p in published if 'all' in p.figures and p.curve.codec in known]
+  assert len(dashed) == len(drawn) > 0

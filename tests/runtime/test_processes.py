@@ -110,7 +110,7 @@ def test_two_processes_compress_a_folder_as_one_does(images, tmp_path):
   assert both == alone and set(alone) == {'0.cjx', '1.cjx', '2.cjx'}
 
 
-def measured(todo, jobs, make, processes, repeats):
+def measured(todo, jobs, make, processes, repeats, chosen):
   """In place of worker processes: the second image fails."""
   for i in todo:
     name = jobs[i].image

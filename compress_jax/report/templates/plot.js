@@ -6,7 +6,9 @@
   const narrow = matchMedia('(max-width: 700px)');
   const coarse = matchMedia('(pointer: coarse)');
   const LOG_TICKS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2];
-  const units = {psnr: 'PSNR, dB', ms_ssim: 'MS-SSIM, dB'};
+  const qualities = Object.fromEntries(data.qualities.map((q) => [q.key, q]));
+  /* Numbers as people know them, from the scales that rise with quality. */
+  const plain = {ms_ssim: (v) => 1 - 10 ** (-v / 10), lpips: (v) => 10 ** (-v / 10)};
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const colour = (codec) => (isDark() ? codec.dark : codec.light);
@@ -39,14 +41,17 @@
 
   function trace(item, metric) {
     const {curve} = item;
+    const {name, unit, digits} = qualities[metric];
+    const values = curve[metric].map((v) => (v === null ? '' : (plain[metric] || Number)(v).toFixed(digits)));
+    const told = plain[metric] ? `${name} %{text}` : `${name} %{text}${unit}`;
     const where = item.dashed ? 'published' : `${item.knob} %{customdata}<br>`;
     return {
-      x: curve.bpp, y: curve[metric], customdata: curve.at, name: item.name,
+      x: curve.bpp, y: curve[metric], text: values, customdata: curve.at, name: item.name,
       mode: item.dashed ? 'lines' : 'lines+markers',
       line: {color: item.colour, width: item.learned ? 3 : 1.5, dash: item.dashed ? '6px,3px' : 'solid'},
       marker: {symbol: item.symbol, size: item.learned ? 9 : 7, color: item.colour},
       hovertemplate: `<b>${item.name}</b><br>${item.dashed ? 'published<br>' : where}` +
-        `%{x:.3f} bpp<br>%{y:.2f} dB<extra></extra>`,
+        `%{x:.3f} bpp<br>${told}<extra></extra>`,
     };
   }
 
@@ -110,7 +115,7 @@
       font: {family: css('--font'), color: css('--ink'), size: 13},
       hoverlabel: {bgcolor: css('--raised'), bordercolor: css('--line'), font: {color: css('--ink')}, align: 'left'},
       xaxis: {...axis, type: log ? 'log' : 'linear', range: range.x, tickvals: log ? LOG_TICKS : undefined, title: {text: 'bits per pixel, whole file', standoff: 8}},
-      yaxis: {...axis, range: range.y, title: {text: units[metric], standoff: 6}},
+      yaxis: {...axis, range: range.y, title: {text: qualities[metric].axis, standoff: 6}},
       annotations: narrow.matches ? [] : names(items, metric, range.right, range.y, height - margin.t - margin.b),
     }, {displayModeBar: false, responsive: true});
     data.codecs.forEach((c) => c.swatch.style.setProperty('--swatch', colour(c)));
@@ -122,8 +127,6 @@
   document.querySelectorAll('input[name=metric], input[name=axis]').forEach((i) => i.addEventListener('change', draw));
   byId('plot-image').addEventListener('change', draw);
   narrow.addEventListener('change', draw);
-  const measured = data.codecs.some((c) => data.mean[c.id].ms_ssim.some((v) => v !== null));
-  document.querySelector('input[value=ms_ssim]').disabled = !measured;
   onTheme(draw);
   draw();
   /* Names stand where curves leave the first view, so they go when it is zoomed and come back with it. */

@@ -17,7 +17,7 @@
   const level = () => document.querySelector('input[name=level]:checked').value;
   const choice = (side) => data.choices[image()][level()][byId(side).value];
 
-  /* What a side shows: [picture key, bytes, bpp, PSNR, MS-SSIM, operating point]; the original has a key only. */
+  /* What a side shows: [picture key, bytes, bpp, operating point, PSNR and the other qualities]; the original has a key only. */
   function shown(side) {
     const found = view.held ? null : choice(side);
     return found || [data.originals[image()]];
@@ -70,6 +70,12 @@
     return [dt, dd];
   }
 
+  /* The number of a file, or why it has none. */
+  function quality({key, digits, without}, value) {
+    if (value === null) return without || '–';
+    return `${number(value, digits).replace('-', '−')}${key === 'psnr' ? ' dB' : ''}`;
+  }
+
   function caption(side) {
     const codec = byId(side).value;
     const found = choice(side);
@@ -77,13 +83,13 @@
     title.className = 'caption-title';
     title.textContent = names[codec];
     if (!found) return byId(`caption-${side}`).replaceChildren(title, ...row('What', 'the uncompressed image'));
-    const [, bytes, bpp, psnr, msSsim, at] = found;
+    const [, bytes, bpp, at, ...values] = found;
     const knob = data.codecs.find((c) => c.id === codec).knob;
     const off = bpp / Number(level()) - 1;
     const far = Math.abs(off) > 0.15 ? ` (${off > 0 ? '+' : '−'}${number(100 * Math.abs(off), 0)} % off target)` : '';
     return byId(`caption-${side}`).replaceChildren(
-      title, ...row('File', `${number(bytes, 0)} bytes`), ...row('Rate', `${number(bpp, 3)} bpp${far}`), ...row('PSNR', `${number(psnr, 2)} dB`),
-      ...row('MS-SSIM', msSsim === null ? '–' : number(msSsim, 4)), ...row('Setting', `${knob} ${at}`),
+      title, ...row('File', `${number(bytes, 0)} bytes`), ...row('Rate', `${number(bpp, 3)} bpp${far}`),
+      ...data.qualities.flatMap((q, i) => row(q.name, quality(q, values[i]))), ...row('Setting', `${knob} ${at}`),
     );
   }
 
@@ -92,7 +98,7 @@
     if (!a || !b) return '';
     const [left, right] = sides.map((side) => names[byId(side).value]);
     const bytes = b[1] / a[1] - 1;
-    const gain = b[3] - a[3];
+    const gain = b[4] - a[4];
     const size = Math.abs(bytes) < 0.005 ? 'the same number of bytes as' : `${number(100 * Math.abs(bytes), 0)} % ${bytes < 0 ? 'fewer' : 'more'} bytes than`;
     const quality = Math.abs(gain) < 0.005 ? 'has the same PSNR' : `is ${number(Math.abs(gain), 2)} dB ${gain < 0 ? 'worse' : 'better'}`;
     return `${right} spends ${size} ${left} and ${quality}.`;
