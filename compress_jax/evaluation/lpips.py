@@ -167,12 +167,24 @@ def features(params: Params, x: Array) -> list[Array]:
     params: of a network.
     x: f32[B, H, W, 3] in [0, 1].
   """
-  x = (2 * x - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
+  return features_of_normalised(params, normalised(x))
+
+
+def normalised(x: Array) -> Array:
+  """Images of [0, 1] with the mean and the deviation of ImageNet's taken off, as networks want."""
+  return (2 * x - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
+
+
+def features_of_normalised(params: Params, x: Array, *, average: bool = False) -> list[Array]:
+  """Returns the `features` of normalised images; poolings may take means in place of maxima."""
   found = []
   for stage, layer in zip(NETWORKS[name_of(params)].stages, params, strict=True):
     if stage.pool:
-      window = (1, stage.pool, stage.pool, 1)
-      x = lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 2, 2, 1), 'VALID')
+      window, strides = (1, stage.pool, stage.pool, 1), (1, 2, 2, 1)
+      if average:
+        x = lax.reduce_window(x, 0.0, lax.add, window, strides, 'VALID') / stage.pool**2
+      else:
+        x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, 'VALID')
     around = (stage.padding, stage.padding)
     x = lax.conv_general_dilated(
       x,
