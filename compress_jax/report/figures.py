@@ -90,7 +90,7 @@ def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[st
   methods = [m for m in METHODS if any(c.method == m for c in found)]
   out = {}
   with mpl.rc_context(_STYLE):
-    for name in [*methods, 'all']:
+    for name in [*methods, 'all'] if found else []:  # Nothing to draw of lossless codecs.
       dashed = [p.curve for p in literature if name in p.figures]
       out[f'rd-{name}'] = rd_figure(name, found, dashed, subtitle)
     for quality in qualities.ALL[1:]:
