@@ -47,6 +47,7 @@ ELSEWHERE = {
   'images/test_writing.py': ['files/atomic'],
   'training/test_plans.py': ['files/digests'],
   'evaluation/test_evaluate.py': ['evaluation/measure', 'runtime/workers'],
+  'evaluation/test_lpips.py': ['evaluation/lpips_weights'],
   'test_model_zoo.py': ['evaluation/fingerprint', 'recipes'],
   # The same rows, drawn, listed and shown.
   'report/test_tables.py': [
@@ -54,6 +55,7 @@ ELSEWHERE = {
     'report/curves',
     'report/figures',
     'report/palette',
+    'report/qualities',
   ],
   'report/test_page.py': ['report/previews'],
   # Programs are tested by calls of the command line.
