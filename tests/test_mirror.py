@@ -32,7 +32,6 @@ ELSEWHERE = {
   'clustering/test_k_means.py': [
     'clustering/coordinates',
     'clustering/lloyd',
-    'clustering/nearest',
     'clustering/points',
     'clustering/seeding',
   ],

@@ -11,14 +11,18 @@ from PIL import Image as PILImage
 from compress_jax import methods
 from compress_jax.cli import evaluate as cli_eval
 from compress_jax.cli import main
+from compress_jax.codec import Method
 from tests.helpers.command_line import failure, fake_codec, files, image, run, write
 from tests.helpers.image_files import JXL_8, wide_png
 
 
 @pytest.fixture(autouse=True)
 def fake_method(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'fake_method', types.SimpleNamespace(codec=fake_codec))
-  monkeypatch.setitem(methods.METHODS, 'kmeans', 'fake_method')
+  monkeypatch.setitem(
+    sys.modules, 'fake_method', types.SimpleNamespace(METHOD=Method(fake_codec, (1e-5, 10)))
+  )
+  fake = methods.METHODS['kmeans']._replace(module='fake_method')
+  monkeypatch.setitem(methods.METHODS, 'kmeans', fake)
 
 
 def test_what_looks_like_an_image_is_named_once_and_counted(tmp_path, capsys, monkeypatch):

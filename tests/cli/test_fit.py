@@ -128,7 +128,7 @@ def test_images_can_be_streamed(photos, tmp_path):
   [
     (['--batch=6'], 'a batch of 6 does not divide among 4 devices'),
     (['--seed=7'], 'holds a run with seed 0, not 7'),
-    (['--preset=giant'], "cae has no preset 'giant'; there are: tiny, small, paper"),
+    (['--preset=giant'], "there is no preset 'giant'; there are: tiny, small, paper"),
     (['--set=colour=7'], "cae has no option 'colour'"),
     (['--crop=128'], 'at least 128 pixels'),
     (['--data=nowhere'], 'nowhere: no such file or folder'),

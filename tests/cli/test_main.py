@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 
 from compress_jax import methods
 from compress_jax.cli import main
+from compress_jax.codec import Method
 from tests.helpers.command_line import SIZE, failure, fake_codec, files, image, run, write
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +20,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def fake_method(monkeypatch):
   """Stands in for kmeans in this process: these tests are about files, not about pixels."""
-  monkeypatch.setitem(sys.modules, 'fake_method', types.SimpleNamespace(codec=fake_codec))
-  monkeypatch.setitem(methods.METHODS, 'kmeans', 'fake_method')
+  monkeypatch.setitem(
+    sys.modules, 'fake_method', types.SimpleNamespace(METHOD=Method(fake_codec, (1e-5, 10)))
+  )
+  fake = methods.METHODS['kmeans']._replace(module='fake_method')
+  monkeypatch.setitem(methods.METHODS, 'kmeans', fake)
 
 
 def test_a_file_round_trips_and_the_report_is_true(tmp_path, capsys):

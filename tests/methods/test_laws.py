@@ -343,7 +343,8 @@ def test_the_forward_pass_predicts_the_file_of_a_shipped_model(method, lmbda):
     expected = sum(float(bits[0]) for bits in coded.bits.values()) / 8
     assert abs(len(file) - expected) < 0.01 * expected + 64
     decoded = np.clip(np.asarray(coded.x_hat[0]), 0, 1) * 255
-    assert np.mean((codec.decode(released, file) - decoded) ** 2) < 1
+    again = codec.decode(released, file).astype(float)
+    assert np.mean((again - decoded) ** 2) < 0.03 * np.mean((again - image) ** 2)
 
 
 @pytest.mark.parametrize('method', LEARNED)
