@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import compress_jax
-from compress_jax import coder
-from compress_jax.codec import level_of
+from compress_jax import bitstream, coder
 from compress_jax.exact import static
 from compress_jax.images import sets
 
@@ -33,8 +32,9 @@ def laplace_tables(symbols: np.ndarray) -> static.Static:
 def main() -> None:
   """Fits the prior, writes a file, reads it again and prints rate and quality."""
   codec, released = compress_jax.pretrained('cae', lmbda=LAMBDA)
-  params, level = codec.thaw(released), level_of(LAMBDA)
   images = [sets.centre_crop(image, 128) for _, image in sets.sample_photographs()]
+  own = codec.encode(released, images[0])
+  params, level = codec.thaw(released), bitstream.unpack(own)[0].level
   x = jnp.asarray(np.stack(images) / np.float32(255))
   rated = codec.rate(params, codec.analysis(params, x), level, None)
   symbols = np.asarray(rated.q)
@@ -47,9 +47,8 @@ def main() -> None:
   assert np.array_equal(read.reshape(symbols[0].shape), symbols[0])
   x_hat = codec.synthesis(params, rated.y_hat[:1], (128, 128))[0]
   psnr = -10 * float(jnp.log10(jnp.mean((jnp.clip(x_hat, 0, 1) - x[0]) ** 2)))
-  own = len(codec.encode(released, images[0]))
   print(f'Laplace: {8 * len(file) / 128**2:.3f} bpp  {psnr:.2f} dB')
-  print(f"cae's own mixtures: {8 * own / 128**2:.3f} bpp")
+  print(f"cae's own mixtures: {8 * len(own) / 128**2:.3f} bpp")
 
 
 if __name__ == '__main__':
