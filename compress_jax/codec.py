@@ -18,7 +18,7 @@ Released = (
 Level = Array | int  # i32[B] or one number, 0..255: the operating point of each example.
 Metrics = Mapping[str, Array]
 
-LAMBDA_RANGE = (0.0009, 0.1)  # Of level bytes 0 and 255.
+LAMBDA_RANGE = (0.0009, 0.1)  # Level bytes 0 and 255 stand for these.
 MIDDLE = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])  # The lambda between them.
 
 
@@ -179,7 +179,7 @@ class Method(NamedTuple):
   codec: Callable[..., Codec]  # The factory; its keyword arguments are the whole configuration.
   lambda_range: tuple[float, float] = LAMBDA_RANGE
   presets: Mapping[str, Preset] = MappingProxyType({})
-  # Of learned methods: what writes the files of a model with these options, a module with the
+  # None if nothing is learned. Returns the module that writes the files of a model, with the
   # NamedTuple `Coding` of its integers and `check`, which raises CodecError where they do not fit.
   coding_of: Callable[[Mapping[str, Any]], Any] | None = None
 

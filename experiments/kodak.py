@@ -72,7 +72,10 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points of the methods.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
   flags.DEFINE_list(
-    'metrics', list(chosen_metrics.EXTRA), 'What is measured besides PSNR and MS-SSIM.', **here
+    'metrics',
+    list(chosen_metrics.EXTRA),
+    'Metrics that are measured besides PSNR and MS-SSIM.',
+    **here,
   )
   define_path('lpips', None, 'Weights of LPIPS: a folder or a file.', **here)
   define_path('output', None, 'A folder; runs/kodak-<protocol> if not given.', **here)

@@ -125,7 +125,9 @@ def _described(flag: flags.Flag) -> str:
   """A flag, what it is for, its values and its default."""
   name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}'
   short = f', -{flag.short_name}' if flag.short_name else ''
-  text = re.sub(r'^<.*?>: |;\s+repeat this option.*', '', flag.help)  # What absl adds.
+  text = re.sub(
+    r'^<.*?>: |;\s+repeat this option.*', '', flag.help
+  )  # Absl adds the choices and a remark on repetition.
   values = getattr(flag.parser, 'enum_values', None)
   notes = ['|'.join(values) if values else flag.parser.syntactic_help * (not flag.boolean)]
   if isinstance(flag, flags.MultiFlag):

@@ -65,7 +65,7 @@ def define_flags() -> flags.FlagValues:
 
 
 def _define_training(here: dict[str, Any]) -> None:
-  """What training has in addition."""
+  """Defines the flags that only training has."""
   whole: dict[str, Any] = {'lower_bound': 1, **here}
   about = 'The folder of a run; train: else runs/METHOD.'
   define_path('workdir', None, about, **here)

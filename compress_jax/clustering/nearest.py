@@ -16,7 +16,7 @@ from jax import lax
 from compress_jax.codec import Array
 
 GROUP = 8  # Rows of scores that one minimum is taken of; 4 and 16 are no faster.
-_BASE = 2**22  # What is added to the numbers of rows, see `_only`.
+_BASE = 2**22  # `_only` adds it to the numbers of rows, so that a sum tells one from several.
 _AGAIN = 8  # Rows that are looked at again together.
 
 

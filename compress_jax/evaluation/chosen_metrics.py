@@ -22,9 +22,9 @@ EXTRA = ('ssimulacra2', 'lpips')
 
 
 class Chosen(NamedTuple):
-  """What is measured besides PSNR and MS-SSIM."""
+  """The metrics that are measured besides PSNR and MS-SSIM."""
 
-  names: tuple[str, ...] = ()  # Of EXTRA, in its order.
+  names: tuple[str, ...] = ()  # Some of EXTRA, in the order of EXTRA.
   weights: str | None = None  # Where those of LPIPS are; None: its numbers are None.
   about: tuple[str, ...] = ()  # The programs and weights that decide the numbers, one per name.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from compress_jax.codec import LAMBDA_RANGE, Codec, CodecError, Latents, Method, Params, Preset
 from compress_jax.exact import floats, rates
+from compress_jax.learned import codec as learned
 from compress_jax.learned import scheme, tiles
 from compress_jax.methods import METHODS
 from compress_jax.methods.cae import coding, networks, relaxed
@@ -86,7 +87,7 @@ def codec(
     raise CodecError(f'bound must be one of {", ".join(BOUNDS)}, not {bound!r}')
   first, second, last = widths
   model = networks.Model((first, second, last), components, levels, linear, BOUNDS[bound])
-  return scheme.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
+  return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.

@@ -13,6 +13,7 @@ import numpy as np
 from compress_jax.codec import LAMBDA_RANGE, Codec, Latents, Method, Params, Preset
 from compress_jax.exact import floats, hyper, rates
 from compress_jax.layers import linear as linear_path
+from compress_jax.learned import codec as learned
 from compress_jax.learned import scheme
 from compress_jax.methods import METHODS
 from compress_jax.methods.gan import coding, export, networks, relaxed
@@ -120,7 +121,7 @@ def codec(
   model = networks.Model(
     base, blocks, latents, hyper, levels, linear, restoration, centred, magnitudes
   )
-  return scheme.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
+  return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.

@@ -223,7 +223,7 @@ class Model(nn.Module):
       y: the latents.
       level: level bytes.
       key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
-      rdoq: bits that a squared step is worth where latents are rounded; see `exact.rdoq`.
+      rdoq: squared steps that a bit is worth where latents are rounded; see `exact.rdoq`.
       exact: count the bits of whole symbols despite a key, which then only gives gradients.
       dtype: that the networks compute in; what decides about the rate is f32.
     """

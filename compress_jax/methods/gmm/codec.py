@@ -14,6 +14,7 @@ from compress_jax.codec import LAMBDA_RANGE, Codec, CodecError, Latents, Method,
 from compress_jax.exact import floats, rates
 from compress_jax.exact import hyper as hyper_latents
 from compress_jax.layers import linear as linear_path
+from compress_jax.learned import codec as learned
 from compress_jax.learned import scheme
 from compress_jax.learned.relaxed import Relaxed
 from compress_jax.methods import METHODS
@@ -153,7 +154,7 @@ def codec(
     centred=centred,
     context=context,
   )
-  return scheme.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
+  return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
 
 class _Context(NamedTuple):
