@@ -77,9 +77,10 @@ class Rate(Protocol):
       params: of the codec.
       y: f32[B, h, w, C], latents.
       level: i32[B] or one number.
-      key: None to round as files do; Key[B] or one key for uniform noise in place of rounding
-        where the rate is counted, whose gradient trains.
-      as_files: despite a key, count the bits of whole symbols; the key then gives gradients only.
+      key: None rounds latents as files do. With Key[B], or one key, the rate is counted with
+        uniform noise in place of rounding, so that it has a gradient.
+      as_files: with a key, the bits are still counted for rounded symbols, and the noise gives
+        gradients only.
     """
 
 
@@ -156,9 +157,10 @@ class Codec(NamedTuple):
   # Between floats and what codes files.
   export: Callable[[Params, list[Image]], Released] = no_release
   thaw: Callable[[Released], Params] = nothing_learned  # The inverse of `export`, but for rounding.
-  quantise: Callable[[Released, Image], Latents] = nothing_learned  # The integers of a file to be,
-  latents: Callable[[Released, bytes], Latents] = nothing_learned  # and those of a file.
-  # Of several at a time: the local devices share their transforms.
+  quantise: Callable[[Released, Image], Latents] = nothing_learned  # What the file would hold.
+  latents: Callable[[Released, bytes], Latents] = nothing_learned  # What a file holds.
+  # The same as `encode` and `decode` for several at a time, whose transforms the local devices
+  # share; None if there is no such function.
   encode_all: Callable[[Released, Sequence[Image]], list[bytes]] | None = None
   decode_all: Callable[[Released, Sequence[bytes]], list[Image]] | None = None
 

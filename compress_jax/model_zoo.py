@@ -157,13 +157,13 @@ def _check_lambda(lmbda: object, allowed: tuple[float, float]) -> None:
 
 
 def decoder(method: str, **options: Any) -> Callable[[bytes], Image]:
-  """What decodes the files of one of our methods or of a classical codec, of any point."""
+  """Returns a function that decodes a file of a method or classical codec, of any rate."""
   decode = group_decoder(method, **options)
   return lambda file: decode([file])[0]
 
 
 def group_decoder(method: str, **options: Any) -> Callable[[Sequence[bytes]], list[Image]]:
-  """The same for several files at a time, which learned methods spread over the local devices."""
+  """Returns a function that decodes several files, which learned methods spread over devices."""
   if method in baselines.CODECS:
     anchor = baselines.CODECS[method]
     codec, released = anchor.factory(quality=anchor.qualities[0]), ()

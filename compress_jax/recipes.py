@@ -2,7 +2,7 @@
 
 import bisect
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from compress_jax.evaluation import budget
 from compress_jax.evaluation.fingerprint import code_hash
 from compress_jax.evaluation.measure import Recipe
 from compress_jax.learned import lambdas
-from compress_jax.model_zoo import LAMBDA, pretrained
+from compress_jax.model_zoo import LAMBDA, ZOO, pretrained
 from compress_jax.runtime.compilation_cache import enable_cache
 
 # What decides a file besides our own sources and tables.
@@ -27,16 +27,21 @@ CLASSICAL_LIBRARIES = ('pillow',)
 
 def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
   """One of our methods at an operating point, for `evaluate`."""
-  code = code_hash(methods.METHODS[method].module, f'{method}*', LIBRARIES)
-  if 'model' in options:
-    model = Path(options['model'])
-    code += hashlib.sha256(model.read_bytes()).hexdigest()
-    if (side := lambdas.beside(model)).exists():
-      code += hashlib.sha256(side.read_bytes()).hexdigest()
+  code = code_hash(methods.METHODS[method].module, LIBRARIES)
+  model = Path(model_file(options) or ZOO / f'{method}.safetensors')
+  for file in (model, lambdas.beside(model)):
+    if file.exists():
+      code += hashlib.sha256(file.read_bytes()).hexdigest()
   hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
   return Recipe(
     method, label or method, 'lambda', lmbda, tuple(sorted(hashable.items())), '.cjx', code
   )
+
+
+def model_file(options: Mapping[str, Any]) -> str | None:
+  """Returns the model file that options of a method name; None if it is the one that ships."""
+  file: str | None = options.get('model') or options.get('tables')
+  return file
 
 
 def anchor(name: str, quality: float) -> Recipe:
@@ -56,7 +61,7 @@ def anchor_of_size(name: str, size: int) -> Recipe:
 def _classical(name: str, scale: str, point: float) -> Recipe:
   if name not in baselines.CODECS:
     raise CodecError(f'no codec {name!r}; there are: {", ".join(baselines.CODECS)}')
-  code = code_hash('compress_jax.baselines', None, CLASSICAL_LIBRARIES)
+  code = code_hash('compress_jax.baselines', CLASSICAL_LIBRARIES)
   return Recipe(name, name, scale, point, (), SUFFIXES.get(name, f'.{name}'), code)
 
 

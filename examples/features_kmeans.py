@@ -2,8 +2,8 @@
 
   python -m examples.features_kmeans --clusters=64
 
-`compress_jax.clustering.kmeans` takes any f32[N, D]. Here the points are blocks of 8x8 pixels,
-once as they are and once as the first coefficients of the cosine transform from which cae's
+`compress_jax.clustering.k_means.kmeans` takes any f32[N, D]. Here the points are blocks of 8x8
+pixels, once as they are and once as the first coefficients of the cosine transform from which cae's
 transforms start: clustering then works in 24 dimensions instead of 192.
 """
 
@@ -26,7 +26,7 @@ def blocks(image: np.ndarray) -> np.ndarray:
 
 
 def psnr(points: np.ndarray, found: np.ndarray) -> float:
-  """Of blocks in [0, 1], in dB."""
+  """Returns the PSNR in dB of blocks in [0, 1]."""
   return float(-10 * np.log10(np.mean((points - found) ** 2)))
 
 

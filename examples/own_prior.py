@@ -3,7 +3,8 @@
   python -m examples.own_prior
 
 The analysis and synthesis are those of cae. New is the prior: one Laplace density per channel,
-fitted to a few photographs by its closed form. Its integer tables code the symbols of another one.
+fitted to a few photographs by its closed form. Its integer tables code a photograph that it did
+not see.
 """
 
 import jax.numpy as jnp

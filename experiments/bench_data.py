@@ -24,6 +24,7 @@ from absl import flags
 from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path, define_positive
 from compress_jax.codec import CodecError
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets, sources
 from compress_jax.runtime.workers import cores
 from compress_jax.training import streams
@@ -144,7 +145,7 @@ def benchmark(values: flags.FlagValues) -> int:
     rows.append({'pipeline': run, 'rate': rate, 'first': first, 'need': values.need})
   print(show(rows, values.need))
   if values.output:
-    sets.write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
+    write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
   return 0
 
 

@@ -33,6 +33,7 @@ from absl import flags
 from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path
 from compress_jax.codec import CodecError
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.methods.kmeans import blocks
 
@@ -372,7 +373,7 @@ def benchmark(values: flags.FlagValues) -> int:
       print(show(rows[-len(LIBRARIES) :]), flush=True)
   print('\n' + ('\n'.join(spent) if values.profile else show(rows)))
   if values.output:
-    sets.write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
+    write_atomically(values.output, json.dumps(rows, indent=1).encode(), overwrite=True)
   return 0
 
 

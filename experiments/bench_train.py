@@ -66,7 +66,9 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
   flags.DEFINE_integer('batch', 8, 'Crops per step.', 1, **here)
   flags.DEFINE_integer('crop', 128, 'Pixels of their sides.', 64, **here)
-  flags.DEFINE_enum('precision', 'float32', ('float32', 'bfloat16'), 'Of activations.', **here)
+  flags.DEFINE_enum(
+    'precision', 'float32', ('float32', 'bfloat16'), 'Number format of activations.', **here
+  )
   flags.DEFINE_integer('inner', 1, 'Steps per dispatch.', 1, **here)
   flags.DEFINE_integer('repeats', 5, 'Timed dispatches.', 1, **here)
   define_positive('peak', None, 'TFLOP/s that the device can do.', **here)

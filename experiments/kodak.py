@@ -32,7 +32,7 @@ from absl import flags
 from compress_jax import baselines
 from compress_jax.cli import processes as process_flags
 from compress_jax.cli.command import guarded, parse, settings
-from compress_jax.cli.flag_types import define_path, expanded
+from compress_jax.cli.flag_types import define_path, expanded, numbers
 from compress_jax.codec import CodecError, Image
 from compress_jax.evaluation import chosen_metrics
 from compress_jax.evaluation.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
@@ -41,7 +41,7 @@ from compress_jax.evaluation.measure import Recipe
 from compress_jax.images import sets
 from compress_jax.methods import METHODS
 from compress_jax.model_zoo import decoder, pretrained, seeded
-from compress_jax.recipes import anchor, make, recipe
+from compress_jax.recipes import anchor, make, model_file, recipe
 from compress_jax.runtime import processes, workers
 
 LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')
@@ -83,7 +83,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('timing_repeats', 1, 'Calls per timing.', lower_bound=1, **here)
   flags.DEFINE_integer('preview_budget', 4_800_000, 'Bytes of the pictures in the page.', **here)
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
-  flags.DEFINE_integer('seed', 0, 'Of everything random.', 0, **here)
+  flags.DEFINE_integer('seed', 0, 'Seed of everything random.', 0, **here)
   process_flags.define_flags(values)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
   return values
@@ -105,7 +105,7 @@ def compare(values: flags.FlagValues) -> int:
 
 def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   options = settings(values.set)
-  chosen = recipes(values.methods, _numbers(values.lambdas), options, values.seed)
+  chosen = recipes(values.methods, numbers('lambdas', values.lambdas), options, values.seed)
   metrics = chosen_metrics.choose(values.metrics, values.lpips)
   description, found = sets.default_images(values.images)
   images = protocol_images(found, values.protocol, values.limit)
@@ -140,7 +140,7 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   }
   if result.rows:
     measured = [image for image in images if any(r['image'] == image.name for r in result.rows)]
-    models = {recipe.codec: dict(recipe.options).get('model') for recipe in chosen}
+    models = {recipe.codec: model_file(dict(recipe.options)) for recipe in chosen}
     report(output, meta, result.rows, measured, values.preview_budget, models)
   for line in failures:
     print(f'error: {line}', file=sys.stderr)
@@ -153,15 +153,18 @@ def recipes(
   """The operating points of methods, variants of methods and classical codecs.
 
   Raises:
-    CodecError: there is no such codec or option.
+    CodecError: there is no such codec or option, or two of them have one name.
   """
   found = []
+  seen: dict[str, tuple[str, dict[str, Any]]] = {}
   for name in names:
     if name in baselines.CODECS:
       found += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
       continue
     for label, (method, own) in _variants(name).items():
       every = seeded(method, {**own, **options}, seed)
+      if seen.setdefault(label, (method, every)) != (method, every):
+        raise CodecError(f'two codecs are named {label!r}; LABEL=METHOD:MODEL names one of them')
       for lmbda in lambdas:
         pretrained(method, lmbda=lmbda, **every)  # Complains before any work.
         found.append(recipe(method, lmbda=lmbda, label=label, **every))
@@ -187,13 +190,6 @@ def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return {label or method: (method, {'model': expanded(model)})}
   known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])
   raise CodecError(f'no codec {name!r}; there are: {known}, and LABEL=METHOD:MODEL')
-
-
-def _numbers(texts: Sequence[str]) -> list[float]:
-  try:
-    return [float(text) for text in texts]
-  except ValueError as error:
-    raise flags.Error(f'--lambdas: {error}') from error
 
 
 def describe(values: flags.FlagValues) -> dict[str, Any]:

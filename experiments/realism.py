@@ -23,11 +23,12 @@ from absl import flags
 
 from compress_jax import baselines
 from compress_jax.cli.command import guarded, parse
-from compress_jax.cli.flag_types import define_path, define_positive, expanded
+from compress_jax.cli.flag_types import define_path, define_positive, expanded, numbers
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.evaluation import budget, chosen_metrics, metrics, realism
 from compress_jax.evaluation.chosen_metrics import Chosen
 from compress_jax.evaluation.evaluate import protocol_images
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.model_zoo import lambda_range, pretrained
 from compress_jax.report import qualities
@@ -96,7 +97,7 @@ def run(values: flags.FlagValues) -> int:
     raise flags.Error('--codec says what to measure, for instance --codec=gan')
   if values.output and not values.output.endswith('.json'):
     raise flags.Error(f'--output={values.output} must end in .json')
-  lambdas = [float(text) for text in values.lambdas]
+  lambdas = numbers('lambdas', values.lambdas)
   entries = [entry(text, lambdas) for text in values.codec]
   chosen = chosen_metrics.choose(chosen_metrics.EXTRA, values.lpips)
   description, found = sets.default_images(values.images)
@@ -125,8 +126,8 @@ def run(values: flags.FlagValues) -> int:
 def write(path: Path, meta: Mapping[str, Any], rows: Sequence[Row]) -> None:
   """Keeps the rows as JSON, and their table in a Markdown file beside it."""
   content = json.dumps({'meta': meta, 'rows': list(rows)}, indent=1)
-  sets.write_atomically(path, content.encode() + b'\n', overwrite=True)
-  sets.write_atomically(path.with_suffix('.md'), table(rows).encode(), overwrite=True)
+  write_atomically(path, content.encode() + b'\n', overwrite=True)
+  write_atomically(path.with_suffix('.md'), table(rows).encode(), overwrite=True)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -20,6 +20,7 @@ from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path
 from compress_jax.clustering import k_means
 from compress_jax.codec import Image
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.methods.kmeans import blocks
 from compress_jax.runtime.compilation_cache import enable_cache
@@ -129,7 +130,7 @@ def experiment(values: flags.FlagValues) -> int:
   print(table(rows))
   if values.output:
     text = json.dumps([row._asdict() for row in rows], indent=1)
-    sets.write_atomically(Path(values.output), text.encode(), overwrite=True)
+    write_atomically(Path(values.output), text.encode(), overwrite=True)
   return 0
 
 

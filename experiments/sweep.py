@@ -71,7 +71,9 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('batch', None, "Crops per update, else the preset's.", **whole)
   flags.DEFINE_integer('crop', None, "Pixels of a crop's side, else the preset's.", **whole)
   define_positive('lr', None, 'Peak of the learning rate.', **here)
-  flags.DEFINE_enum('precision', None, ('float32', 'bfloat16'), 'Of activations.', **here)
+  flags.DEFINE_enum(
+    'precision', None, ('float32', 'bfloat16'), 'Number format of activations.', **here
+  )
   flags.DEFINE_integer('seed', 0, 'Of every run.', 0, **here)
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points.', **here)
   define_path('output', 'runs/sweep', 'A folder for the runs and the tables.', **here)

@@ -92,12 +92,23 @@ def test_the_fingerprint_changes_with_a_source(tmp_path, monkeypatch):
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(file.read_bytes())
   hashed = fingerprint.code_hash.__wrapped__
-  before = hashed('compress_jax.evaluation.metrics', None, ('numpy',))
+  before = hashed('compress_jax.evaluation.metrics', ('numpy',))
   monkeypatch.setattr(fingerprint, 'ROOT', tmp_path / 'compress_jax')
-  assert hashed('compress_jax.evaluation.metrics', None, ('numpy',)) == before
+  assert hashed('compress_jax.evaluation.metrics', ('numpy',)) == before
   with open(tmp_path / 'compress_jax' / 'codec.py', 'a') as file:
     file.write('# More.\n')
-  assert hashed('compress_jax.evaluation.metrics', None, ('numpy',)) != before
+  assert hashed('compress_jax.evaluation.metrics', ('numpy',)) != before
+
+
+@pytest.mark.parametrize('option', ['model', 'tables'])
+def test_a_recipe_changes_with_its_tables_and_not_with_a_card(option, tmp_path):
+  file = tmp_path / 'own.safetensors'
+  file.write_bytes(b'one')
+  before = recipes.recipe('kmeans', **{option: str(file)})
+  (tmp_path / 'own.md').write_text('A card.')
+  assert recipes.recipe('kmeans', **{option: str(file)}) == before
+  file.write_bytes(b'other')
+  assert recipes.recipe('kmeans', **{option: str(file)}) != before
 
 
 DAMAGE = {

@@ -12,7 +12,7 @@ from compress_jax.cli.command import check_new, settings
 from compress_jax.cli.fit import trained
 from compress_jax.codec import CodecError
 from compress_jax.files import models
-from compress_jax.images import sets
+from compress_jax.files.atomic import write_atomically
 from compress_jax.learned import lambdas
 from compress_jax.learned.released import halve, to_arrays
 from compress_jax.model_zoo import load_model
@@ -75,6 +75,6 @@ def _measure(values: flags.FlagValues, output: Path) -> int:
   options, released = load_model(method, str(path))
   ratios = measured_ratios(method, options, released, calibration(values.data))
   content = lambdas.written(ratios, released.model_id)
-  sets.write_atomically(output, content, overwrite=values.force)
+  write_atomically(output, content, overwrite=values.force)
   print(f'{output}: lambdas of the {method} model {released.model_id.hex()}')
   return 0

@@ -17,6 +17,7 @@ from compress_jax.cli.command import options as method_options
 from compress_jax.cli.processes import join
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.evaluation import budget, metrics
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.images.listing import Report, natural, renamed, walk
 from compress_jax.runtime import allocation, processes
@@ -297,7 +298,7 @@ def _write(task: Task, file: bytes, force: bool) -> None:
     task.target.parent.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise CodecError(f'{task.target}: cannot be written ({error.strerror})') from error
-  sets.write_atomically(task.target, file, overwrite=force, source=task.source)
+  write_atomically(task.target, file, overwrite=force, source=task.source)
 
 
 def _find_coded(root: Path, report: Report) -> list[Path]:

@@ -17,7 +17,7 @@ from compress_jax import methods
 from compress_jax.cli import evaluate
 from compress_jax.cli.command import settings
 from compress_jax.cli.processes import join
-from compress_jax.codec import Codec, CodecError, Image, Params
+from compress_jax.codec import Codec, CodecError, Params
 from compress_jax.files import models
 from compress_jax.files.digests import digest
 from compress_jax.images import sets, sources
@@ -28,7 +28,7 @@ from compress_jax.runtime import allocation, processes
 from compress_jax.runtime.compilation_cache import enable_cache
 from compress_jax.training import estimates, feeding, fit, plans, resume, scales, trainer
 from compress_jax.training.checkpoints import Checkpoints, named
-from compress_jax.training.float_weights import WEIGHTS, measured_ratios
+from compress_jax.training.float_weights import WEIGHTS, examples_of, measured_ratios
 from compress_jax.training.plans import Plan
 from compress_jax.training.progress import Progress
 from compress_jax.training.resume import MODEL
@@ -36,7 +36,6 @@ from compress_jax.training.stages import Setup, setup_of
 from compress_jax.training.validation import LAMBDAS, validate
 
 CHECKPOINTS = 'checkpoints'  # The folder of them in that of a run.
-_CALIBRATION, _SIDE = 8, 512
 _VALIDATION = 8  # Images.
 _MANY = 10**9  # Steps, where only the time is limited.
 
@@ -101,7 +100,7 @@ def _leave(
   """Writes the averaged weights so far, and a model in the end."""
   host, config = _leave_weights(folder, plan, setup, state)
   if trainer.finished(state):
-    examples = _examples(source)
+    examples = examples_of(source)
     released = codec.export(halve(host), examples)
     ratios = measured_ratios(plan.method, plan.options, released, examples)
     config = {**config, lambdas.FIELD: ratios}
@@ -309,7 +308,7 @@ def _validator(
   images = [sets.centre_crop(image.load()) for image in named[:_VALIDATION]]
   lambdas = LAMBDAS if plan.lmbda is None else (plan.lmbda,)
   codecs = {lmbda: codec_of(plan, lmbda) for lmbda in lambdas}
-  examples = _examples(source)
+  examples = examples_of(source)
 
   def score(step: int, state: trainer.TrainState) -> float:
     host, _ = _leave_weights(folder, plan, setup, state)
@@ -319,12 +318,6 @@ def _validator(
     return found.score
 
   return score
-
-
-def _examples(source: sources.Source) -> list[Image]:
-  """A few images that calibrate an export."""
-  chosen = range(0, len(source), max(len(source) // _CALIBRATION, 1))
-  return [source[i][:_SIDE, :_SIDE] for i in list(chosen)[:_CALIBRATION]]
 
 
 def _evaluate(values: flags.FlagValues, model: Path) -> int:

@@ -1,7 +1,8 @@
-"""Types of flags that absl lacks: paths, and positive numbers."""
+"""Types of flags that absl lacks: paths, positive numbers, and lists of numbers."""
 
 import math
 import os
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -64,3 +65,15 @@ def define_positive(
 ) -> None:
   """Defines a flag that takes a number above 0."""
   flags.DEFINE(_Positive(), name, default, text, flag_values)
+
+
+def numbers(name: str, texts: Sequence[str]) -> list[float]:
+  """Returns the numbers of a list flag.
+
+  Raises:
+    flags.Error: one of the texts is no number.
+  """
+  try:
+    return [float(text) for text in texts]
+  except ValueError as error:
+    raise flags.Error(f'--{name}: {error}') from error

@@ -58,7 +58,7 @@ MODES = {
     ('data', 'seed', 'workers', 'force', *_NETWORKS),
   ),
   'export': Mode(
-    'Make a model that codes files of trained weights, or of what a run has reached.',
+    'Turn trained weights, or what a run has reached, into a model that codes files.',
     (
       '--workdir=runs/gmm --output=model.safetensors',
       '--input=cheng2020-attn.pth.tar --output=model.safetensors --data=photos/',
@@ -78,7 +78,7 @@ paths are expanded. Without --mode it is eval.
   compress-jax --mode=compress --input=a.png --output=a.cjx
   compress-jax --mode=decompress --input=a.cjx --output=b.png
 
---help with a mode, such as --mode=train --help, shows the flags that it has. Of all modes are:
+--help with a mode, such as --mode=train --help, shows the flags that it has. All modes have:
 
 {flags}"""
 

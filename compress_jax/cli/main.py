@@ -56,11 +56,13 @@ def define_flags() -> flags.FlagValues:
   about = 'Measure on all of an image, or on its 256x256 centre?'
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), about, **here)
   flags.DEFINE_integer('workers', None, 'Processes at a time.', lower_bound=1, **here)
-  flags.DEFINE_integer('seed', 0, 'Of everything random.', 0, **here)
+  flags.DEFINE_integer('seed', 0, 'Seed of everything random.', 0, **here)
   _define_training(here)
   processes.define_flags(values)
   flags.DEFINE_bool('version', False, 'Show the version.', **here)
-  flags.DEFINE_bool('help', False, 'Show this; with --mode, what that has.', short_name='h', **here)
+  flags.DEFINE_bool(
+    'help', False, 'Show this text; with --mode, the flags of that mode.', short_name='h', **here
+  )
   return values
 
 
@@ -73,7 +75,7 @@ def _define_training(here: dict[str, Any]) -> None:
   define_path('val', None, 'A folder of images to validate on.', **here)
   about = 'Weights, a model or a method whose model ships, to begin with.'
   define_path('start', None, about, **here)
-  about = "The first, or what follows; adversarial is gan's."
+  about = 'Stage of training; all but the first need --start, and adversarial is for gan only.'
   flags.DEFINE_enum('stage', STAGES[0], STAGES, about, **here)
   flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'What is minimised.', **here)
   define_path('lpips', None, 'Weights of LPIPS for the second stage.', **here)
@@ -83,7 +85,7 @@ def _define_training(here: dict[str, Any]) -> None:
   flags.DEFINE_integer('crop', None, "Pixels of a crop's side, a multiple of 64.", **whole)
   define_positive('lr', None, 'Peak of the learning rate.', **here)
   precisions = ('float32', 'bfloat16')
-  flags.DEFINE_enum('precision', None, precisions, 'Of activations.', **here)
+  flags.DEFINE_enum('precision', None, precisions, 'Number format of activations.', **here)
   flags.DEFINE_integer('inner', None, 'Updates per dispatch.', **whole)
   flags.DEFINE_bool('stream', None, 'Read images as they are needed?', **here)
   flags.DEFINE_integer('log_every', 100, 'Steps between lines.', **whole)

@@ -26,6 +26,7 @@ from compress_jax.evaluation import journal
 from compress_jax.evaluation.chosen_metrics import NOTHING, Chosen
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Job, Make, Measured, Recipe, measured, pixel_hash
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.runtime import jax_settings
 
@@ -116,10 +117,10 @@ def collected(
 
   Args:
     jobs: those of all processes.
-    told: what failed, as their results name it.
+    told: lines about failed jobs, from all processes.
     output: their folder.
-    protocol: as they were told.
-    chosen: the same.
+    protocol: the protocol that the processes used.
+    chosen: the metrics that they measured.
   """
   keys, unreadable = _keys(jobs, protocol, chosen)
   known, failures = _known(output), list(dict.fromkeys([*told, *unreadable]))
@@ -170,7 +171,7 @@ def _keep(job: Job, found: Measured, protocol: str, output: Path) -> Row:
   recipe = job.recipe
   file = Path('files') / recipe.codec / f'{recipe.point:g}' / (job.image + recipe.suffix)
   (output / file).parent.mkdir(parents=True, exist_ok=True)
-  sets.write_atomically(output / file, found.file, overwrite=True)
+  write_atomically(output / file, found.file, overwrite=True)
   return {
     'method': recipe.method,
     'codec': recipe.codec,

@@ -10,16 +10,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @functools.cache
-def code_hash(module: str, tables: str | None, libraries: tuple[str, ...]) -> str:
+def code_hash(module: str, libraries: tuple[str, ...]) -> str:
   """The hash of what decides a codec's files and their scores.
 
   Args:
     module: where the codec is; its sources and those that it imports count.
-    tables: a pattern of files in the zoo, if any.
     libraries: packages whose versions count.
   """
   files = sorted({*sources(module), *sources('compress_jax.evaluation.metrics')})
-  files += sorted((ROOT / 'zoo').glob(tables)) if tables else []
   digest = hashlib.sha256()
   for file in files:
     digest.update(f'{file.relative_to(ROOT)}\n'.encode() + file.read_bytes())

@@ -27,7 +27,7 @@ _LEAST = 0.5  # Grey levels: what is weaker cannot be seen.
 
 
 class Moments(NamedTuple):
-  """Of the features of an image."""
+  """Sums over the features of an image, to which a Gaussian is fitted."""
 
   cells: int
   total: np.ndarray  # f64[D]

@@ -28,8 +28,8 @@ Array = jax.Array
 
 LEVELS = 5  # Windows of up to 2^5 pixels.
 SCALES = 3  # Sizes of the image that features are taken of, each half of the one before.
-# Below, the root of a variance counts as straight: its slope would be infinite at 0.
-_LEAST_VARIANCE = 1e-8
+# It is added under the root, whose slope would be infinite at 0.
+_ADDED_VARIANCE = 1e-8
 
 
 def distortion(
@@ -122,7 +122,7 @@ def _weighted(apart: Array, log2_sigma: Array, level: int) -> Array:
 def _root(variance: Array) -> Array:
   """A deviation with a finite slope everywhere; rounding makes some variances negative."""
   bounded = lower_bound(variance, 0.0)
-  return jnp.sqrt(bounded + _LEAST_VARIANCE)
+  return jnp.sqrt(bounded + _ADDED_VARIANCE)
 
 
 def _lowpass(x: Array) -> Array:

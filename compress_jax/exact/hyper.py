@@ -75,7 +75,7 @@ def read(reader: coder.Reader, prior: Prior, shape: tuple[int, int]) -> Ints:
 
 
 def symbols_of_prior() -> np.ndarray:
-  """i64[n]: where `tables_of_mass` wants to know the prior."""
+  """i64[n]: where `prior_of` wants to know the prior."""
   return np.arange(-_RANGE, _RANGE + 1)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compress_jax.codec import CodecError, Image
-from compress_jax.files.atomic import write_atomically
 from compress_jax.images.kodak import kodak
 from compress_jax.images.listing import Report, find_images, warn
 from compress_jax.images.reading import load_image
@@ -29,7 +28,6 @@ __all__ = [
   'photographs_at_hand',
   'sample_photographs',
   'save_image',
-  'write_atomically',
 ]
 
 # Colour photographs in scikit-image's wheel; its other images are grey, synthetic or medical.

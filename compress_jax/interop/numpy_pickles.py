@@ -25,7 +25,8 @@ class _Type:
 
   def __init__(self, kind: Any = None, *_: Any) -> None:
     if kind not in _TYPES:
-      raise CodecError(f'refused: an array holds {str(kind)[:40]!r}, not numbers')
+      shown = repr(kind[:40]) if isinstance(kind, str) else type(kind).__name__
+      raise CodecError(f'refused: an array holds {shown}, not numbers')
     self.dtype = np.dtype(kind)
 
   def build(self, state: Any) -> None:

@@ -90,7 +90,7 @@ def load(
       _step(machine, operation.name, argument)
   except CodecError:
     raise
-  except (ValueError, LookupError, TypeError, OverflowError) as error:
+  except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
     raise CodecError(f'damaged pickle: {str(error)[:100]}') from error
   raise CodecError('damaged pickle: no end')
 

@@ -8,11 +8,7 @@ import jax
 import numpy as np
 
 from compress_jax import coder
-from compress_jax.codec import (
-  Array,
-  Latents,
-  Params,
-)
+from compress_jax.codec import Array, Latents, Params
 from compress_jax.layers.blocks import Frame
 from compress_jax.learned.relaxed import Relaxed, Synthesis
 from compress_jax.learned.tiles import Transform
@@ -34,15 +30,16 @@ class Scheme(NamedTuple):
   decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the coding.
   write: Callable[[Any, coder.Writer, Latents, int], None]
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
-  # The coding, integers, of params, given latents and hyper-latents of a few images; and back.
+  # `make` turns params into the integers of a coding, calibrated on latents and hyper-latents of a
+  # few images; `unmake` turns them back.
   make: Callable[[Params, Sequence[tuple[np.ndarray, np.ndarray]]], Any]
   unmake: Callable[[Any], Params]
   relaxed: Relaxed  # The rate of latents, to differentiate.
-  # Of methods with hyper-latents.
+  # Methods with hyper-latents have the next four fields.
   hyper_analysis: Transform | None = None
   hyper_cell: int = 1  # Latents of a hyper-latent's side.
   hyper_depth: int = 0  # Channels of the hyper-latents.
-  fit_prior: Callable[[Any], Params] | None = None  # From a coding of a model without `prior`.
+  fit_prior: Callable[[Any], Params] | None = None  # A float prior for integer tables without one.
   transposes: bool = False  # Codes tall images on their side.
 
   @property

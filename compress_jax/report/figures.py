@@ -88,14 +88,14 @@ def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[st
   literature = list(published) if protocol == 'full' else []
   subtitle = describe(rows)
   methods = [m for m in METHODS if any(c.method == m for c in found)]
+  dashed = {n: [p.curve for p in literature if n in p.figures] for n in (*methods, 'all')}
   out = {}
   with mpl.rc_context(_STYLE):
     for name in [*methods, 'all'] if found else []:  # Nothing to draw of lossless codecs.
-      dashed = [p.curve for p in literature if name in p.figures]
-      out[f'rd-{name}'] = rd_figure(name, found, dashed, subtitle)
+      out[f'rd-{name}'] = rd_figure(name, found, dashed[name], subtitle)
     for quality in qualities.ALL[1:]:
       if any(curves.points(curve, quality)[0] for curve in found):
-        out[f'rd-all-{quality.key}'] = rd_figure('all', found, dashed, subtitle, quality)
+        out[f'rd-all-{quality.key}'] = rd_figure('all', found, dashed['all'], subtitle, quality)
     if splits(rows):
       out['split'] = split_figure(rows, subtitle)
   return out
@@ -204,6 +204,7 @@ def _split_panel(
 def _limits(ax: Axes, main: Sequence[Line], everything: Sequence[Line]) -> None:
   """The rates of the curves that matter, and heights at which every curve leaves on the right."""
   right = min(1.04 * max(b for c in main for b in c.bpp), 2.0)
+  right = max(right, 1.04 * min(line.bpp[0] for line in main))  # One point at least.
   ends = [end[1] for c in everything if (end := _last_visible(c, right))]
   low = min(v for c in main for v in c.values) - 0.6
   ax.set_xlim(0, right)

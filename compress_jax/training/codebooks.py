@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 from compress_jax.clustering import k_means
 from compress_jax.codec import CodecError, Image
 from compress_jax.files import locks
-from compress_jax.images import sets
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images.sources import Source
 from compress_jax.methods.kmeans import blocks, codebook, per_image, restore, shapes, universal
 from compress_jax.methods.kmeans.tables import PRIOR
@@ -86,18 +86,18 @@ def _train(
   stamp = parts / 'plan.json'
   if stamp.exists() and stamp.read_text() != wanted:
     raise CodecError(f'{parts} holds parts of another training run; remove it first')
-  sets.write_atomically(stamp, wanted.encode(), overwrite=True)
+  write_atomically(stamp, wanted.encode(), overwrite=True)
   todo = {name: path for name, path in jobs.items() if not path.exists()}
   log(f'{len(jobs) - len(todo)} of {len(jobs)} parts are there')
   with futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
     running = {pool.submit(_part, name, source, plan): name for name in todo}
     for job in futures.as_completed(running):
       arrays, report = job.result()
-      sets.write_atomically(todo[running[job]], save(arrays), overwrite=True)
+      write_atomically(todo[running[job]], save(arrays), overwrite=True)
       log(report)
   arrays = {name: array for path in jobs.values() for name, array in load_file(path).items()}
   config = {'config': json.dumps({'lambdas': LAMBDAS})}
-  sets.write_atomically(output, save(arrays, config), overwrite=True)
+  write_atomically(output, save(arrays, config), overwrite=True)
   for path in (*jobs.values(), stamp):
     path.unlink()
 

@@ -28,7 +28,7 @@ class Saves(Protocol):
 
 
 class Rhythm(NamedTuple):
-  """How often what happens, in steps."""
+  """Numbers of steps between logs, checkpoints and validations."""
 
   steps: int  # All of them.
   inner: int = 1  # Per dispatch.
@@ -38,7 +38,7 @@ class Rhythm(NamedTuple):
 
 
 class Watch(NamedTuple):
-  """Who is told about what."""
+  """Functions that the loop calls: to report, to validate, and to ask whether to stop."""
 
   metrics: Callable[[int, Means, float], None]  # Step, averages since the last call, seconds.
   validate: Callable[[int, TrainState], float] | None = None  # Its score; less is better.

@@ -85,10 +85,14 @@ def calibration(folders: list[str] | None) -> list[Image]:
   if not folders:
     images = [image for _, image in sets.sample_photographs()]
   else:
-    source = sources.open_sources(folders, log=warn)
-    chosen = range(0, len(source), max(len(source) // _IMAGES, 1))
-    images = [source[i] for i in list(chosen)[:_IMAGES]]
+    return examples_of(sources.open_sources(folders, log=warn))
   return [image[:_SIDE, :_SIDE] for image in images[:_IMAGES]]
+
+
+def examples_of(source: sources.Source) -> list[Image]:
+  """Returns a few images of a source, evenly spaced and cropped, that calibrate an export."""
+  chosen = range(0, len(source), max(len(source) // _IMAGES, 1))
+  return [source[i][:_SIDE, :_SIDE] for i in list(chosen)[:_IMAGES]]
 
 
 def measured_ratios(

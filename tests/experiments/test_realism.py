@@ -58,6 +58,7 @@ def test_rows_are_kept_as_json_and_their_table_as_markdown(folder, capsys):
   'flags,message',
   [
     ([], '--codec says what to measure'),
+    (['--codec=cae', '--lambdas=much'], "--lambdas: could not convert string to float: 'much'"),
     (['--codec=vvc'], "no method 'vvc'"),
     (['--codec=cae:missing.safetensors'], 'missing.safetensors'),
   ],

@@ -83,6 +83,13 @@ def test_what_is_no_table_of_arrays_is_refused_in_one_line(case):
     load(data)
 
 
+def test_a_type_nested_as_deep_as_its_file_is_long_is_refused():
+  nested = torch.text('f4') + b'\x85' * 100_000  # One tuple in another.
+  data = torch.program(torch.call(torch.name('numpy', 'dtype'), nested))
+  with pytest.raises(CodecError, match='refused: an array holds tuple, not numbers'):
+    load(data)
+
+
 def test_a_table_that_holds_itself_is_refused():
   with pytest.raises(CodecError, match='is no array'):
     load(torch.program(b'}q\x00' + torch.text('a') + b'h\x00s'))

@@ -209,9 +209,9 @@ def test_gan_predicts_the_gaussians_of_its_float_networks(level):
   mean, scale = (
     export.float_run(net, hyper.dequantise(z, coding.prior))[-1][:7, :9] * gain for net in networks
   )
-  found = gan.predict(coding, z, (7, 9), level)
-  assert found.mean.shape == found.scale.shape == (7, 9, C)
-  as_mixture = mixture.Mixture(found.mean, found.scale, np.ones(mean.shape))
+  means, scales = (predict(coding, z, (7, 9), level) for predict in (gan.means, gan.scales))
+  assert means.shape == scales.shape == (7, 9, C)
+  as_mixture = mixture.Mixture(means, scales, np.ones(mean.shape))
   columns = [field.reshape(-1, 1) for field in (*as_mixture, scale, mean)]
   check_mixture(mixture.Mixture(*columns[:3]), *columns[3:], 1.0)
 
@@ -219,7 +219,7 @@ def test_gan_predicts_the_gaussians_of_its_float_networks(level):
 def test_gan_reads_the_means_that_were_subtracted():
   coding, latents = CODINGS['gan'][0], random_latents('gan', (7, 9))
   found, _ = gan.read(coding, coder.Reader(written('gan', latents, 40)), 7, 9, 40)
-  np.testing.assert_array_equal(found.mean, gan.predict(coding, latents.z, (7, 9), 40).mean)
+  np.testing.assert_array_equal(found.mean, gan.means(coding, latents.z, (7, 9), 40))
   assert np.abs(found.mean).max() > 100
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from compress_jax import methods
+from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.model_zoo import decoder, pretrained
 from tests.helpers import small_models
@@ -56,7 +57,7 @@ def test_there_are_golden_files_of_every_method():
 
 
 def keep(name, content):
-  sets.write_atomically(FOLDER / name, content, overwrite=True)
+  write_atomically(FOLDER / name, content, overwrite=True)
 
 
 def images():

@@ -335,3 +335,8 @@ def test_published_curves_with_lpips_are_drawn_by_it():
   dashed = [x for x in found.axes[0].lines if x.get_linestyle() != '-']
   drawn = [p for p in published if 'all' in p.figures and p.curve.codec in known]
   assert len(dashed) == len(drawn) > 0
+
+
+def test_a_figure_of_rates_beyond_its_usual_end_shows_a_point_of_each_curve(tmp_path):
+  many = [row('jpeg', at, rate=3.0 + at, psnr=40.0 + at) for at in range(1, 4)]
+  assert any(path.name == 'rd-all.png' for path in figures.write_figures(tmp_path, many))

@@ -164,7 +164,7 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
 
 def _quantise(own: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
   symbols = hyper.quantise(z, own.prior)
-  mean = coding.predict(own, symbols, y.shape[:2], level).mean
+  mean = coding.means(own, symbols, y.shape[:2], level)
   return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean)
 
 

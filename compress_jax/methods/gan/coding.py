@@ -24,13 +24,6 @@ class Coding(NamedTuple):
   scale: layers.Network  # Hyper-latents to scales f64[h, w, C].
 
 
-class Predicted(NamedTuple):
-  """Of every latent, at a level."""
-
-  mean: np.ndarray  # f64[h, w, C], in 2^-8 symbols.
-  scale: np.ndarray  # i64[h, w, C], indices of scales.
-
-
 def check(coding: Coding) -> None:
   """Raises CodecError where the parts of a model do not fit together."""
   ends = hyper.channels(coding.prior), rates.channels(coding.rates)
@@ -38,18 +31,19 @@ def check(coding: Coding) -> None:
     raise CodecError('the networks of the model do not fit together')
 
 
-def predict(coding: Coding, z: np.ndarray, shape: tuple[int, int], level: int) -> Predicted:
-  """Means and scales of an h x w grid from symbols i64[h', w', C']."""
-  mean = hyper.features(coding.mean, z, coding.prior, shape)
-  sigma = hyper.features(coding.scale, z, coding.prior, shape)
-  return Predicted(
-    rates.means_at(mean, coding.rates, level), rates.scales_at(sigma, coding.rates, level)
-  )
+def means(coding: Coding, z: np.ndarray, shape: tuple[int, int], level: int) -> np.ndarray:
+  """Returns means f64[h, w, C], in 2^-8 symbols, that symbols z i64[h', w', C'] predict."""
+  return rates.means_at(hyper.features(coding.mean, z, coding.prior, shape), coding.rates, level)
 
 
-def _mixture(predicted: Predicted) -> mixture.Mixture:
+def scales(coding: Coding, z: np.ndarray, shape: tuple[int, int], level: int) -> np.ndarray:
+  """Returns indices of scales, i64[h, w, C], that symbols z i64[h', w', C'] predict."""
+  return rates.scales_at(hyper.features(coding.scale, z, coding.prior, shape), coding.rates, level)
+
+
+def _mixture(scale: np.ndarray) -> mixture.Mixture:
   """One Gaussian around zero for each symbol, in the order of positions."""
-  index = predicted.scale.reshape(-1, 1)
+  index = scale.reshape(-1, 1)
   return mixture.Mixture(np.zeros(index.shape), index, np.full(index.shape, tables.EXP[0]))
 
 
@@ -62,7 +56,7 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
   """Codes latents and hyper-latents."""
   height, width, channels = latents.q.shape
   hyper.write(writer, coding.prior, latents.z)
-  model = _mixture(predict(coding, latents.z, (height, width), level))
+  model = _mixture(scales(coding, latents.z, (height, width), level))
   mixture.write_steps(writer, model, latents.q.ravel(), _bounds(height * width, channels))
 
 
@@ -70,7 +64,7 @@ def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latent
   """With the symbols of `rdoq`."""
   assert latents.y is not None
   shape = latents.q.shape
-  model = _mixture(predict(coding, latents.z, shape[:2], level))
+  model = _mixture(scales(coding, latents.z, shape[:2], level))
   scaled = rates.scaled(latents.y, coding.rates, level, latents.mean)
   q = rdoq.choose(model, latents.q.ravel(), scaled.ravel(), worth)
   return latents._replace(q=q.reshape(shape))
@@ -86,8 +80,7 @@ def read(
   """
   z = hyper.read(reader, coding.prior, hyper.grid(height, width, HYPER_CELL))
   bits_z = reader.bits
-  predicted = predict(coding, z, (height, width), level)
-  model = _mixture(predicted)
+  model = _mixture(scales(coding, z, (height, width), level))
   channels = coding.rates.gain.shape[1]
   runs = pairwise(_bounds(height * width, channels))
   parts = [
@@ -95,7 +88,8 @@ def read(
     for start, stop in runs
   ]
   q = np.concatenate(parts).reshape(height, width, channels)
-  return Latents(q, z, predicted.mean), {'z': bits_z, 'y': reader.bits - bits_z}
+  mean = means(coding, z, (height, width), level)
+  return Latents(q, z, mean), {'z': bits_z, 'y': reader.bits - bits_z}
 
 
 def make(
@@ -116,8 +110,7 @@ def make(
     ranges = {'in_bits': hyper.BITS, 'in_limit': hyper.LIMIT, 'out_bits': bits, 'out_limit': 2**25}
     return export.quantise(network, inputs, **ranges)[0]
 
-  means, scales = integers(mean, rates.MEAN_BITS), integers(scale, tables.SIGMA_BITS)
-  return Coding(table, prior, means, scales)
+  return Coding(table, prior, integers(mean, rates.MEAN_BITS), integers(scale, tables.SIGMA_BITS))
 
 
 def thawed(coding: Coding) -> tuple[list[FloatLayer], list[FloatLayer]]:

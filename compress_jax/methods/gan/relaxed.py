@@ -11,8 +11,7 @@ from compress_jax.methods.gan import coding as gan
 
 
 def _arrays(coding: gan.Coding, latents: Latents, level: int) -> Tree:
-  predicted = gan.predict(coding, latents.z, latents.q.shape[:2], level)
-  return tree_of(tables.SCALES[predicted.scale])
+  return tree_of(tables.SCALES[gan.scales(coding, latents.z, latents.q.shape[:2], level)])
 
 
 def _rate(tree: Tree, seen: Array, sizes: Array) -> Price:

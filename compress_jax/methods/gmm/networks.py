@@ -183,7 +183,7 @@ class Model(nn.Module):
   magnitudes: bool = False
   restoration: int = 0
   centred: bool = False
-  context: str = 'serial'  # Or 'channels': see `gmm_channels`.
+  context: str = 'serial'  # Or 'channels': see `channels`.
 
   def setup(self) -> None:
     """The networks by name."""
