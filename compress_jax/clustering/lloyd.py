@@ -1,8 +1,8 @@
-"""The loop of K-means: a Lloyd step as a fold over chunks of rows, `lax.while_loop` around it.
+"""The loop of K-means: a Lloyd step as a fold over chunks of rows, inside `lax.while_loop`.
 
 Points are f32[N, D], centroids f32[K, D], weights f32[N] with 0 for padding. Memory is
-O(N + K * D + chunk * K): no N x K array exists. Coordinates inside are those
-of a `frame`. Ties go to the lowest index everywhere.
+O(N + K * D + chunk * K): no N x K array exists. The loop computes in the coordinates of a
+`Frame`. Ties go to the lowest index everywhere.
 """
 
 from collections.abc import Callable
@@ -17,46 +17,46 @@ from compress_jax.codec import Array
 
 
 class KMeansResult(NamedTuple):
-  """Where K-means stopped."""
+  """The result of K-means: centroids, labels and how the loop ended."""
 
   centroids: Array  # f32[K, D].
   labels: Array  # i32[N], nearest centroid of each point.
   inertia: Array  # f32[], sum of w * |x - centroid|^2.
-  n_iter: Array  # i32[], Lloyd steps done.
+  n_iter: Array  # i32[], number of Lloyd steps.
   converged: Array  # bool[], whether it stopped before max_iter.
   counts: Array  # f32[K], weight of each cluster.
 
 
 class Lloyd(NamedTuple):
-  """The state of the loop, in centred coordinates."""
+  """The state of Lloyd's loop, in the coordinates of the frame."""
 
   centroids: Array  # f32[K, D].
-  labels: Array  # i32[N], of the step before.
+  labels: Array  # i32[N], labels of the step before.
   step: Array  # i32[].
   done: Array  # bool[].
 
 
 class Data(NamedTuple):
-  """What every step reads."""
+  """The inputs of a Lloyd step that do not change between steps."""
 
-  points: Array  # f32[N, D], as given.
+  points: Array  # f32[N, D], in the coordinates of the caller.
   weights: Array  # f32[N].
-  frame: Frame  # In whose coordinates all work is done.
-  mean: Array  # f32[D], of the points in these coordinates.
-  chunk: int  # Rows at a time.
-  precision: str  # Of the matrix product.
-  axis_name: str | None  # Devices that hold the other rows.
+  frame: Frame  # The coordinates in which steps are computed.
+  mean: Array  # f32[D], mean of the points in these coordinates.
+  chunk: int  # Rows per chunk.
+  precision: str  # Precision of the matrix product.
+  axis_name: str | None  # The mapped axis over which rows are distributed; None without one.
 
 
 def psum(x: Any, axis_name: str | None) -> Any:
-  """The sum over devices, where rows are spread over them."""
+  """Returns the sum over the devices of `axis_name`, or `x` itself without an axis."""
   return x if axis_name is None else lax.psum(x, axis_name)
 
 
 def fold(data: Data, body: Callable, carry: Any) -> Any:
   """Folds `body(carry, start, x, w)` over chunks of rows in the coordinates of the frame.
 
-  The last chunk is moved back to end at row N; the rows it repeats weigh nothing.
+  The last chunk is shifted back so that it ends at row N; the rows that it repeats get weight 0.
   """
   size = data.chunk
   n = data.points.shape[0]
@@ -71,16 +71,16 @@ def fold(data: Data, body: Callable, carry: Any) -> Any:
 
 
 def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
-  """Labels i32[N], squared distances f32[N] and cluster weights f32[K] of this device."""
-  found = table(centroids, data.mean)
+  """Returns labels i32[N], squared distances f32[N] and cluster weights f32[K] of this device."""
+  lookup = table(centroids, data.mean)
 
   def body(carry: Any, start: Array, x: Array, w: Array) -> Any:
     labels, squares, counts = carry
-    own = nearest(x, found, data.precision)
-    square = jnp.sum((x - centroids[own]) ** 2, axis=1)
-    labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
+    label = nearest(x, lookup, data.precision)
+    square = jnp.sum((x - centroids[label]) ** 2, axis=1)
+    labels = lax.dynamic_update_slice_in_dim(labels, label, start, 0)
     squares = lax.dynamic_update_slice_in_dim(squares, square, start, 0)
-    return labels, squares, counts.at[own].add(w)
+    return labels, squares, counts.at[label].add(w)
 
   n = data.points.shape[0]
   k = centroids.shape[0]
@@ -88,17 +88,17 @@ def assign_rows(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
 
 
 def update(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
-  """Labels i32[N], sums f32[K, D] and weights f32[K] of the clusters, over all devices."""
-  found = table(centroids, data.mean)
+  """Returns labels i32[N], and sums f32[K, D] and weights f32[K] of the clusters on all devices."""
+  lookup = table(centroids, data.mean)
 
   def body(carry: Any, start: Array, x: Array, w: Array) -> Any:
     labels, sums, counts = carry
-    own = nearest(x, found, data.precision)
-    labels = lax.dynamic_update_slice_in_dim(labels, own, start, 0)
+    label = nearest(x, lookup, data.precision)
+    labels = lax.dynamic_update_slice_in_dim(labels, label, start, 0)
     # Each chunk sums from zero: adding point after point to one large sum loses digits.
     # (Without the barrier XLA adds to the large one all the same.)
-    part = jnp.zeros_like(sums).at[own].add(w[:, None] * x)
-    return labels, sums + lax.optimization_barrier(part), counts.at[own].add(w)
+    part = jnp.zeros_like(sums).at[label].add(w[:, None] * x)
+    return labels, sums + lax.optimization_barrier(part), counts.at[label].add(w)
 
   k, _ = centroids.shape
   n = data.points.shape[0]
@@ -107,22 +107,23 @@ def update(data: Data, centroids: Array) -> tuple[Array, Array, Array]:
   return labels, *psum((sums, counts), data.axis_name)
 
 
-def squares_to_own(data: Data, centroids: Array, labels: Array) -> Array:
-  """f32[N], squared distance to the own centroid; 0 for points without weight."""
+def squared_errors(data: Data, centroids: Array, labels: Array) -> Array:
+  """Returns f32[N], squared distances to the centroids of `labels`; 0 for points of weight 0."""
 
   def body(squares: Array, start: Array, x: Array, w: Array) -> Array:
-    own = centroids[lax.dynamic_slice_in_dim(labels, start, data.chunk)]
-    return lax.dynamic_update_slice_in_dim(squares, jnp.sum((x - own) ** 2, axis=1), start, 0)
+    assigned = centroids[lax.dynamic_slice_in_dim(labels, start, data.chunk)]
+    return lax.dynamic_update_slice_in_dim(squares, jnp.sum((x - assigned) ** 2, axis=1), start, 0)
 
   squares = fold(data, body, jnp.zeros(data.points.shape[0]))
   return jnp.where(data.weights > 0, squares, 0.0)
 
 
 def farthest(data: Data, centroids: Array, labels: Array) -> tuple[Array, Array]:
-  """Squared distances f32[M] and rows f32[M, D] of the 4 K points farthest from their own
-  centroid, of all devices. Four times K, so that equal points among them do no harm.
+  """Returns squared distances f32[M] and rows f32[M, D] of the points farthest from a centroid.
+
+  The points come from all devices, up to 4 K from each: equal points among them then do no harm.
   """
-  squares = squares_to_own(data, centroids, labels)
+  squares = squared_errors(data, centroids, labels)
   squares, index = lax.top_k(squares, min(squares.size, 4 * centroids.shape[0]))
   rows = into(data.frame, data.points[index])
   if data.axis_name is None:
@@ -131,9 +132,10 @@ def farthest(data: Data, centroids: Array, labels: Array) -> tuple[Array, Array]
 
 
 def refill_farthest(data: Data, centroids: Array, labels: Array, counts: Array) -> Array:
-  """Moves each empty centroid onto the point farthest from its own, until none is off.
+  """Moves empty centroids onto the points farthest from their centroids.
 
-  Each move shortens the distances to the moved centroid, so equal points are taken once.
+  Each move shortens the distances to the moved centroid, so that of equal points one is chosen.
+  Empty centroids stay where they are once no point is away from its centroid.
   """
 
   def repair(state: Any) -> Any:
@@ -161,9 +163,10 @@ def keep_empty(data: Data, centroids: Array, labels: Array, counts: Array) -> Ar
 
 
 def run(data: Data, start: Array, max_iter: Array, tol: Array, repair: Callable) -> KMeansResult:
-  """Lloyd's algorithm from f32[K, D], both ends in the coordinates of the points.
+  """Runs Lloyd's algorithm from the centroids `start`, f32[K, D].
 
-  The inertia is in those of the frame.
+  Centroids go in and come out in the coordinates of the points; the inertia is in those of the
+  frame.
   """
 
   def step(state: Lloyd) -> Lloyd:
@@ -185,10 +188,10 @@ def run(data: Data, start: Array, max_iter: Array, tol: Array, repair: Callable)
 
 
 def moments(data: Data) -> tuple[Array, Array]:
-  """Weighted mean f32[D] and the mean over D of the weighted variances f32[].
+  """Returns the weighted mean f32[D] of the points and the mean f32[] over D of their variances.
 
-  Both are in the coordinates of the frame. One pass about `data.mean`, any point near the data:
-  about the origin digits would cancel.
+  Both are in the coordinates of the frame. One pass sums differences from `data.mean`, any point
+  near the data: sums about the origin would lose digits by cancellation.
   """
 
   def add(carry: Any, start: Array, x: Array, w: Array) -> Any:
@@ -208,5 +211,8 @@ REPAIRS = {'farthest': refill_farthest, 'keep': keep_empty}
 
 
 def chunk_rows(n: int, k: int, chunk_size: int | None) -> int:
-  """Rows at a time: chunk x K scores of 4 MiB keep XLA's threads busy; larger leave the cache."""
+  """Returns the number of rows per chunk.
+
+  By default chunk x K scores take 4 MiB: that keeps XLA's threads busy and stays in the cache.
+  """
   return min(n, chunk_size or max(512, min(8192, 2**20 // k)))

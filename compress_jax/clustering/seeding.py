@@ -1,4 +1,4 @@
-"""Where K-means starts: rows of the data at random, spread out, or of the highest scores."""
+"""Seeds of K-means: random rows of the data, rows far from each other, or rows of highest score."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Seeding = Callable[[Key, Array, Array, int, str | None], Array]
 
 
 def random_seeds(key: Key, points: Array, weights: Array, k: int, axis_name: str | None) -> Array:
-  """K rows drawn without replacement, in proportion to their weights (Gumbel top-k)."""
+  """Returns K rows drawn without replacement, in proportion to their weights (Gumbel top-k)."""
   if axis_name is not None:
     key = jax.random.fold_in(key, lax.axis_index(axis_name))
   scores = jnp.log(weights) + jax.random.gumbel(key, weights.shape)
@@ -31,20 +31,20 @@ def random_seeds(key: Key, points: Array, weights: Array, k: int, axis_name: str
 
 
 def _draw(key: Key, points: Array, mass: Array, count: int, axis_name: str | None) -> Array:
-  """f32[count, D], rows drawn in proportion to f32[N] over all devices."""
+  """Returns f32[count, D], rows drawn in proportion to `mass`, f32[N], over all devices."""
   sums = jnp.cumsum(mass)
   order = jnp.arange(mass.size)
   totals = sums[-1:] if axis_name is None else lax.all_gather(sums[-1], axis_name)
   device = 0 if axis_name is None else lax.axis_index(axis_name)
   ends = jnp.cumsum(totals)
   target = jax.random.uniform(key, (count,)) * ends[-1]
-  # Rounding must not choose a row, nor a device, without mass: the last with some takes the rest.
+  # Rounding must not choose a row or a device without mass: the last with mass gets the remainder.
   owner = jnp.minimum(
     jnp.sum(ends <= target[:, None], axis=1),
     jnp.max(jnp.where(totals > 0, jnp.arange(totals.size), 0)),
   )
-  rest = target - jnp.where(owner > 0, ends[owner - 1], 0.0)
-  hit = (sums > rest[:, None]) & (mass > 0)
+  remainder = target - jnp.where(owner > 0, ends[owner - 1], 0.0)
+  hit = (sums > remainder[:, None]) & (mass > 0)
   last = jnp.max(jnp.where(mass > 0, order, 0))
   index = jnp.minimum(jnp.min(jnp.where(hit, order, mass.size), axis=1), last)
   rows = points[index]
@@ -56,20 +56,22 @@ def _draw(key: Key, points: Array, mass: Array, count: int, axis_name: str | Non
 def plus_plus_seeds(
   key: Key, points: Array, weights: Array, k: int, axis_name: str | None
 ) -> Array:
-  """Greedy k-means++ (Arthur & Vassilvitskii, SODA 2007): the best of 2 + floor(ln K) draws.
+  """Returns seeds by greedy k-means++ (Arthur & Vassilvitskii, SODA 2007).
+
+  Each seed is the best of 2 + floor(ln K) draws.
 
   A row is drawn in proportion to w * D^2, D its distance to the nearest seed so far; in
   proportion to w alone for the first seed, and when every D is 0.
   """
 
-  found = frame(points, weights, axis_name)
-  weights = weights * found.mass
+  coordinates = frame(points, weights, axis_name)
+  weights = weights * coordinates.mass
 
   def total(mass: Array) -> Array:
     return jnp.sum(mass) if axis_name is None else lax.psum(jnp.sum(mass), axis_name)
 
   def squares_to(row: Array) -> Array:
-    return jnp.sum((into(found, points) - into(found, row)) ** 2, axis=1)
+    return jnp.sum((into(coordinates, points) - into(coordinates, row)) ** 2, axis=1)
 
   def add(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
     seeds, squares = state
@@ -87,15 +89,15 @@ def plus_plus_seeds(
 
 
 class EigenSeeds(NamedTuple):
-  """Starts of the two classes; together K rows."""
+  """The seeds of the two classes, K rows together."""
 
   high: np.ndarray  # f32[K1, D].
   low: np.ndarray  # f32[K2, D].
-  is_high: np.ndarray  # bool[N], score at or above the mean.
+  is_high: np.ndarray  # bool[N], whether a point's score is at or above the mean.
 
 
 def _top_distinct(points: np.ndarray, order: np.ndarray, k: int) -> list[int]:
-  """The first `k` indices of `order` whose rows differ from all before."""
+  """Returns the first `k` indices of `order` whose rows differ from all rows before."""
   rows: dict[bytes, int] = {}
   for index in order:
     if len(rows) >= k:
@@ -110,7 +112,7 @@ def _half(k: int, high: float) -> int:
 
 
 def _proportional(k: int, high: float) -> int:
-  """At least one for each class, where there are two."""
+  """Returns High's number of seeds in proportion to its weight; each class gets at least one."""
   return min(max(round(k * high), 1), k - 1)
 
 
@@ -120,7 +122,7 @@ SPLITS: dict[str, Callable[[int, float], int]] = {'half': _half, 'proportional':
 def eigen_seeds(
   points: Any, scores: Any, k: int, *, weights: Any = None, split: str = 'half'
 ) -> EigenSeeds:
-  """The distinct points with the highest scores of two classes, High and Low.
+  """Returns the distinct points with the highest scores of two classes, High and Low.
 
   The classes are divided by the weighted mean of the scores; ties of scores go to the lower
   index. A class with too few distinct points gives its share to the other; with fewer than K
