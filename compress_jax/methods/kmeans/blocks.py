@@ -1,4 +1,4 @@
-"""Images to 4x4 blocks and back, in integers, so that pixels are the same everywhere."""
+"""Conversion of images to 4x4 blocks and back in integers: pixels are the same everywhere."""
 
 from collections.abc import Callable
 
@@ -17,14 +17,14 @@ def pad_to(plane: Plane, multiple: int) -> Plane:
 
 
 def to_blocks(plane: Plane) -> np.ndarray:
-  """[H, W, C] to [H/4, W/4, 4, 4, C]."""
+  """Returns the 4x4 blocks of [H, W, C], as [H/4, W/4, 4, 4, C]."""
   height, width, channels = plane.shape
   tiles = plane.reshape(height // SIDE, SIDE, width // SIDE, SIDE, channels)
   return tiles.swapaxes(1, 2)
 
 
 def from_blocks(tiles: np.ndarray) -> Plane:
-  """[H/4, W/4, 4, 4, C] to [H, W, C]."""
+  """Returns the plane [H, W, C] of blocks [H/4, W/4, 4, 4, C]."""
   rows, columns, _, _, channels = tiles.shape
   return tiles.swapaxes(1, 2).reshape(rows * SIDE, columns * SIDE, channels)
 
@@ -40,26 +40,26 @@ YCBCR_WEIGHT = (_TO_RGB.astype(np.float64) ** 2).sum(0) / 3 / 2.0**32
 
 
 def rgb_to_ycbcr(image: Image) -> Plane:
-  """u8[H, W, 3] to i32[H, W, 3], 0..255, chroma centred on 128."""
+  """Converts u8[H, W, 3] to Y, Cb, Cr: i32[H, W, 3], 0..255, chroma centred on 128."""
   ycbcr = (image.astype(np.int32) @ _TO_YCBCR.T + _HALF) >> 16
   ycbcr[..., 1:] += 128
   return np.clip(ycbcr, 0, 255)
 
 
 def ycbcr_to_rgb(ycbcr: Plane) -> Image:
-  """The inverse of `rgb_to_ycbcr`, rounded and clipped."""
+  """Converts Y, Cb, Cr to RGB, rounded and clipped: the inverse of `rgb_to_ycbcr`."""
   centred = ycbcr.astype(np.int32) - np.array([0, 128, 128], np.int32)
   return np.clip((centred @ _TO_RGB.T + _HALF) >> 16, 0, 255).astype(np.uint8)
 
 
 def halve(plane: Plane) -> Plane:
-  """i32[2H, 2W, C] to i32[H, W, C]: rounded means of 2x2 pixels."""
+  """Returns i32[H, W, C] of i32[2H, 2W, C]: rounded means of 2x2 pixels."""
   pairs = plane[0::2] + plane[1::2]
   return (pairs[:, 0::2] + pairs[:, 1::2] + 2) >> 2
 
 
 def double(plane: Plane) -> Plane:
-  """i32[H, W, C] to i32[2H, 2W, C]: linear interpolation, weights 3/4 and 1/4."""
+  """Returns i32[2H, 2W, C] of i32[H, W, C] by linear interpolation with weights 3/4 and 1/4."""
   height, width, channels = plane.shape
   near = np.pad(plane, ((1, 1), (1, 1), (0, 0)), mode='edge')
   rows = np.empty((2 * height, width + 2, channels), plane.dtype)
@@ -80,29 +80,29 @@ def _centred(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def covariance(tiles: np.ndarray) -> np.ndarray:
-  """Largest eigenvalue of the covariance of a block's four rows, grey."""
+  """Returns the largest eigenvalue of the covariance of each block's four rows, grey."""
   grey = _centred(tiles.mean(-1), -2)
   return _largest_eigenvalue(np.swapaxes(grey, -1, -2) @ grey / 3)
 
 
 def gram(tiles: np.ndarray) -> np.ndarray:
-  """Largest eigenvalue of G^T G / 4: as `covariance` without removing the mean."""
+  """Returns the largest eigenvalue of G^T G / 4 of each grey block G: no mean is removed."""
   grey = tiles.mean(-1)
   return _largest_eigenvalue(np.swapaxes(grey, -1, -2) @ grey / 4)
 
 
 def colour(tiles: np.ndarray) -> np.ndarray:
-  """Largest eigenvalue of the 3x3 colour covariance of a block's 16 pixels."""
+  """Returns the largest eigenvalue of the 3x3 colour covariance of each block's 16 pixels."""
   pixels = _centred(tiles.reshape(*tiles.shape[:-3], SIDE * SIDE, tiles.shape[-1]), -2)
   return _largest_eigenvalue(np.swapaxes(pixels, -1, -2) @ pixels / 15)
 
 
 def trace(tiles: np.ndarray) -> np.ndarray:
-  """Sum of the eigenvalues of `covariance`: the variance about the column means."""
+  """Returns the sum of the eigenvalues of `covariance`: the variance about the column means."""
   return (_centred(tiles.mean(-1), -2) ** 2).sum((-1, -2)) / 3
 
 
-# What "the eigen value of a block" may mean: [..., 4, 4, C] to f64[...].
+# Readings of the paper's "eigen value of a block": [..., 4, 4, C] to f64[...].
 EIGENVALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'covariance': covariance,
   'gram': gram,

@@ -1,10 +1,10 @@
-"""A codebook as bits: each codeword a quantised 4x4 colour transform.
+"""Coding of a codebook: each codeword is a quantised 4x4 colour transform.
 
 Codewords are sorted by mean and their means coded as differences. The other 47
 coefficients of all codewords are coded one frequency at a time, in the context
 of the frequencies before; counts start from a table made on training images and
-adapt. The step of a codeword follows its use: error in a codeword that a
-hundred blocks share costs a hundred times as much.
+adapt. The quantiser step of a codeword follows its number of uses: error in a
+codeword that a hundred blocks share costs a hundred times as much.
 """
 
 from typing import NamedTuple
@@ -31,31 +31,31 @@ RGB_AXES = np.array([[9459, 9459, 9459], [11585, 0, -11585], [6689, -13377, 6689
 _SHIFT = 14
 _STEPS = np.array([4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128])  # 4 * 2^(i/2)
 _ORDER = sorted(((u, v) for u in range(4) for v in range(4)), key=lambda at: (sum(at), at))
-_TOP = 15  # Magnitudes from here on are escaped.
+_TOP = 15  # Larger magnitudes, and this one, are coded with an escape.
 _MEAN_TOP = 63
-_MEAN_CHUNKS = (8, 8, 16, 32, 64)  # How many symbols share a table, adapted in between.
+_MEAN_CHUNKS = (8, 8, 16, 32, 64)  # Symbols that share a table, which adapts in between.
 _MAGNITUDE_BINS = np.array([1, 2, 3, 5, 8, 14])
 CONTEXTS = (3, 5, len(_MAGNITUDE_BINS) + 1, _TOP + 1)
-_ADAPT = 32.0  # What one symbol adds; a prior row sums to about 20 symbols.
+_ADAPT = 32.0  # Count that one symbol adds; a prior row sums to that of about 20 symbols.
 
 
 class Quantised(NamedTuple):
-  """A codebook as the file holds it, sorted by mean."""
+  """A quantised codebook as the file holds it, sorted by mean."""
 
   means: Ints  # i64[K], in units of the coarsest common step, ascending.
   steps: Ints  # i64[K], indices into the table of steps.
-  levels: Ints  # i64[K, 4, 4, C]; [:, 0, 0, 0] is 0, the mean being coded apart.
+  levels: Ints  # i64[K, 4, 4, C]; [:, 0, 0, 0] is 0: the mean is coded separately.
   mean_step: int  # Index into the table of steps.
 
 
 def coefficients(codewords: np.ndarray, axes: Ints) -> np.ndarray:
-  """f64[K, 4, 4, C] to its orthonormal transform, same shape."""
+  """Returns the orthonormal transform of f64[K, 4, 4, C], same shape."""
   dct, axes = _DCT / 2.0**_SHIFT, axes / 2.0**_SHIFT
   return np.einsum('ux,vy,kc,nxyc->nuvk', dct, dct, axes, codewords, optimize=True)
 
 
 def reconstruct(book: Quantised, axes: Ints) -> Ints:
-  """i64[K, 4, 4, C], 0..255: the codewords that decoder and encoder use."""
+  """Returns i64[K, 4, 4, C], 0..255: the codewords that decoder and encoder use."""
   x = book.levels * _STEPS[book.steps][:, None, None, None]
   x[:, 0, 0, 0] = book.means * _STEPS[book.mean_step]
   for axis, basis in ((1, _DCT), (2, _DCT), (3, axes)):
@@ -72,16 +72,16 @@ def _step_index(step: np.ndarray) -> Ints:
 
 
 def _best_step(price: np.ndarray) -> Ints:
-  """Uniform quantiser steps for coefficients whose squared error costs `price` bits.
+  """Returns indices of uniform quantiser steps where a unit of squared error costs `price` bits.
 
-  High-rate theory: D = step^2 / 12 and dD/dR = -2 ln2 D. 1.4 allows for the dead
-  zone; it was found on training images.
+  High-rate theory: D = step^2 / 12 and dD/dR = -2 ln2 D. The factor 1.4 allows for the dead
+  zone; it was fitted on training images.
   """
   return _step_index(1.4 * np.sqrt(6 / (np.log(2) * np.maximum(price, 1e-12))))
 
 
 def _contexts(levels: Ints, u: int, v: int, k: int) -> Ints:
-  """i64[K]: the size class of what surrounds coefficient (u, v, k)."""
+  """Returns i64[K], the size class of the neighbours of coefficient (u, v, k)."""
   size = np.abs(levels)
   near = np.zeros(len(levels), np.int64)
   if u:
@@ -96,7 +96,7 @@ def _contexts(levels: Ints, u: int, v: int, k: int) -> Ints:
 
 
 def positions(channels: int) -> list[tuple[int, int, int]]:
-  """All (u, v, channel) but the mean's, low frequencies first."""
+  """Returns every (u, v, channel) except that of the mean, low frequencies first."""
   return [(u, v, k) for u, v in _ORDER for k in range(channels) if (u, v, k) != (0, 0, 0)]
 
 
@@ -105,12 +105,15 @@ def _rows(counts: np.ndarray, u: int, v: int, k: int) -> np.ndarray:
 
 
 def _choose(x: np.ndarray, price: np.ndarray, rows: np.ndarray) -> Ints:
-  """Levels for coefficients x (in steps): round, one lower or zero, whichever is cheapest."""
+  """Returns levels for coefficients `x`, in steps.
+
+  Each is rounded, one lower or zero, whichever costs least.
+  """
   bits = -np.log2(rows / rows.sum(-1, keepdims=True))
-  top = np.rint(np.abs(x)).astype(np.int64)
+  rounded = np.rint(np.abs(x)).astype(np.int64)
   n = np.arange(len(x))
   cost = []
-  candidates = [top, np.maximum(top - 1, 0), np.zeros_like(top)]
+  candidates = [rounded, np.maximum(rounded - 1, 0), np.zeros_like(rounded)]
   for size in candidates:
     escape = np.where(size >= _TOP, 2 * np.log2(np.maximum(size - _TOP + 1, 1)) + 1, 0)
     rate = bits[n, np.minimum(size, _TOP)] + (size > 0) + escape
@@ -126,13 +129,13 @@ def _adapt(counts: np.ndarray, context: Ints, symbols: Ints) -> None:
 def quantise(
   codewords: np.ndarray, uses: np.ndarray, price: np.ndarray, prior: np.ndarray, axes: Ints
 ) -> Quantised:
-  """The coded form with the least bits + price * uses * squared error.
+  """Returns the quantised codebook with the least bits + price * uses * squared error.
 
   Args:
     codewords: f64[K, 4, 4, C].
-    uses: f64[K], how many blocks each stands for.
+    uses: f64[K], number of blocks that each codeword stands for.
     price: f64[C], bits per unit of squared error along each colour axis.
-    prior: f64[CONTEXTS], counts to start from.
+    prior: f64[CONTEXTS], initial counts.
     axes: i64[C, C], orthonormal colour axes times 2^14.
   """
   x = coefficients(codewords, axes)
@@ -163,7 +166,7 @@ def _chunks(n: int) -> list[slice]:
 
 
 def _mean_counts(size: int) -> np.ndarray:
-  """Expect the means to be spread over 0..1767 / 16 steps or so."""
+  """Returns counts of the differences of means, for means spread over about 0..1767 / 16 steps."""
   return np.floor(coder.geometric(110 / size, _MEAN_TOP + 1) / 2.0**15) + 1
 
 
@@ -173,7 +176,7 @@ def _step_counts(common: int) -> np.ndarray:
 
 
 def write(writer: coder.Writer, book: Quantised, prior: np.ndarray) -> None:
-  """Codes size, means, steps and levels."""
+  """Codes size, means, steps and levels of a codebook."""
   size = len(book.means)
   writer.put_bits(size - 1, _SIZE_BITS)
   writer.put_bits(book.mean_step, 4)
@@ -193,7 +196,7 @@ def write(writer: coder.Writer, book: Quantised, prior: np.ndarray) -> None:
 
 
 def read(reader: coder.Reader, channels: int, most: int, prior: np.ndarray) -> Quantised:
-  """Decodes what `write` wrote.
+  """Decodes a codebook that `write` coded.
 
   Raises:
     CodecError: the data is damaged, or has more than `most` codewords.
@@ -235,14 +238,14 @@ def _read_adaptive(reader: coder.Reader, n: int, counts: np.ndarray) -> Ints:
   return symbols
 
 
-def count(book: Quantised, seen: np.ndarray) -> None:
-  """Adds the symbols of a codebook to f64[CONTEXTS], for training a prior."""
+def count(book: Quantised, counts: np.ndarray) -> None:
+  """Adds the symbols of a codebook to the counts f64[CONTEXTS] that train a prior."""
   for u, v, k in positions(book.levels.shape[-1]):
     symbols = np.minimum(np.abs(book.levels[:, u, v, k]), _TOP)
-    np.add.at(_rows(seen, u, v, k), (_contexts(book.levels, u, v, k), symbols), 1)
+    np.add.at(_rows(counts, u, v, k), (_contexts(book.levels, u, v, k), symbols), 1)
 
 
 def flat_prior() -> np.ndarray:
-  """f64 counts to start from where nothing was trained: halving with size."""
+  """Returns untrained initial counts, f64[CONTEXTS], which halve with each size."""
   row = np.floor(512 * 0.5 ** np.arange(_TOP + 1)) + 8
   return np.broadcast_to(row, CONTEXTS).copy()

@@ -1,4 +1,4 @@
-"""Eigen-value based K-means vector quantisation (Somasundaram & Mary Shanthi Rani 2012).
+"""The codec of eigen-value based K-means vector quantisation.
 
 K. Somasundaram, M. Mary Shanthi Rani, "Eigen value based K-means clustering for
 image compression", International Journal of Applied Information Systems 3(7), 2012.
@@ -49,20 +49,21 @@ def codec(
   refine: int = 2,
   tables: str | None = None,
 ) -> Codec:
-  """Block vector quantisation by eigen-value K-means.
+  """Returns a codec of block vector quantisation by eigen-value K-means.
 
   Args:
     lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
     codebook: 'universal' ships with this package and costs no bits; 'image' is made
       for each image and coded in its file. The options below are for 'image'.
-    eigen: what the eigenvalue of a block is: 'covariance' or 'gram' of its grey rows,
+    eigen: the eigenvalue of a block: 'covariance' or 'gram' of its grey rows,
       'colour' covariance of its pixels, or 'trace', the sum of 'covariance'.
-    split: how many seeds each class gives: 'half' of them, or 'proportional' to its blocks.
+    split: each class's share of the seeds: 'half', or 'proportional' to its blocks.
     colour: blocks are compared in 'rgb', 'ycbcr', or as 'gray', which drops colour.
-    size: codewords; None tries several sizes and keeps the cheapest.
+    size: number of codewords; None tries several sizes and keeps the cheapest.
     refine: rounds of entropy-constrained assignment and new codewords after K-means;
       0 is the published algorithm: every block takes its nearest codeword.
-    tables: a model file that `--mode=train` wrote, in place of ours. Decoding needs it too.
+    tables: a model file that `--mode=train` wrote, in place of the shipped one. Decoding needs
+      the same file.
 
   Raises:
     CodecError: an option has none of these values, or `tables` is no model file.
@@ -114,16 +115,16 @@ def _is_number(value: object) -> bool:
 
 
 def _decode(data: bytes, model: Tables) -> tuple[Image, Mapping[str, float]]:
-  """The image, bit for bit the same on every machine, and the bits of each part."""
+  """Returns the image, bit for bit the same on every machine, and the bits of each part."""
   header, payload = bitstream.unpack(data)
   if header.method != NUMBER:
     raise CodecError(f'the file was written by method number {header.method}, not by kmeans')
   if header.flags not in (_IMAGE, _UNIVERSAL):
     raise CodecError(f'kmeans has no mode {header.flags}: the file is damaged')
-  have = model.universal_id if header.flags == _UNIVERSAL else model.image_id
-  if header.model_id != have:
+  model_id = model.universal_id if header.flags == _UNIVERSAL else model.image_id
+  if header.model_id != model_id:
     raise CodecError(
-      f'the file needs the kmeans tables {header.model_id.hex()}, but these are {have.hex()}'
+      f'the file needs the kmeans tables {header.model_id.hex()}, but these are {model_id.hex()}'
     )
   if header.flags == _UNIVERSAL:
     return universal.decode(payload, header.height, header.width, model.models)

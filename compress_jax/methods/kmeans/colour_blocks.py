@@ -1,4 +1,4 @@
-"""Indices of a codebook of whole colour blocks, which the file carries itself."""
+"""Coding of the codeword indices of colour blocks, for a codebook that the file carries."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from compress_jax import coder
 from compress_jax.methods.kmeans import blocks, sidematch
 
 Ints = np.ndarray
-_ALPHA = 7  # Quarters; found on training images, as are the next two.
+_ALPHA = 7  # In quarters. This constant and the next two lines were fitted on training images.
 _TAU = 9600
 _FIRST, _SEEN = 1.0, 3.0  # Counts of a codeword before its first use, and per use.
 
@@ -30,11 +30,11 @@ def choose(
   Args:
     plane: i32[H, W, C], sides multiples of 4.
     codewords: i64[K, 4, 4, C].
-    weight: f64[C], bits per unit of squared error; None: the nearest codeword.
-    writer: where the indices go; None only counts their bits.
+    weight: f64[C], bits per unit of squared error; None takes the nearest codeword.
+    writer: codes the indices; None only counts their bits.
 
   Returns:
-    labels i64[H/4, W/4], their length in bits, and the decoded plane.
+    Labels i64[H/4, W/4], their length in bits, and the decoded plane.
   """
   tiles, out = blocks.to_blocks(plane), np.zeros_like(plane)
   labels = np.zeros(tiles.shape[:2], np.int64)
@@ -61,7 +61,7 @@ def choose(
 
 
 def read(reader: coder.Reader, height: int, width: int, codewords: Ints) -> blocks.Plane:
-  """i32[H, W, C] from the indices that `choose` wrote; sides are multiples of 4.
+  """Decodes i32[H, W, C] from the indices that `choose` coded; sides are multiples of 4.
 
   Raises:
     CodecError: the data is damaged.

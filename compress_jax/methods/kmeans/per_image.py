@@ -1,7 +1,7 @@
-"""Photographs coded by a codebook of their own, which the file carries.
+"""Photographs coded by a codebook that is made for the image and carried by the file.
 
-The encoder of the faithful mode: eigen-value K-means for several codebook sizes,
-each coded for real, the cheapest kept.
+The encoder of the mode `image`: eigen-value K-means for several codebook sizes,
+each coded completely, the cheapest kept.
 """
 
 import math
@@ -17,8 +17,8 @@ from compress_jax.methods.kmeans import blocks, codebook, colour_blocks
 from compress_jax.methods.kmeans.blocks import Plane
 
 _SIZES = [1, 2, 3, *(round(2 ** (i / 2)) for i in range(4, 23))]  # 4, 6, 8, 11, ... 2048
-# Lloyd steps at most: a refinement goes on from there, the published algorithm runs until centroids
-# stop moving (19 to 30 steps on photographs).
+# Largest numbers of Lloyd steps. Refinement continues after 12 steps; the published algorithm runs
+# until centroids stop moving (19 to 30 steps on photographs).
 _STEPS, _UNTIL_CONVERGED = 12, 1000
 
 
@@ -31,9 +31,9 @@ def _from_grey(plane: Plane) -> Image:
 
 
 class Space(NamedTuple):
-  """Colours in which blocks are compared and codewords kept."""
+  """A colour space in which blocks are compared and codewords kept."""
 
-  number: int  # In the file.
+  number: int  # Its number in the file.
   analysis: Callable[[Image], Plane]  # u8[H, W, 3] -> i32[H, W, C], 0..255.
   synthesis: Callable[[Plane], Image]
   axes: np.ndarray  # i64[C, C]: orthonormal axes for coding codewords, times 2^14.
@@ -61,20 +61,20 @@ SPACES = {
 
 
 class Options(NamedTuple):
-  """How the encoder looks for a codebook."""
+  """The options of the encoder's search for a codebook."""
 
   lmbda: float  # Minimise bits + lmbda * MSE * pixels.
   prior: np.ndarray  # f64[codebook.CONTEXTS]
-  size: int | None = None  # Codewords; None tries several.
+  size: int | None = None  # Number of codewords; None tries several.
   eigenvalue: Callable[[np.ndarray], np.ndarray] = blocks.covariance
-  split: str = 'half'  # Of seeds between the classes.
-  # Rounds in which blocks are assigned by rate-distortion cost and codewords move to
-  # the mean of their blocks before; 0 is the published algorithm.
+  split: str = 'half'  # Division of the seeds between the classes.
+  # Rounds in which codewords move to the mean of their blocks and blocks are assigned again
+  # by rate-distortion cost; 0 is the published algorithm.
   refine: int = 2
 
 
 class Coding(NamedTuple):
-  """One way to code an image, and what it costs."""
+  """A codebook and labels that code an image, with their cost."""
 
   cost: float  # Bits + lambda * MSE * pixels.
   book: codebook.Quantised
@@ -83,7 +83,7 @@ class Coding(NamedTuple):
 
 
 def _centroids(tiles: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Means f64[K, 4, 4, C] of the blocks under each label in use, and their numbers f64[K]."""
+  """Returns means f64[K, 4, 4, C] of the blocks of each label in use, and their counts f64[K]."""
   used, index, uses = np.unique(labels, return_inverse=True, return_counts=True)
   flat = tiles.reshape(len(tiles), -1)
   sums = np.stack([np.bincount(index, column, len(used)) for column in flat.T], 1)
@@ -98,11 +98,12 @@ def _code(
   weight: np.ndarray | None,
   prior: np.ndarray,
 ) -> Coding:
-  """Quantises the codebook of `labels` i64[N], then assigns again with what is left of it.
+  """Quantises the codebook of `labels` i64[N] and assigns the blocks again to its codewords.
 
   Where `weight` is None, each block takes the nearest codeword, which is the published algorithm.
-  Else it takes that of least bits + weight * error (Chou, Lookabaugh & Gray, "Entropy-constrained
-  vector quantization", IEEE Trans. ASSP 37(1), 1989). `price` is what an error costs in the end.
+  Otherwise it takes that of least bits + weight * error (Chou, Lookabaugh & Gray,
+  "Entropy-constrained vector quantization", IEEE Trans. ASSP 37(1), 1989). `price` is the weight of
+  an error in the cost of the whole coding.
   """
   tiles = blocks.to_blocks(plane).reshape(-1, blocks.SIDE, blocks.SIDE, plane.shape[2])
   means, uses = _centroids(tiles, labels)
@@ -116,10 +117,10 @@ def _code(
 
 
 def _block_weight(space: Space, options: Options) -> np.ndarray | None:
-  """What errors count where a block is chosen; None for the published algorithm.
+  """Returns the weight of errors in the choice of a block; None for the published algorithm.
 
-  Blocks are chosen one at a time, which does not see that a good block makes those after it
-  cheaper. Counting errors more, up to twice at low rates, gives the least cost of the whole file
+  Blocks are chosen one at a time, which ignores that a good block makes later ones cheaper.
+  Counting errors more, up to twice at low rates, gives the least cost of the whole file
   (validation photographs, lambda 0.0009 to 0.05).
   """
   if options.refine == 0:
@@ -128,17 +129,17 @@ def _block_weight(space: Space, options: Options) -> np.ndarray | None:
 
 
 def _first_guess(tiles: np.ndarray, price: np.ndarray) -> float:
-  """A codebook size near the best one: half as many codewords as blocks that need one.
+  """Returns a codebook size near the best one: half the number of blocks that need a codeword.
 
   A block needs one if leaving it flat costs more than 50 bits, about the price of
-  a codeword. Found on training photographs, where it is right within a factor of two.
+  a codeword. The rule was fitted on training photographs, where it is right within a factor of two.
   """
   detail = ((tiles - tiles.mean((1, 2), keepdims=True)) ** 2).sum((1, 2)) @ price
   return 8 + 0.5 * float((detail > 50).sum())
 
 
 def best_coding(plane: Plane, space: Space, options: Options) -> Coding:
-  """The codebook of the size asked for, or that costs least; sides are multiples of 4."""
+  """Returns the coding of the requested size, or the cheapest; sides are multiples of 4."""
   tiles = blocks.to_blocks(plane).reshape(-1, blocks.SIDE, blocks.SIDE, plane.shape[2])
   points = tiles.reshape(len(tiles), -1).astype(np.float32)
   scores = options.eigenvalue(tiles)
@@ -148,8 +149,8 @@ def best_coding(plane: Plane, space: Space, options: Options) -> Coding:
   most = _STEPS if options.refine else _UNTIL_CONVERGED
 
   def coding(k: int) -> Coding:
-    found = k_means.eigen_kmeans(points, scores, k, split=options.split, max_iter=most)
-    return _code(plane, np.asarray(found.labels), space, price, weight, prior)
+    result = k_means.eigen_kmeans(points, scores, k, split=options.split, max_iter=most)
+    return _code(plane, np.asarray(result.labels), space, price, weight, prior)
 
   if options.size is not None:
     best = coding(min(options.size, distinct))
@@ -164,23 +165,23 @@ def best_coding(plane: Plane, space: Space, options: Options) -> Coding:
 
 
 def _valley(coding: Callable[[int], Coding], sizes: list[int], guess: float) -> Coding:
-  """Walks downhill along `sizes` from the one nearest to `guess`."""
+  """Returns the best coding along `sizes`, going downhill in cost from the size nearest `guess`."""
   at = min(range(len(sizes)), key=lambda i: abs(math.log(sizes[i] / guess)))
-  found = {at: coding(sizes[at])}
+  codings = {at: coding(sizes[at])}
   for step in (1, -1):
     i = at
     while 0 <= i + step < len(sizes):
-      found[i + step] = coding(sizes[i + step])
-      if found[i + step].cost >= found[i].cost:
+      codings[i + step] = coding(sizes[i + step])
+      if codings[i + step].cost >= codings[i].cost:
         break
       i += step
-    if i != at:  # Better on this side: the other cannot be.
+    if i != at:  # This side is cheaper, so that the other cannot be.
       break
-  return min(found.values(), key=lambda c: c.cost)
+  return min(codings.values(), key=lambda c: c.cost)
 
 
 def encode(image: Image, space: Space, options: Options) -> bytes:
-  """The payload of u8[H, W, 3]: colour space, codebook, indices."""
+  """Returns the payload of u8[H, W, 3]: colour space, codebook, indices."""
   plane = blocks.pad_to(space.analysis(image), blocks.SIDE)
   coding = best_coding(plane, space, options)
   writer = coder.Writer()
@@ -193,7 +194,7 @@ def encode(image: Image, space: Space, options: Options) -> bytes:
 def decode(
   payload: bytes, height: int, width: int, prior: np.ndarray
 ) -> tuple[Image, Mapping[str, float]]:
-  """u8[H, W, 3], and the bits of each part.
+  """Returns u8[H, W, 3], and the bits of each part.
 
   Raises:
     CodecError: the payload is damaged.

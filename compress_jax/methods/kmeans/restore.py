@@ -1,10 +1,10 @@
-"""A filter after decoding: the block grid is where vector quantisation shows most.
+"""A filter after decoding, which smooths the block grid that vector quantisation leaves.
 
-Each pixel moves towards a weighted mix of its neighbours. The weights belong to
-the pixel's place in its 4x4 block and to how busy its surroundings are, and were
+Each pixel moves towards a weighted mean of its neighbours. The weights depend on
+the pixel's position in its 4x4 block and on the activity around it; they were
 fitted by least squares to photographs before and after coding (Wiener filters
-chosen by activity, as the adaptive loop filter of H.266 does with weights in the
-file). It stands outside the coding loop and is exact in integers.
+chosen by activity, as the adaptive loop filter of H.266, which however sends its
+weights in the file). The filter is outside the coding loop and exact in integers.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def _padded(plane: Plane) -> Ints:
 
 
 def _activity(padded: Ints) -> Ints:
-  """i64[H, W]: absolute differences to the next pixel right and below, over 5x5 pixels."""
+  """Returns i64[H, W], the differences to the pixels right and below, summed over 5x5 pixels."""
   right, below = np.abs(np.diff(padded, axis=1)), np.abs(np.diff(padded, axis=0))
   gradient = right[:-1] + below[:, :-1]
   sums = np.pad(gradient, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
@@ -38,7 +38,7 @@ def _activity(padded: Ints) -> Ints:
 
 
 def classes(plane: Plane) -> Ints:
-  """i64[H, W]: which filter each pixel of i32[H, W, 1] gets."""
+  """Returns i64[H, W], the filter's number for each pixel of i32[H, W, 1]."""
   height, width = plane.shape[:2]
   place = (np.arange(height) % SIDE)[:, None] * SIDE + np.arange(width) % SIDE
   busy = np.searchsorted(_BUSY, _activity(_padded(plane)), side='right')
@@ -65,7 +65,7 @@ class Fit:
     self.products, self.targets = np.zeros((CLASSES, n, n)), np.zeros((CLASSES, n))
 
   def add(self, decoded: Plane, original: Plane) -> None:
-    """Adds one image, i32[H, W, 1] before the filter and as it should be."""
+    """Adds one image: i32[H, W, 1] decoded, before the filter, and the original."""
     padded, kind = _padded(decoded), classes(decoded)
     height, width, _ = decoded.shape
     columns = [
@@ -80,7 +80,7 @@ class Fit:
       self.targets[i] += chosen.T @ residual[kind == i]
 
   def taps(self, ridge: float = 1000.0) -> Ints:
-    """i64[CLASSES, len(OFFSETS)], what `restore` takes."""
+    """Returns i64[CLASSES, len(OFFSETS)], the weights for `restore`."""
     damped = self.products + ridge * np.eye(len(OFFSETS))
     solved = np.linalg.solve(damped, self.targets[..., None])[..., 0]
     return np.rint(solved * (1 << _SHIFT)).astype(np.int64)

@@ -1,9 +1,9 @@
-"""Planes coded by a shipped codebook: the shape of each block, then its mean.
+"""Coding of planes by a shipped codebook: the shape of each block, then its mean.
 
-The shape (the block less its mean) is a codeword, coded in the light of how well
-it continues the blocks around it. The mean is predicted as the one that makes
-the chosen shape fit best, and the difference is coded in the context of what
-misfit is left: small where the picture is smooth, wide across an edge.
+The shape (the block minus its mean) is a codeword. Its probability depends on how
+well it continues the blocks around it. The mean is predicted as the one that makes
+the chosen shape fit best; the difference is coded in the context of the remaining
+misfit, which is small where the picture is smooth and large across an edge.
 """
 
 from typing import NamedTuple
@@ -14,34 +14,34 @@ from compress_jax import coder
 from compress_jax.methods.kmeans import blocks, sidematch
 
 Ints = np.ndarray
-MISFITS = 10  # Classes of the misfit that is left, one an octave of variance.
+MISFITS = 10  # Classes of the remaining misfit, one per octave of variance.
 _CANDIDATES = 4  # Shapes per block whose means the encoder tries.
 _MIDDLE = 128
 
 
 class Shapes(NamedTuple):
-  """The integer model of one plane (luma, C = 1) or two (chroma, C = 2)."""
+  """The integer model of one luma plane (C = 1) or two chroma planes (C = 2)."""
 
-  codewords: Ints  # i64[K, 4, 4, C], zero mean but for rounding; the first is flat.
-  counts: np.ndarray  # f64[contexts, K]: how often each shape follows each context.
+  codewords: Ints  # i64[K, 4, 4, C], zero mean up to rounding; the first is flat.
+  counts: np.ndarray  # f64[contexts, K]: counts of each shape in each context.
   means: np.ndarray  # f64[C, MISFITS, 2 R + 1]: counts of mean differences -R..R.
   step: int  # Quantiser step of the mean difference.
-  alpha: int
-  tau: int
-  seen: float  # What each use adds to `counts`.
+  alpha: int  # Exponent of the side match, in quarters; see `sidematch.Match`.
+  tau: int  # Offset of the mismatch; see `sidematch.Match`.
+  seen: float  # Count that each use adds to `counts`.
 
 
 class Statistics(NamedTuple):
-  """What training learns from the blocks of one plane."""
+  """Sums over the blocks of planes, from which training updates the model."""
 
   uses: np.ndarray  # f64[contexts, K]
-  expected: np.ndarray  # f64[contexts, K]: the uses that the model foresaw.
+  expected: np.ndarray  # f64[contexts, K]: the uses that the model predicted.
   differences: np.ndarray  # f64[C, MISFITS, 2 R + 1]
-  sums: np.ndarray  # f64[K, 16 C]: of the shapes that each codeword stood for.
+  sums: np.ndarray  # f64[K, 16 C]: sums of the shapes that each codeword stood for.
 
 
 class Choice(NamedTuple):
-  """What the encoder decided for the blocks of one plane."""
+  """The encoder's labels for the blocks of one plane, their bits, and the decoded plane."""
 
   labels: Ints  # i64[H/4, W/4]
   bits: float
@@ -49,7 +49,7 @@ class Choice(NamedTuple):
 
 
 def is_sound(model: Shapes, channels: int, contexts: int) -> bool:
-  """Whether the shapes of all arrays fit together and every count is positive."""
+  """Returns whether the shapes of all arrays fit together and every count is positive."""
   size = len(model.codewords)
   return (
     size > 1
@@ -64,7 +64,7 @@ def is_sound(model: Shapes, channels: int, contexts: int) -> bool:
 
 
 def reach(step: int) -> int:
-  """R: differences of means lie in -R..R steps."""
+  """Returns R, the largest difference of means in steps: differences lie in -R..R."""
   return 255 // step + 1
 
 
@@ -73,7 +73,7 @@ def _match(model: Shapes) -> sidematch.Match:
 
 
 def _context(labels: Ints, extra: Ints, sides: sidematch.Sides) -> Ints:
-  """i64[n]: how many of the left and upper shapes are not flat, and the caller's class."""
+  """Returns i64[n]: the number of left and upper shapes that are not flat, plus 3 * `extra`."""
   r, c = sides.rows, sides.columns
   left = np.where(c > 0, labels[r, c - 1] > 0, 0)
   above = np.where(r > 0, labels[r - 1, c] > 0, 0)
@@ -81,7 +81,7 @@ def _context(labels: Ints, extra: Ints, sides: sidematch.Sides) -> Ints:
 
 
 def _predict(match: sidematch.Match, sides: sidematch.Sides, label: Ints) -> Ints:
-  """i64[n, ..., C]: the mean that fits best, for labels i64[n, ...]."""
+  """Returns i64[n, ..., C], the mean that fits best, for labels i64[n, ...]."""
   known = sides.known.reshape(-1, *[1] * (label.ndim - 1), 1)
   pixels = sides.pixels.sum(1).reshape(len(label), *[1] * (label.ndim - 1), -1)
   halves = match.edges.reshape(len(match.edges), 2, blocks.SIDE, -1).sum(2)[label]
@@ -92,7 +92,7 @@ def _predict(match: sidematch.Match, sides: sidematch.Sides, label: Ints) -> Int
 
 
 def _misfit(mismatch: np.ndarray) -> Ints:
-  """The octave of the variance that is left; mismatches are 256 times variances."""
+  """Returns the octave of the remaining variance; mismatches are 256 times variances."""
   exponent = (mismatch + 256).astype(np.float32).view(np.int32) >> 23
   return np.minimum(exponent - 135, MISFITS - 1)
 
@@ -102,7 +102,7 @@ def _place(model: Shapes, label: Ints, mean: Ints) -> Ints:
 
 
 class _Costs(NamedTuple):
-  """What the encoder's search needs of a model."""
+  """Arrays of a model that the encoder's search reads."""
 
   words: np.ndarray  # f64[16 C, K], weighted.
   norms: np.ndarray  # f64[K], weighted squared lengths.
@@ -119,9 +119,9 @@ def _costs(model: Shapes, weight: np.ndarray) -> _Costs:
 def _best_difference(
   model: Shapes, gap: np.ndarray, price: np.ndarray, bits: np.ndarray
 ) -> tuple[Ints, np.ndarray]:
-  """Levels i64[n, M, C] and cost f64[n, M] for mean gaps f64[n, M, C].
+  """Returns levels i64[n, M, C] and costs f64[n, M] for mean gaps f64[n, M, C].
 
-  `bits` is f64[n, M, C, 2 R + 1]; nearest, one less and zero are tried.
+  `bits` is f64[n, M, C, 2 R + 1]. The nearest level, one less and zero are tried.
   """
   r = reach(model.step)
   nearest = np.clip(np.rint(gap / model.step), -r, r).astype(np.int64)
@@ -134,11 +134,11 @@ def _best_difference(
 
 
 def _least(cost: np.ndarray, count: int) -> Ints:
-  """i64[n, count]: where each row of f64[n, K] is least, least first."""
-  rest, n, out = cost.copy(), np.arange(len(cost)), []
+  """Returns i64[n, count], the columns of the smallest values of f64[n, K], smallest first."""
+  remaining, n, out = cost.copy(), np.arange(len(cost)), []
   for _ in range(count):
-    out.append(np.argmin(rest, 1))
-    rest[n, out[-1]] = np.inf
+    out.append(np.argmin(remaining, 1))
+    remaining[n, out[-1]] = np.inf
   return np.stack(out, 1)
 
 
@@ -154,10 +154,10 @@ def choose(
 
   Args:
     plane: sides multiples of 4.
-    model: what decides the probabilities.
+    model: the codewords and counts that decide the probabilities.
     extra: i64[H/4, W/4], a class of each block that the decoder knows too.
     weight: f64[C], bits per unit of squared error of a channel's sample.
-    writer: where symbols go; None only counts their bits.
+    writer: codes the symbols; None only counts their bits.
     statistics: sums to add to, in place.
   """
   tiles, out = blocks.to_blocks(plane), np.zeros_like(plane)
@@ -203,7 +203,7 @@ def choose(
 
 
 def no_statistics(model: Shapes) -> Statistics:
-  """Zeros to start from."""
+  """Returns statistics of zeros."""
   zeros = np.zeros_like(model.counts)
   sums = np.zeros((len(model.codewords), model.codewords[0].size))
   return Statistics(zeros, zeros.copy(), np.zeros_like(model.means), sums)
@@ -228,7 +228,7 @@ def _learn(
 def read(
   reader: coder.Reader, height: int, width: int, model: Shapes, extra: Ints
 ) -> tuple[Ints, blocks.Plane]:
-  """Labels and plane i32[H, W, C] that `choose` wrote; sides are multiples of 4.
+  """Decodes labels and the plane i32[H, W, C] that `choose` coded; sides are multiples of 4.
 
   Raises:
     CodecError: the data is damaged.

@@ -1,4 +1,4 @@
-"""How probable is each codeword, given the blocks decoded before it? In integers.
+"""Probabilities of codewords given the blocks decoded before, in integers.
 
 Side-match vector quantisation (Kim, "Side match and overlap match vector
 quantizers for images", IEEE Trans. Image Processing 1(2), 1992): edges seldom
@@ -28,7 +28,7 @@ _EDGE = 2 * SIDE  # Pixels of one channel along a block's left and top side.
 
 
 def _negative_powers_of_two(n: int) -> Floats:
-  """f64[n]: round(2^24 * 2^(-i/256)), by decimal arithmetic, which is exact."""
+  """Returns f64[n]: round(2^24 * 2^(-i/256)), by decimal arithmetic, which is exact."""
   with localcontext() as context:
     context.prec = 40
     root = Decimal(2) ** (Decimal(-1) / 256)
@@ -47,15 +47,15 @@ class Match(NamedTuple):
 
   edges: Ints  # i64[K, 8, C]: codewords continued to the left (4) and upwards (4).
   forms: Floats  # f64[4, 8 C + 2, K]
-  alpha: int  # Quarters.
-  tau: int
+  alpha: int  # Exponent of the mismatch, in quarters.
+  tau: int  # Offset that is added to the mismatch.
 
 
 class Sides(NamedTuple):
-  """The surroundings of the blocks of one diagonal."""
+  """The pixels around the blocks of one diagonal."""
 
-  rows: Ints  # i64[n], in blocks.
-  columns: Ints  # i64[n]
+  rows: Ints  # i64[n], row of each block in the grid of blocks.
+  columns: Ints  # i64[n], column of each block.
   known: Ints  # i64[n]: 1 left, 2 above, 3 both, 0 for the first block.
   pixels: Ints  # i64[n, 8, C]: neighbours continued into the block, 0 where unknown.
 
@@ -65,11 +65,11 @@ def _mask(known: int) -> Ints:
 
 
 def _form(edges: Ints, known: int, *, remove_mean: bool) -> Floats:
-  """f64[8 C + 2, K]: the mismatch as a linear form of a block's features.
+  """Returns f64[8 C + 2, K], the mismatch as a linear form of a block's features.
 
   With d = pixels - edges over the n known sides' pixels of a channel, it is
-  sum d^2, or n * sum d^2 - (sum d)^2 where the mean is coded apart; scaled so
-  that one side weighs as much as two.
+  sum d^2, or n * sum d^2 - (sum d)^2 where the mean is coded separately. It is scaled so
+  that one known side weighs as much as two.
   """
   mask = _mask(known)
   n = int(mask.sum())
@@ -83,7 +83,7 @@ def _form(edges: Ints, known: int, *, remove_mean: bool) -> Floats:
 
 
 def match(codewords: Ints, *, alpha: int, tau: int, remove_mean: bool) -> Match:
-  """Prepares codewords i64[K, 4, 4, C]; their edges are continued by half a slope."""
+  """Returns the side-match model of codewords i64[K, 4, 4, C], continued by half a slope."""
   left = 3 * codewords[:, :, 0] - codewords[:, :, 1]
   top = 3 * codewords[:, 0] - codewords[:, 1]
   edges = np.concatenate([left, top], 1)
@@ -91,8 +91,8 @@ def match(codewords: Ints, *, alpha: int, tau: int, remove_mean: bool) -> Match:
   return Match(edges, np.stack(forms), alpha, tau)
 
 
-def _own_energy(pixels: Ints, known: Ints, *, remove_mean: bool) -> Ints:
-  """i64[n]: the part of the mismatch that no codeword changes."""
+def _constant_energy(pixels: Ints, known: Ints, *, remove_mean: bool) -> Ints:
+  """Returns i64[n], the part of the mismatch that does not depend on the codeword."""
   n = np.where(known == 3, _EDGE, SIDE)
   squares, sums = (pixels**2).sum((1, 2)), pixels.sum(1)
   if not remove_mean:
@@ -101,9 +101,9 @@ def _own_energy(pixels: Ints, known: Ints, *, remove_mean: bool) -> Ints:
 
 
 def mismatches(model: Match, sides: Sides, *, remove_mean: bool) -> Floats:
-  """f64[n, K]: squared steps across the block's known sides, in half grey levels."""
+  """Returns f64[n, K], squared steps across the block's known sides, in half grey levels."""
   n = len(sides.rows)
-  energy = _own_energy(sides.pixels, sides.known, remove_mean=remove_mean)
+  energy = _constant_energy(sides.pixels, sides.known, remove_mean=remove_mean)
   features = np.concatenate([sides.pixels.reshape(n, -1), energy[:, None], np.ones((n, 1))], 1)
   out = np.empty((n, model.forms.shape[-1]))
   for known in np.unique(sides.known):
@@ -113,10 +113,10 @@ def mismatches(model: Match, sides: Sides, *, remove_mean: bool) -> Floats:
 
 
 def penalties(model: Match, mismatch: Floats) -> Ints:
-  """i32[n, K]: alpha * log2(mismatch + tau), less each row's least, in 1/256 bits.
+  """Returns i32[n, K]: alpha * log2(mismatch + tau) minus each row's minimum, in 1/256 bits.
 
-  The logarithm is read off the bits of a float32 (its exponent, and its mantissa
-  as a straight line): exact, and at most 0.09 from log2.
+  The logarithm is read from the bits of a float32 (its exponent, and its mantissa
+  as a straight line): the result is exact on every machine, and at most 0.09 from log2.
   """
   log = (mismatch + model.tau).astype(np.float32).view(np.int32) >> 15
   log -= log.min(1, keepdims=True)
@@ -126,12 +126,12 @@ def penalties(model: Match, mismatch: Floats) -> Ints:
 
 
 def weights(penalty: Ints, counts: Floats) -> Floats:
-  """f64[n, K]: counts * 2^(24 - penalty / 256), rounded, none of them free."""
+  """Returns f64[n, K]: counts * 2^(24 - penalty / 256), rounded, all of them positive."""
   return coder.entropy_floor(_POWERS[penalty] * counts)
 
 
 def scan(plane: Plane) -> Iterator[Sides]:
-  """Visits the blocks of i32[H, W, C] diagonal by diagonal; the caller fills it."""
+  """Yields the sides of the blocks of i32[H, W, C] by diagonals; the caller fills the plane."""
   rows, columns = plane.shape[0] // SIDE, plane.shape[1] // SIDE
   ramp = np.arange(SIDE)
   for t in range(rows + columns - 1):

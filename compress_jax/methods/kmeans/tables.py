@@ -1,4 +1,4 @@
-"""The model file of kmeans: universal codebooks, and the counts both modes start from."""
+"""The model file of kmeans: universal codebooks, and initial counts for both modes."""
 
 import functools
 import json
@@ -17,21 +17,21 @@ PRIOR = 'codebook.prior'
 
 
 class Tables(NamedTuple):
-  """What kmeans ships. An id covers all of its numbers that decide how a file decodes."""
+  """The tables that kmeans ships, and the ids of those that decide how a file decodes."""
 
   prior: np.ndarray  # f64[codebook.CONTEXTS]
-  lambdas: tuple[float, ...]  # Ascending: what each model was trained for.
+  lambdas: tuple[float, ...]  # Ascending: the lambda that each model was trained for.
   models: tuple[universal.Model, ...]
-  image_id: bytes  # 4 B, of files that carry their codebook.
-  universal_id: bytes  # 4 B, of files that use ours.
+  image_id: bytes  # 4 B, the model id of files that carry their codebook.
+  universal_id: bytes  # 4 B, the model id of files that use the shipped codebooks.
 
 
 @functools.cache
 def load(path: Path = PATH) -> Tables:
-  """Reads a model file, once.
+  """Reads a model file; its tables are cached.
 
   Raises:
-    CodecError: it is not there, or not a model file of kmeans.
+    CodecError: the file does not exist, or is not a model file of kmeans.
   """
   try:
     with safe_open(path, 'numpy') as file:

@@ -1,6 +1,7 @@
 """Photographs coded by shipped codebooks: luma at full size, chroma at half.
 
-The model of one operating point; the sections of its payload; its arrays by name.
+The module holds the model of one operating point, its arrays by name, and the payload that it
+codes.
 """
 
 import math
@@ -14,23 +15,23 @@ from compress_jax.codec import CodecError, Image
 from compress_jax.methods.kmeans import blocks, restore, shapes
 
 POINT_BITS = 3
-_ONCE = ('step', 'alpha', 'tau', 'seen')  # The fields of Shapes that are one number.
+_SCALARS = ('step', 'alpha', 'tau', 'seen')  # The fields of Shapes that are one number.
 CHROMA_WEIGHT = 4 * blocks.YCBCR_WEIGHT[1:]  # A sample stands for four pixels.
-# Blocks are chosen one at a time by bits + weight * error, which does not see that a good block
-# makes those after it cheaper: counting errors so much more gives the least cost of the whole file
-# (validation photographs, lambda 0.0009 to 0.1).
+# Blocks are chosen one at a time by bits + weight * error, which ignores that a good block makes
+# later ones cheaper. Counting errors 1.6 times gives the least cost of the whole file (validation
+# photographs, lambda 0.0009 to 0.1).
 _ERROR_WEIGHT = 1.6
 
 
 class Model(NamedTuple):
-  """What codes a photograph at one operating point."""
+  """The codebooks, counts and filter of one operating point."""
 
   luma: shapes.Shapes  # 3 contexts.
   chroma: shapes.Shapes  # 9 contexts.
-  taps: np.ndarray  # i64[restore.CLASSES, len(restore.OFFSETS)], of the filter after decoding.
+  taps: np.ndarray  # i64[restore.CLASSES, len(restore.OFFSETS)], filter after decoding.
 
   def is_sound(self) -> bool:
-    """Whether shapes of all arrays fit together and every count is positive."""
+    """Returns whether the shapes of all arrays fit together and every count is positive."""
     parts = ((self.luma, 1, 3), (self.chroma, 2, 9))
     return self.taps.shape == (restore.CLASSES, len(restore.OFFSETS)) and all(
       shapes.is_sound(part, channels, contexts) for part, channels, contexts in parts
@@ -38,20 +39,20 @@ class Model(NamedTuple):
 
 
 class Planes(NamedTuple):
-  """A photograph ready for coding."""
+  """The luma and chroma planes of a photograph."""
 
   luma: blocks.Plane  # i32[H, W, 1], sides multiples of 8.
   chroma: blocks.Plane  # i32[H/2, W/2, 2]
 
 
 def analysis(image: Image) -> Planes:
-  """u8[H, W, 3] to planes, edges repeated up to multiples of 8."""
+  """Returns the planes of u8[H, W, 3], edges repeated up to multiples of 8."""
   ycbcr = blocks.rgb_to_ycbcr(blocks.pad_to(image, 2 * blocks.SIDE))
   return Planes(ycbcr[..., :1], blocks.halve(ycbcr[..., 1:]))
 
 
 def synthesis(planes: Planes, height: int, width: int, taps: np.ndarray) -> Image:
-  """Decoded planes to u8[H, W, 3], filtered."""
+  """Returns the filtered image u8[H, W, 3] of decoded planes."""
   luma = restore.restore(planes.luma, taps)
   ycbcr = np.concatenate([luma, blocks.double(planes.chroma)], -1)
   return blocks.ycbcr_to_rgb(ycbcr[:height, :width])
@@ -62,7 +63,7 @@ def _no_class(luma: blocks.Plane) -> np.ndarray:
 
 
 def luma_class(labels: np.ndarray) -> np.ndarray:
-  """i64[H/8, W/8]: 0, 1 or 2 as none, up to half or more of four luma shapes are not flat."""
+  """Returns i64[H/8, W/8]: 0, 1 or 2 where 0, 1-2 or 3-4 of four luma shapes are not flat."""
   used = (labels > 0).astype(np.int64)
   count = used[0::2, 0::2] + used[1::2, 0::2] + used[0::2, 1::2] + used[1::2, 1::2]
   return (count + 1) // 2
@@ -75,7 +76,7 @@ def choose(
   writer: coder.Writer | None = None,
   statistics: tuple[shapes.Statistics, shapes.Statistics] | tuple[None, None] = (None, None),
 ) -> tuple[float, Planes]:
-  """Codes the planes; returns their length in bits and what the decoder sees.
+  """Codes the planes; returns their length in bits and the decoded planes.
 
   Chroma without columns (of a grey photograph) is left out.
   """
@@ -90,7 +91,7 @@ def choose(
 
 
 def encode(image: Image, models: Sequence[Model], lambdas: Sequence[float], lmbda: float) -> bytes:
-  """The payload of u8[H, W, 3] by the models around its weight of errors, whichever costs least."""
+  """Returns the payload of u8[H, W, 3] by that model near `lmbda` whose file costs least."""
   weight = _ERROR_WEIGHT * lmbda
   planes = analysis(image)
   grey = is_grey(image)
@@ -111,12 +112,12 @@ def encode(image: Image, models: Sequence[Model], lambdas: Sequence[float], lmbd
 
 
 def is_grey(image: Image) -> bool:
-  """Whether the three channels of u8[H, W, 3] are equal everywhere."""
+  """Returns whether the three channels of u8[H, W, 3] are equal everywhere."""
   return bool((image[..., :1] == image[..., 1:]).all())
 
 
 def _around(lambdas: Sequence[float], lmbda: float) -> list[int]:
-  """The trained points on both sides of `lmbda`, or the one that is within 10 %."""
+  """Returns the indices of the trained points on both sides of `lmbda`, or one within 10 %."""
   distance = [abs(math.log(trained / lmbda)) for trained in lambdas]
   order = sorted(range(len(lambdas)), key=distance.__getitem__)
   return order[:1] if distance[order[0]] < 0.1 else order[:2]
@@ -125,7 +126,7 @@ def _around(lambdas: Sequence[float], lmbda: float) -> list[int]:
 def decode(
   payload: bytes, height: int, width: int, models: Sequence[Model]
 ) -> tuple[Image, Mapping[str, float]]:
-  """u8[H, W, 3], and the bits of each part.
+  """Returns u8[H, W, 3], and the bits of each part.
 
   Raises:
     CodecError: the payload is damaged.
@@ -149,19 +150,19 @@ def decode(
 
 
 def to_arrays(model: Model, prefix: str) -> dict[str, np.ndarray]:
-  """Integers by name, for a model file."""
+  """Returns the integers of a model by name, for a model file."""
   out = {f'{prefix}.taps': model.taps.astype(np.int16)}
   for name, part in (('luma', model.luma), ('chroma', model.chroma)):
     out[f'{prefix}.{name}.codewords'] = part.codewords.astype(np.int16)
     out[f'{prefix}.{name}.counts'] = part.counts.astype(np.uint16)
     out[f'{prefix}.{name}.means'] = part.means.astype(np.uint16)
-    once = [getattr(part, field) for field in _ONCE]
-    out[f'{prefix}.{name}.constants'] = np.array(once, np.int32)
+    scalars = [getattr(part, field) for field in _SCALARS]
+    out[f'{prefix}.{name}.constants'] = np.array(scalars, np.int32)
   return out
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Model:
-  """The inverse of `to_arrays`."""
+  """Returns the model of named arrays: the inverse of `to_arrays`."""
 
   def part(name: str) -> shapes.Shapes:
     get = lambda field: arrays[f'{prefix}.{name}.{field}']  # noqa: E731
