@@ -1,1 +1,1 @@
-"""Images in and out: sets, formats, colour, depth, the Kodak suite, training images."""
+"""Reading and writing of images: sets, formats, colour, depth, the Kodak suite, training images."""

@@ -1,16 +1,16 @@
-"""The colours that an AV1 stream names itself (AV1 Bitstream & Decoding Process, section 5.5)."""
+"""The colour description in an AV1 stream (AV1 Bitstream & Decoding Process, section 5.5)."""
 
 _SEQUENCE_HEADER = 1  # The type of an OBU, section 6.2.2.
 
 
 class _Bits:
-  """Fields of a stream, highest bit first; IndexError where it ends before them."""
+  """Fields of a stream, highest bit first; reading past the end raises IndexError."""
 
   def __init__(self, data: bytes):
     self.data, self.at = data, 0
 
-  def take(self, count: int = 1) -> int:
-    """The next unsigned number of so many bits, f(n)."""
+  def read(self, count: int = 1) -> int:
+    """Returns the next unsigned number of `count` bits, f(n)."""
     value = 0
     for _ in range(count):
       value = value << 1 | self.data[self.at >> 3] >> (7 - self.at & 7) & 1
@@ -18,11 +18,11 @@ class _Bits:
     return value
 
   def uvlc(self) -> None:
-    """Passes over a number of variable length."""
+    """Skips a number of variable length."""
     zeros = 0
-    while not self.take():
+    while not self.read():
       zeros += 1
-    self.take(zeros if zeros < 32 else 0)
+    self.read(zeros if zeros < 32 else 0)
 
 
 def colours(stream: bytes) -> tuple[int, int] | None:
@@ -32,7 +32,7 @@ def colours(stream: bytes) -> tuple[int, int] | None:
     stream: OBUs, which may be cut short after the sequence header.
 
   Returns:
-    None where there is no sequence header, or none that says it.
+    None where there is no sequence header, or where it describes no colours.
   """
   try:
     header = _sequence_header(stream)
@@ -48,7 +48,7 @@ def _sequence_header(stream: bytes) -> bytes | None:
     first = stream[at]
     at += 2 if first & 4 else 1  # With or without an extension.
     size, shift = 0, 0
-    while first & 2:  # LEB128; without a size the OBU is the rest.
+    while first & 2:  # LEB128; without a size the OBU reaches to the end of the stream.
       size |= (stream[at] & 0x7F) << shift
       at, shift = at + 1, shift + 7
       if stream[at - 1] < 0x80:
@@ -61,57 +61,57 @@ def _sequence_header(stream: bytes) -> bytes | None:
 
 
 def _colours(bits: _Bits) -> tuple[int, int] | None:
-  """The fields of sequence_header_obu (5.5.1) up to those of color_config (5.5.2)."""
-  profile, _, reduced = bits.take(3), bits.take(), bits.take()
+  """Reads the fields of sequence_header_obu (5.5.1) up to those of color_config (5.5.2)."""
+  profile, _, reduced = bits.read(3), bits.read(), bits.read()
   if reduced:
-    bits.take(5)
+    bits.read(5)
   else:
     _operating_points(bits)
-  sizes = bits.take(4) + 1, bits.take(4) + 1
-  bits.take(sum(sizes))
-  if not reduced and bits.take():  # Numbers of frames.
-    bits.take(7)
-  bits.take(3)
+  sizes = bits.read(4) + 1, bits.read(4) + 1
+  bits.read(sum(sizes))
+  if not reduced and bits.read():  # Numbers of frames.
+    bits.read(7)
+  bits.read(3)
   if not reduced:
     _tools(bits)
-  bits.take(3)
-  deep = bits.take()
+  bits.read(3)
+  deep = bits.read()
   if profile == 2 and deep:
-    bits.take()
+    bits.read()
   if profile != 1:
-    bits.take()  # Grey.
-  return (bits.take(8), bits.take(8)) if bits.take() else None
+    bits.read()  # Grey.
+  return (bits.read(8), bits.read(8)) if bits.read() else None
 
 
 def _operating_points(bits: _Bits) -> None:
-  """Passes over timing_info, decoder_model_info and the operating points."""
+  """Skips timing_info, decoder_model_info and the operating points."""
   delay = 0
-  if bits.take():
-    bits.take(64)
-    if bits.take():
+  if bits.read():
+    bits.read(64)
+    if bits.read():
       bits.uvlc()
-    if bits.take():
-      delay = bits.take(5) + 1
-      bits.take(42)
-  displayed = bits.take()
-  for _ in range(bits.take(5) + 1):
-    bits.take(12)
-    if bits.take(5) > 7:
-      bits.take()
-    if delay and bits.take():
-      bits.take(2 * delay + 1)
-    if displayed and bits.take():
-      bits.take(4)
+    if bits.read():
+      delay = bits.read(5) + 1
+      bits.read(42)
+  displayed = bits.read()
+  for _ in range(bits.read(5) + 1):
+    bits.read(12)
+    if bits.read(5) > 7:
+      bits.read()
+    if delay and bits.read():
+      bits.read(2 * delay + 1)
+    if displayed and bits.read():
+      bits.read(4)
 
 
 def _tools(bits: _Bits) -> None:
-  """Passes over the tools that stills do without."""
-  bits.take(4)
-  ordered = bits.take()
+  """Skips the flags of coding tools that still pictures do not use."""
+  bits.read(4)
+  ordered = bits.read()
   if ordered:
-    bits.take(2)
-  chosen = bits.take()
-  if (chosen or bits.take()) and not bits.take():
-    bits.take()
+    bits.read(2)
+  chosen = bits.read()
+  if (chosen or bits.read()) and not bits.read():
+    bits.read()
   if ordered:
-    bits.take(3)
+    bits.read(3)

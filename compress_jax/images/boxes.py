@@ -8,11 +8,11 @@ from compress_jax.images import av1
 from compress_jax.images.header import Facts, number, read
 from compress_jax.images.jxl import header as codestream
 
-_STREAM = 4096  # Bytes of an AV1 stream in which its sequence header is looked for.
+_STREAM = 4096  # Bytes of an AV1 stream that are searched for its sequence header.
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-  """(type, bytes of content) of each box of a file of ISO base media; reading it is optional."""
+  """Yields (type, bytes of content) of each box of an ISO base media file; reading is optional."""
   while head := file.read(8):
     if len(head) < 8:
       return
@@ -26,8 +26,8 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _inside(data: bytes) -> list[tuple[bytes, bytes]]:
-  """(type, content) of the boxes in a box."""
-  found, at = [], 0
+  """Returns (type, content) of the boxes in a box."""
+  boxes, at = [], 0
   while at + 8 <= len(data):
     size, name = struct.unpack_from('>I4s', data, at)
     head = 8
@@ -36,13 +36,13 @@ def _inside(data: bytes) -> list[tuple[bytes, bytes]]:
     size = size or len(data) - at
     if size < head:
       break
-    found.append((name, data[at + head : at + size]))
+    boxes.append((name, data[at + head : at + size]))
     at += size
-  return found
+  return boxes
 
 
 def jpeg2000(file: BinaryIO) -> Facts:
-  """JP2 (ISO 15444-1, annex I), or a codestream alone."""
+  """Reads the header of a JP2 (ISO 15444-1, annex I), or of a codestream alone."""
   header: list[tuple[bytes, bytes]] = []
   if read(file, 4) != b'\xff\x4f\xff\x51':
     file.seek(0)
@@ -54,34 +54,36 @@ def jpeg2000(file: BinaryIO) -> Facts:
         break
   count = struct.unpack('>H', read(file, 38)[36:])[0]
   depths = tuple((number(read(file, 3)[:1]) & 0x7F) + 1 for _ in range(count))
-  found = Facts(depths)
+  result = Facts(depths)
   if not 1 <= count <= 4:
-    return found._replace(refusal=f'{count} channels; convert it to RGB first')
+    return result._replace(refusal=f'{count} channels; convert it to RGB first')
   colours = [content for name, content in header if name == b'colr' and content[0] in (1, 2, 3, 5)]
   for name, content in header:
     if name == b'cdef' and any(
       content[i : i + 2] == b'\xff\xff' for i in range(4, len(content), 6)
     ):
-      return found._replace(refusal='a channel that is no colour; remove it first')
+      return result._replace(refusal='a channel that is no colour; remove it first')
     if name == b'pclr' and max(content[3 : 3 + content[2]]) & 0x7F > 7:
-      return found._replace(refusal='a palette of more than 8 bits; convert it to RGB first')
+      return result._replace(refusal='a palette of more than 8 bits; convert it to RGB first')
   if not colours:
-    return found
+    return result
   method, colour = colours[0][0], colours[0][3:]
   if method == 5:
     primaries, transfer = struct.unpack('>HH', colour[:4])
-    return found._replace(cicp=(primaries, transfer))
+    return result._replace(cicp=(primaries, transfer))
   if method != 1:
-    return found._replace(profile=colour)
+    return result._replace(profile=colour)
   space = number(colour[:4])
-  if space == 18 and found.wide:
-    return found._replace(refusal='YCbCr of more than 8 bits per sample; convert it to RGB first')
+  if space == 18 and result.wide:
+    return result._replace(refusal='YCbCr of more than 8 bits per sample; convert it to RGB first')
   known = (0, 12, 15, 16, 17, 18)  # Two levels, CMYK (by its mode), two levels, sRGB, grey, sYCC.
-  return found if space in known else found._replace(refusal=f'colours of JPEG 2000 number {space}')
+  return (
+    result if space in known else result._replace(refusal=f'colours of JPEG 2000 number {space}')
+  )
 
 
 def heif(file: BinaryIO) -> Facts:
-  """AVIF and HEIC: depth and nclx colours of the primary picture, or of the first track."""
+  """Reads depth and nclx colours of an AVIF or HEIC: its primary picture, or its first track."""
   meta = movie = b''
   for name, size in _boxes(file):
     if name in (b'meta', b'moov'):
@@ -104,7 +106,7 @@ def heif(file: BinaryIO) -> Facts:
   profiles = any(
     name == b'colr' and content[:4] in (b'prof', b'rICC') for name, content in properties
   )
-  if cicp is None and not profiles:  # Then those that the stream itself names hold.
+  if cicp is None and not profiles:  # Then the colours in the stream itself apply.
     cicp = _stream_colours(file, meta, properties)
   return Facts((max(depths),), cicp=None if profiles else cicp)
 
@@ -112,14 +114,14 @@ def heif(file: BinaryIO) -> Facts:
 def _stream_colours(
   file: BinaryIO, meta: bytes, properties: list[tuple[bytes, bytes]]
 ) -> tuple[int, int] | None:
-  """The colours in the AV1 stream of the primary picture or of its first tile."""
+  """Returns the colours in the AV1 stream of the primary picture or of its first tile."""
   configurations = [content for name, content in properties if name == b'av1C']
   if not configurations:
     return None
-  found = av1.colours(configurations[0][4:])
+  colours = av1.colours(configurations[0][4:])
   boxes = dict(_inside(meta[4:]))
-  if found is not None or b'iloc' not in boxes or b'pitm' not in boxes:
-    return found
+  if colours is not None or b'iloc' not in boxes or b'pitm' not in boxes:
+    return colours
   primary = number(boxes[b'pitm'][4:])
   item = next(_tiles(boxes.get(b'iref', b''), primary), primary)
   where = _place(boxes[b'iloc'], item)
@@ -133,7 +135,7 @@ def _stream_colours(
 
 
 def _place(table: bytes, item: int) -> tuple[bool, int] | None:
-  """Where an item begins by the box `iloc`: whether in `idat` rather than in the file, and where.
+  """Returns whether an item is in `idat` or in the file by the box `iloc`, and its offset there.
 
   None where that depends on other items.
   """
@@ -142,22 +144,24 @@ def _place(table: bytes, item: int) -> tuple[bool, int] | None:
   wide, ways = (4 if version == 2 else 2), (2 if version else 0)
   index *= bool(ways)
 
-  def take(size: int) -> int:
+  def read_number(size: int) -> int:
     nonlocal at
     at += size
     return number(table[at - size : at])
 
-  for _ in range(take(wide)):
-    name, method, _ = take(wide), take(ways) & 15, take(2)
-    origin, extents = take(base), take(2)
-    starts = [(take(index), take(offset), take(length))[1] for _ in range(extents)]
+  for _ in range(read_number(wide)):
+    name, method, _ = read_number(wide), read_number(ways) & 15, read_number(2)
+    origin, extents = read_number(base), read_number(2)
+    starts = [
+      (read_number(index), read_number(offset), read_number(length))[1] for _ in range(extents)
+    ]
     if name == item and starts and method < 2:
       return method == 1, origin + starts[0]
   return None
 
 
 def _properties(meta: bytes) -> list[tuple[bytes, bytes]]:
-  """The properties of the primary item, and of the tiles that it may be made of."""
+  """Returns the properties of the primary item, and of the tiles that it may be made of."""
   boxes = dict(_inside(meta[4:]))
   primary = boxes.get(b'pitm', b'')
   parts = dict(_inside(boxes.get(b'iprp', b'')))
@@ -170,7 +174,7 @@ def _properties(meta: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _tiles(references: bytes, item: int) -> Iterator[int]:
-  """Items that another one is derived from."""
+  """Yields the items that `item` is derived from."""
   width = 4 if references[:1] == b'\1' else 2
   for name, content in _inside(references[4:]):
     if name == b'dimg' and number(content[:width]) == item:
@@ -179,7 +183,7 @@ def _tiles(references: bytes, item: int) -> Iterator[int]:
 
 
 def _associated(table: bytes, items: set[int]) -> Iterator[int]:
-  """The numbers of the properties of these items, in the box `ipma`."""
+  """Yields the indices of the properties of these items, in the box `ipma`."""
   width, wide, at = (4 if table[0] else 2), table[3] & 1, 8
   for _ in range(number(table[4:8])):
     item, count = number(table[at : at + width]), table[at + width]
@@ -192,7 +196,7 @@ def _associated(table: bytes, items: set[int]) -> Iterator[int]:
 
 
 def _sample_entry(movie: bytes) -> list[tuple[bytes, bytes]]:
-  """The boxes in the first visual sample entry of a movie."""
+  """Returns the boxes in the first visual sample entry of a movie."""
   content = movie
   for wanted in (b'trak', b'mdia', b'minf', b'stbl', b'stsd'):
     content = dict(reversed(_inside(content))).get(wanted, b'')
@@ -201,7 +205,7 @@ def _sample_entry(movie: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def jxl(file: BinaryIO) -> Facts:
-  """JPEG XL: the codestream, or a container of it in one box or in parts."""
+  """Reads the header of a JPEG XL: a codestream, or a container of one in one or several boxes."""
   data = file.read(4096)
   if data[:2] != b'\xff\x0a':
     data = b''

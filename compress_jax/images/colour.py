@@ -1,4 +1,4 @@
-"""Any RGB to sRGB: by an ICC profile, or by primaries and a transfer function."""
+"""Conversion of RGB spaces to sRGB: by an ICC profile, or by primaries and a transfer function."""
 
 import io
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from PIL import ImageCms
 
 from compress_jax.codec import CodecError
 
-SAME = 2  # Levels in 0..255 by which flavours of sRGB differ.
+SAME = 2  # Levels in 0..255 by which profiles of sRGB differ from each other.
 _ROWS = 2**18  # Pixels that are converted together.
 
 # x and y of white, red, green and blue.
@@ -37,14 +37,14 @@ _BRADFORD = np.array(
 
 
 class Colour(NamedTuple):
-  """An RGB space that is not sRGB."""
+  """An RGB space other than sRGB."""
 
   primaries: Primaries
   light: Callable[[np.ndarray], np.ndarray]  # From samples in 0..1 to light in 0..1.
 
 
 def from_cicp(primaries: int, transfer: int) -> Colour | None:
-  """The space that ITU-T H.273 numbers so; None is sRGB.
+  """Returns the space of these numbers of ITU-T H.273; None is sRGB.
 
   The curve of SDR video with the primaries of BT.709 counts as sRGB, as in browsers.
 
@@ -68,7 +68,7 @@ def from_cicp(primaries: int, transfer: int) -> Colour | None:
 
 
 def from_gamma(gamma: float | None, primaries: Primaries | None) -> Colour | None:
-  """The space of a PNG's gAMA and cHRM, or of such tags in a TIFF; None is sRGB.
+  """Returns the space of a PNG's gAMA and cHRM, or of such tags in a TIFF; None is sRGB.
 
   Raises:
     CodecError: the numbers make no sense.
@@ -84,12 +84,12 @@ def from_gamma(gamma: float | None, primaries: Primaries | None) -> Colour | Non
 
 
 def adobe_rgb() -> Colour:
-  """Adobe RGB (1998), which the EXIF of cameras names by the interoperability index R03."""
+  """Returns Adobe RGB (1998), which the EXIF of cameras names by the interoperability index R03."""
   return Colour((*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), _power(563 / 256))
 
 
 def convert(picture: PILImage.Image, colour: Colour) -> PILImage.Image:
-  """RGB in sRGB of an L or RGB picture in another space; what lies outside is clipped."""
+  """Converts an L or RGB picture of another space to sRGB; colours outside it are clipped."""
   pixels = np.array(picture.convert('RGB'))
   table = colour.light(np.arange(256) / 255)
   matrix = np.linalg.inv(_to_xyz(_SRGB)) @ _to_xyz(colour.primaries)
@@ -102,7 +102,7 @@ def convert(picture: PILImage.Image, colour: Colour) -> PILImage.Image:
 
 
 def convert_icc(picture: PILImage.Image, profile: bytes) -> PILImage.Image:
-  """RGB in sRGB of an L or RGB picture with an ICC profile.
+  """Converts an L or RGB picture with an ICC profile to sRGB.
 
   Raises:
     CodecError: the profile is damaged, for other channels, or of a high dynamic range.
@@ -117,17 +117,17 @@ def convert_icc(picture: PILImage.Image, profile: bytes) -> PILImage.Image:
     # LittleCMS's shortcut for grey is off by up to 10 levels in the shadows.
     flags = ImageCms.Flags.NOOPTIMIZE if picture.mode == 'L' else ImageCms.Flags.NONE
     transform = ImageCms.buildTransform(source, target, picture.mode, 'RGB', flags=flags)
-    # The flavours of sRGB differ by rounding; a way through them would only add noise.
+    # Profiles of sRGB differ by rounding; a conversion between them would only add noise.
     probe = _probe(picture.mode)
     if _distance(transform.apply(probe), probe) <= SAME:
       return picture.convert('RGB')
     return transform.apply(picture)
-  except Exception as error:  # PyCMSError, and whatever a damaged profile makes of it.
+  except Exception as error:  # PyCMSError, and errors of any type for a damaged profile.
     raise CodecError('its colour profile cannot be converted to sRGB') from error
 
 
 def _transfer(profile: bytes) -> int:
-  """The transfer function that the tag `cicp` of an ICC profile names; 0 without one."""
+  """Returns the transfer function that the tag `cicp` of an ICC profile names; 0 without one."""
   for at in range(132, 132 + 12 * min(int.from_bytes(profile[128:132], 'big'), 100), 12):
     if profile[at : at + 4] == b'cicp':
       start = int.from_bytes(profile[at + 4 : at + 8], 'big')
@@ -140,7 +140,7 @@ def _power(exponent: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _srgb_light(sample: np.ndarray) -> np.ndarray:
-  """IEC 61966-2-1."""
+  """Returns the light of sRGB samples in 0..1 (IEC 61966-2-1)."""
   return np.where(sample <= 0.04045, sample / 12.92, ((sample + 0.055) / 1.055) ** 2.4)
 
 
@@ -149,7 +149,7 @@ def _srgb_sample(light: np.ndarray) -> np.ndarray:
 
 
 def _video_light(sample: np.ndarray) -> np.ndarray:
-  """The inverse of the curve of BT.709, with the exact constants of H.273."""
+  """Returns the light of BT.709 samples in 0..1, with the exact constants of H.273."""
   alpha, beta = 1.09929682680944, 0.018053968510807
   curve = ((sample + alpha - 1) / alpha) ** (1 / 0.45)
   return np.where(sample < 4.5 * beta, sample / 4.5, curve)
@@ -161,7 +161,10 @@ def _area(primaries: Primaries) -> float:
 
 
 def _to_xyz(primaries: Primaries) -> np.ndarray:
-  """f64[3, 3] from light in RGB to XYZ under D65 (Lindbloom; Bradford where white is another)."""
+  """Returns f64[3, 3], the matrix from light in RGB to XYZ under D65 (Lindbloom).
+
+  Another white point is adapted by the Bradford transform.
+  """
   white, *points = (
     np.array([x, y, 1 - x - y]) for x, y in zip(primaries[::2], primaries[1::2], strict=True)
   )
@@ -173,7 +176,7 @@ def _to_xyz(primaries: Primaries) -> np.ndarray:
 
 
 def _probe(mode: str) -> PILImage.Image:
-  """Colours that tell whether a profile is sRGB: a 9x9x9 grid, or all greys."""
+  """Returns colours that show whether a profile is sRGB: a 9x9x9 grid, or all greys."""
   if mode == 'L':
     return PILImage.fromarray(np.arange(256, dtype=np.uint8)[None])
   steps = np.round(np.linspace(0, 255, 9)).astype(np.uint8)

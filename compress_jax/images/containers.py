@@ -1,6 +1,6 @@
 """Headers of picture files: sample depth, channels and colour, which Pillow does not report.
 
-Nothing is decoded here. `kind` names the format by the first bytes; `facts` reads the rest.
+Nothing is decoded here. `kind` recognises the format by the first bytes; `facts` reads the header.
 """
 
 import re
@@ -12,7 +12,7 @@ from PIL import TiffImagePlugin
 from compress_jax.images import boxes
 from compress_jax.images.header import Facts, number, read
 
-HEAD = 64  # Bytes that tell the format.
+HEAD = 64  # Number of first bytes that identify the format.
 _AVIF, _HEIF = (b'avif', b'avis'), (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1')
 _STARTS = {
   'PNG': rb'\x89PNG\r\n\x1a\n',
@@ -30,7 +30,7 @@ _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0x
 
 
 def kind(head: bytes) -> str:
-  """The name of the format of a file that begins with `head`; empty where none is known."""
+  """Returns the name of the format of a file that begins with `head`; empty if it is unknown."""
   if head[4:8] == b'ftyp':
     brands = {head[i : i + 4] for i in (8, *range(16, min(len(head), number(head[:4])), 4))}
     if brands & {*_AVIF}:
@@ -40,12 +40,12 @@ def kind(head: bytes) -> str:
 
 
 def looks_like_an_image(head: bytes) -> bool:
-  """Whether a file that begins with `head` is a picture, be it of a format that is not read."""
+  """Returns whether a file that begins with `head` is a picture, in a readable format or not."""
   return bool(kind(head) or re.match(_OTHERS, head) or head[4:11] == b'ftypcrx')
 
 
 def facts(file: BinaryIO, kind: str) -> Facts:
-  """What the header of a file of this kind says.
+  """Reads the header of a file of this format.
 
   Raises:
     CodecError: it cannot be a picture.
@@ -53,13 +53,13 @@ def facts(file: BinaryIO, kind: str) -> Facts:
   """
   reader = _READERS.get(kind)
   file.seek(0)
-  found = Facts() if reader is None else reader(file)
+  result = Facts() if reader is None else reader(file)
   file.seek(0)
-  return found
+  return result
 
 
 def _png(file: BinaryIO) -> Facts:
-  """PNG, third edition: cICP goes before iCCP, which goes before sRGB, then cHRM and gAMA."""
+  """Reads a PNG (third edition): cICP goes before iCCP, which goes before sRGB, then cHRM, gAMA."""
   file.seek(8)
   chunks: dict[bytes, bytes] = {}
   while True:
@@ -72,19 +72,19 @@ def _png(file: BinaryIO) -> Facts:
     else:
       chunks[name] = b''
       file.seek(size + 4, 1)
-  found = Facts((chunks[b'IHDR'][8],))
+  result = Facts((chunks[b'IHDR'][8],))
   if b'cICP' in chunks:
     primaries, transfer, matrix, full = chunks[b'cICP'][:4]
     narrow = 'its cICP chunk says narrow range or no RGB' if matrix or not full else ''
-    return found._replace(cicp=(primaries, transfer), refusal=narrow)
+    return result._replace(cicp=(primaries, transfer), refusal=narrow)
   if chunks.keys() & {b'iCCP', b'sRGB'}:
-    return found
+    return result
   if b'gAMA' in chunks:
-    found = found._replace(gamma=number(chunks[b'gAMA']) / 1e5)
+    result = result._replace(gamma=number(chunks[b'gAMA']) / 1e5)
   if b'cHRM' in chunks:
     values = struct.unpack('>8I', chunks[b'cHRM'])
-    found = found._replace(primaries=tuple(value / 1e5 for value in values))
-  return found
+    result = result._replace(primaries=tuple(value / 1e5 for value in values))
+  return result
 
 
 def _jpeg(file: BinaryIO) -> Facts:
@@ -101,17 +101,17 @@ def _jpeg(file: BinaryIO) -> Facts:
     size = number(read(file, 2))
     if marker in _FRAMES:
       bits, channels = struct.unpack('>B4xB', read(file, 6))
-      lost = (
+      refusal = (
         '' if bits == 8 else f'more than 8 bits per sample ({bits}), which Pillow cannot decode'
       )
       if channels not in (1, 3, 4):
-        lost = f'{channels} channels; convert it to RGB first'
-      return Facts((bits,), refusal=lost)
+        refusal = f'{channels} channels; convert it to RGB first'
+      return Facts((bits,), refusal=refusal)
     file.seek(size - 2, 1)
 
 
 def _tiff(file: BinaryIO) -> Facts:
-  """TIFF 6.0; only the first picture counts."""
+  """Reads a TIFF 6.0; only the first picture counts."""
   head = read(file, 8)
   if head[:4] == b'MM\0+':
     return Facts(refusal='a large TIFF of big-endian numbers, which Pillow cannot read')
@@ -121,11 +121,11 @@ def _tiff(file: BinaryIO) -> Facts:
   tags.load(file)
   depths = tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
   formats = set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)))
-  found = Facts(depths, floats=3 in formats, refusal=_tiff_refusal(tags, formats))
+  result = Facts(depths, floats=3 in formats, refusal=_tiff_refusal(tags, formats))
   white, points = tags.get(318), tags.get(319)
   if white and points and TiffImagePlugin.ICCPROFILE not in tags:
-    found = found._replace(primaries=tuple(float(value) for value in (*white, *points)))
-  return found
+    result = result._replace(primaries=tuple(float(value) for value in (*white, *points)))
+  return result
 
 
 def _tiff_refusal(tags: TiffImagePlugin.ImageFileDirectory_v2, formats: set[int]) -> str:
@@ -149,17 +149,17 @@ def _tiff_refusal(tags: TiffImagePlugin.ImageFileDirectory_v2, formats: set[int]
 def _ppm(file: BinaryIO) -> Facts:
   head = file.read(4096)
   if head[1:2] in b'fF':
-    lost = (
+    refusal = (
       'float samples in three channels, which Pillow cannot decode' if head[1:2] == b'F' else ''
     )
-    return Facts((32,), floats=True, refusal=lost)
+    return Facts((32,), floats=True, refusal=refusal)
   words = re.sub(rb'#[^\n]*', b' ', head).split(maxsplit=4)
   most = 1 if head[1:2] in b'14' else int(words[3])
   return Facts((8 if most < 256 else most.bit_length(),), most=most)
 
 
 def _bmp(file: BinaryIO) -> Facts:
-  """Colour of the headers V4 and V5 of Windows bitmaps."""
+  """Reads the colour of Windows bitmaps with headers V4 and V5."""
   head = file.read(14 + 124)
   if len(head) < 14 + 108 or int.from_bytes(head[14:18], 'little') < 108:
     return Facts()
@@ -175,7 +175,7 @@ def _bmp(file: BinaryIO) -> Facts:
 
 
 def _gif(file: BinaryIO) -> Facts:
-  """An ICC profile in a GIF is an application extension, `ICCRGBG1012`."""
+  """Reads the ICC profile of a GIF, which is the application extension `ICCRGBG1012`."""
   head = file.read(2**20)
   start = head.find(b'\x21\xff\x0bICCRGBG1012')
   if start < 0:

@@ -1,4 +1,4 @@
-"""Training images on the device, and random crops of them as a function of a key.
+"""Training images in device memory, and random crops of them as a function of a key.
 
 A set that fits into the device's memory stays there as u8, so that its input never limits the
 step; `streams` is for larger ones.
@@ -14,12 +14,12 @@ import numpy as np
 
 from compress_jax.codec import Array, CodecError, Image, Key
 
-SCALES = (0.5, 1.0)  # Photographs are shrunk by up to this; half of the crops are not.
-_LARGEST = 2**31 - 1  # Pixels: places are i32.
+SCALES = (0.5, 1.0)  # Range of the scale of half of the crops; the others are not scaled.
+_LARGEST = 2**31 - 1  # Largest number of pixels: their indices are i32.
 
 
 class Store(NamedTuple):
-  """Images one after the other."""
+  """The pixels of all images in one array."""
 
   pixels: Any  # u8[P, 3], row by row.
   start: Any  # i32[n], the first pixel of each.
@@ -28,7 +28,7 @@ class Store(NamedTuple):
 
 
 def store(images: Sequence[Image]) -> Store:
-  """The images as one array in the host's memory; a jitted function takes it as it is.
+  """Returns the images as one array in the host's memory; jitted functions accept it directly.
 
   Raises:
     CodecError: there are none, or together they have 2^31 pixels.
@@ -43,12 +43,13 @@ def store(images: Sequence[Image]) -> Store:
 
 
 def crops(held: Store, keys: Key, size: int, scales: tuple[float, float] = SCALES) -> Array:
-  """f32[B, size, size, 3] in [0, 1] for Key[B]: each crop is a function of its key alone.
+  """Returns f32[B, size, size, 3] in [0, 1], one random crop for each key of Key[B].
 
-  An image is drawn by its pixels: a photograph of ten times the area as often as ten images. It is
-  shrunk with antialiasing or (for half of the keys) not, and cropped. Half of the crops are
-  mirrored left to right, and half are transposed, so that photographs are seen upright and on their
-  side. No side is shrunk below the crop.
+  Each crop is a function of its key alone. Images are drawn in proportion to their pixels: a
+  photograph of ten times the area is drawn as often as ten images. It is shrunk with antialiasing
+  or (for half of the keys) not, and cropped. Half of the crops are mirrored left to right, and half
+  are transposed, so that photographs are seen upright and on their side. No side is shrunk below
+  that of the crop.
   """
   return jax.vmap(partial(_crop, held, size, scales))(keys)
 
@@ -62,7 +63,7 @@ def _crop(held: Store, size: int, scales: tuple[float, float], key: Key) -> Arra
   low, high = (jnp.maximum(edge, least) for edge in scales)
   scale = jax.random.uniform(keys[1], (), minval=low, maxval=jnp.maximum(high, low))
   scale = jnp.where(jax.random.bernoulli(keys[2]), 1.0, scale)
-  side = jnp.ceil(size / scale).astype(jnp.int32)  # Of the image's pixels that the crop shows.
+  side = jnp.ceil(size / scale).astype(jnp.int32)  # Side of the crop in pixels of the image.
   top, left = (
     jax.random.randint(at, (), 0, jnp.maximum(axis - side, 0) + 1)
     for at, axis in zip(jax.random.split(keys[3]), (height, width), strict=True)

@@ -1,7 +1,7 @@
-"""Samples of more than 8 bits to 8: round(v * 255 / max), as far as Pillow gives the samples.
+"""Conversion of samples of more than 8 bits to 8: round(v * 255 / max).
 
-Where a decoder gives 8 bits only (AVIF and HEIC, JPEG XL in colour), its result is taken: JPEG XL
-is then cut, not rounded, and at most one level lower.
+Where a decoder gives only 8 bits (AVIF and HEIC, JPEG XL in colour), its result is used: JPEG XL
+is then truncated, not rounded, and at most one level lower.
 """
 
 import io
@@ -21,12 +21,12 @@ _ORIENTATION = 274
 
 
 def to_8_bits(file: BinaryIO, picture: PILImage.Image | None, facts: Facts) -> PILImage.Image:
-  """The picture with 8 bits per sample, its metadata kept.
+  """Returns the picture with 8 bits per sample, its metadata kept.
 
   Args:
-    file: the whole file.
+    file: the complete file.
     picture: as Pillow opens it, not loaded yet; None for a TIFF that it cannot open.
-    facts: what `containers.facts` found.
+    facts: the result of `containers.facts`.
 
   Raises:
     CodecError: float samples lie outside 0..1, or nothing decodes them.
@@ -48,7 +48,10 @@ def to_8_bits(file: BinaryIO, picture: PILImage.Image | None, facts: Facts) -> P
 
 
 def spread(picture: PILImage.Image, facts: Facts) -> PILImage.Image:
-  """A JPEG 2000 of fewer than 8 bits, which Pillow shifts to the top, over all of 0..255."""
+  """Returns a JPEG 2000 of fewer than 8 bits with its samples scaled to 0..255.
+
+  Pillow shifts them to the highest bits instead. Other pictures are returned as they are.
+  """
   bands = len(picture.getbands())
   if picture.format != 'JPEG2000' or min(facts.depths) >= 8 or picture.mode in ('P', 'PA'):
     return picture
@@ -59,7 +62,10 @@ def spread(picture: PILImage.Image, facts: Facts) -> PILImage.Image:
 
 
 def _rounded(values: np.ndarray, most: float, key: tuple[int, ...] | int | None) -> np.ndarray:
-  """u8[H, W, C]; with an alpha channel where pixels of one colour, the `key`, are transparent."""
+  """Returns u8[H, W, C] of samples up to `most`.
+
+  Where `key` is a colour, an alpha channel is added in which its pixels are transparent.
+  """
   values = values if values.ndim == 3 else values[..., None]
   if values.dtype.kind == 'f' and not (values.min() >= 0 and values.max() <= most):
     low, high = values.min(), values.max()
@@ -84,7 +90,7 @@ def _picture(pixels: np.ndarray, info: dict, orientation: int) -> PILImage.Image
 
 
 def _grey(picture: PILImage.Image, facts: Facts) -> tuple[np.ndarray, float]:
-  """Samples and their largest value, of a picture in one of Pillow's wide modes."""
+  """Returns samples and their largest value, of a picture in one of Pillow's wide modes."""
   values, bits = np.asarray(picture), facts.depths[0]
   if isinstance(picture, TiffImagePlugin.TiffImageFile):
     values, most = values.view(np.uint32) if bits == 32 else values, 2**bits - 1
@@ -94,15 +100,15 @@ def _grey(picture: PILImage.Image, facts: Facts) -> tuple[np.ndarray, float]:
     return values, 1.0
   if picture.format == 'PPM':  # Pillow stretches what it reads to 16 bits.
     return np.rint(values * (facts.most / 65535)).astype(np.uint16), facts.most
-  if picture.format == 'JPEG2000':  # Pillow shifts the samples to the top.
+  if picture.format == 'JPEG2000':  # Pillow shifts the samples to the highest bits.
     return values >> (16 - bits), 2**bits - 1
   return values, 65535
 
 
 def _two_bytes(file: BinaryIO, picture: PILImage.Image) -> np.ndarray | None:
-  """u16[H, W, C] of a colour file of 16 bits, of which Pillow keeps one byte; None if it cannot.
+  """Returns u16[H, W, C] of a colour file of 16 bits, of which Pillow keeps one byte.
 
-  Read in the other byte order, Pillow keeps the other byte.
+  Read in the other byte order, Pillow keeps the other byte. Returns None where that is impossible.
   """
   file.seek(0)
   other: Any = PILImage.open(io.BytesIO(file.read()), formats=[picture.format or ''])
@@ -122,7 +128,7 @@ def _two_bytes(file: BinaryIO, picture: PILImage.Image) -> np.ndarray | None:
 
 
 def _grey_and_alpha(other: Any) -> np.ndarray | None:
-  """A PNG's two samples of 16 bits, read as four of 8."""
+  """Returns a PNG's two samples of 16 bits, read as four of 8."""
   if other.format != 'PNG':
     return None
   other._mode = 'RGBA'
@@ -131,24 +137,24 @@ def _grey_and_alpha(other: Any) -> np.ndarray | None:
 
 
 def _has_planes(picture: Any) -> bool:
-  """Whether a TIFF stores its channels one after the other: Pillow unpacks those as it likes."""
+  """Returns whether a TIFF stores its channels one after the other, which Pillow may misread."""
   return picture.format == 'TIFF' and picture.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
 
 
 def _raw_mode(picture: Any) -> str:
-  """How Pillow is about to unpack the samples; empty where planes differ."""
-  found = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in picture.tile}
-  return str(found.pop()) if len(found) == 1 else ''
+  """Returns the mode by which Pillow will unpack the samples; empty where planes differ."""
+  modes = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in picture.tile}
+  return str(modes.pop()) if len(modes) == 1 else ''
 
 
 def _by_tifffile(file: BinaryIO) -> tuple[np.ndarray, float]:
-  """Samples and their largest value of the first page of a TIFF."""
+  """Returns samples and their largest value, of the first page of a TIFF."""
   page = _page(file)
   if page.photometric not in (0, 1, 2):
     raise CodecError(f'colours of TIFF number {page.photometric}; convert it to RGB first')
   try:
     values = page.asarray()
-  except ValueError as error:  # A compression that it has not.
+  except ValueError as error:  # A compression that tifffile does not support.
     raise CodecError(f'its samples cannot be decoded ({error})') from error
   if page.axes[0] == 'S':
     values = np.moveaxis(values, 0, -1)
@@ -166,9 +172,9 @@ def _page(file: BinaryIO) -> Any:
 def _by_imagecodecs(
   file: BinaryIO, picture: PILImage.Image, facts: Facts
 ) -> tuple[np.ndarray, float]:
-  """Samples and their largest value of a JPEG 2000 in colour.
+  """Returns samples and their largest value, of a JPEG 2000 in colour.
 
-  Without imagecodecs they are those of Pillow, which has 8 bits and turns the brightest to 0.
+  Without imagecodecs they come from Pillow, which gives 8 bits and turns the brightest to 0.
   """
   try:
     require('formats', 'imagecodecs')
@@ -186,6 +192,6 @@ def _by_imagecodecs(
 
 
 def _tags(file: BinaryIO) -> tuple[dict, int]:
-  """The metadata of a TIFF that Pillow cannot open: its colour profile and its orientation."""
+  """Returns the metadata of a TIFF that Pillow cannot open: colour profile and orientation."""
   tags = _page(file).tags
   return {'icc_profile': tags.valueof(34675)}, int(tags.valueof(_ORIENTATION, 1))

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from compress_jax.codec import CodecError
 
 URL = 'https://r0k.us/graphics/kodak/kodak'
-TIMEOUT = 10.0  # Seconds without a byte.
+TIMEOUT = 10.0  # Seconds without a byte until a download fails.
 SHA256 = {
   'kodim01.png': 'a56e27cbf5f843c048b6af1d6e090760e9c92fadba88b7dee0205918a37523bd',
   'kodim02.png': '4f4b74a79237e311d72cad958237b5f7088d8bce1c82305ebefe1a70e3022dfd',
@@ -52,28 +52,28 @@ def kodak(
   that are missing or damaged there are downloaded, each tried twice; finished files are kept.
 
   Args:
-    download: fetch what the cache lacks.
+    download: download what the cache lacks.
     progress: show a progress bar while downloading.
-    folder: where the suite's folder `kodak` is kept; the user's cache folder where None.
-    url: where the files are.
+    folder: the folder that holds the suite's folder `kodak`; None is the user's cache folder.
+    url: the address of the folder with the files.
 
   Raises:
     CodecError: the suite is incomplete and cannot be completed, in one line.
   """
-  given = os.environ.get('KODAK_DIR')
-  if given and folder is None:
-    return _given(Path(given).expanduser())
+  directory = os.environ.get('KODAK_DIR')
+  if directory and folder is None:
+    return _from_directory(Path(directory).expanduser())
   cache = Path(folder or user_cache_dir('compress_jax', appauthor=False)) / 'kodak'
   missing = [name for name in SHA256 if not _intact(cache / name)]
   if missing and not download:
     raise CodecError(f'{len(missing)} of the 24 Kodak images are not in {cache}')
-  hidden = None if progress and missing else True  # None: hidden where nobody watches.
+  hidden = None if progress and missing else True  # None hides it where there is no terminal.
   for name in tqdm(missing, 'Kodak images', unit='file', leave=False, disable=hidden):
     _fetch(name, cache, url)
   return [cache / name for name in SHA256]
 
 
-def _given(folder: Path) -> list[Path]:
+def _from_directory(folder: Path) -> list[Path]:
   missing = [name for name in SHA256 if not (folder / name).is_file()]
   if missing:
     raise CodecError(f'KODAK_DIR={folder} lacks {len(missing)} of 24 images, such as {missing[0]}')
@@ -85,15 +85,15 @@ def _intact(path: Path) -> bool:
 
 
 def _fetch(name: str, cache: Path, url: str) -> None:
-  """Downloads a file beside its place and moves it there if its checksum is right."""
-  import pooch  # With requests a quarter of a second, which few calls need.
+  """Downloads a file beside its final path and moves it there if its checksum is right."""
+  import pooch  # Takes a quarter of a second with requests, and few calls need it.
 
   pooch.get_logger().setLevel('ERROR')
   suite = pooch.create(cache, f'{url}/', registry=SHA256, retry_if_failed=1)
   try:
     suite.fetch(name, downloader=pooch.HTTPDownloader(timeout=TIMEOUT))
-  except OSError as error:  # Those of requests are among them.
-    # Where no server answered, the text of requests is that of all layers below.
+  except OSError as error:  # Errors of requests are among them.
+    # Where no server answered, the message of requests repeats those of all layers below.
     silent = getattr(error, 'response', error) is None
     reason = type(error).__name__ if silent else error
     raise CodecError(f'the Kodak images cannot be downloaded from {url} ({reason})') from error

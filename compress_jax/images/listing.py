@@ -1,9 +1,8 @@
-"""Which files of a folder are taken, one rule for compressing, measuring and training.
+"""The listing of a folder's image files: one rule for compressing, measuring and training.
 
-Taken are files whose suffix is that of a format that is read, and files without a suffix that
-begin as a picture does. What else looks like a picture is reported, never passed over in
-silence. Hidden files and folders are left out. Links to folders are followed, each folder is
-read once.
+Listed are files with the suffix of a readable format, and files without a suffix whose first bytes
+are those of a picture. Other files that look like pictures are reported. Hidden files and folders
+are skipped. Links to folders are followed, and each folder is read once.
 """
 
 import logging
@@ -18,7 +17,7 @@ from pathlib import Path
 from compress_jax.codec import CodecError
 from compress_jax.images import containers
 
-Report = Callable[[str], None]  # Takes one line.
+Report = Callable[[str], None]  # It receives one line.
 
 SUFFIXES = re.compile(
   r'\.(a?png|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|p[pgbn]m|pfm|gif|jp2|j2k|j2c|jpc|jpx|jph|jhc|avifs?|'
@@ -34,62 +33,65 @@ OTHERS = re.compile(
 
 
 def warn(line: str) -> None:
-  """Reports by `logging`, where nobody else listens."""
+  """Logs a line as a warning: the default report."""
   logging.getLogger(__name__).warning('%s', line)
 
 
 def find_images(root: str | Path, *, report: Report = warn) -> list[Path]:
-  """Every image file under a folder, in natural order; a single file is a list of one.
+  """Returns every image file under a folder, in natural order; a single file is a list of one.
 
   Args:
     root: the folder or the file.
-    report: takes a line for each file or folder that is left out though it may hold a picture.
+    report: receives a line for each file or folder that is skipped though it may hold a picture.
 
   Raises:
-    CodecError: nothing is there.
+    CodecError: there is no such file or folder, or no image in it.
   """
   root = Path(root)
   if root.is_dir():
-    told: list[str] = []
+    skipped: list[str] = []
 
-    def tell(line: str) -> None:
-      told.append(line)
+    def report_and_keep(line: str) -> None:
+      skipped.append(line)
       report(line)
 
-    found = [path for path in walk(root, tell) if _is_image(path, tell)]
-    if not found:
-      more = f' (and {len(told) - 1} more)' if len(told) > 1 else ''
-      raise CodecError(f'{root}: no images in this folder{f": {told[0]}{more}" if told else ""}')
-    return sorted(found, key=lambda path: natural(path.relative_to(root).as_posix()))
+    paths = [path for path in walk(root, report_and_keep) if _is_image(path, report_and_keep)]
+    if not paths:
+      more = f' (and {len(skipped) - 1} more)' if len(skipped) > 1 else ''
+      reason = f': {skipped[0]}{more}' if skipped else ''
+      raise CodecError(f'{root}: no images in this folder{reason}')
+    return sorted(paths, key=lambda path: natural(path.relative_to(root).as_posix()))
   if not root.exists():
     raise CodecError(f'{root}: no such file or folder')
   return [root]
 
 
 def renamed(paths: list[Path], suffix: str) -> list[Path]:
-  """Another suffix for each path, beside its own one where two would meet."""
-  long: set[Path] = set()
+  """Returns each path with another suffix; where two would be equal, it is appended instead."""
+  appended: set[Path] = set()
   while True:
-    names = [p.with_name(p.name + suffix) if p in long else p.with_suffix(suffix) for p in paths]
+    names = [
+      p.with_name(p.name + suffix) if p in appended else p.with_suffix(suffix) for p in paths
+    ]
     counts = Counter(names)
-    meeting = {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
-    if meeting <= long:
+    clashing = {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
+    if clashing <= appended:
       return names
-    long |= meeting
+    appended |= clashing
 
 
 def natural(text: str) -> list[tuple[int, str]]:
-  """A sorting key by which image2 comes before image10."""
+  """Returns a sorting key by which image2 comes before image10."""
   parts = re.split(r'(\d+)', text.lower())
   return [(int(p), p) if i % 2 else (0, p) for i, p in enumerate(parts)] + [(0, text)]
 
 
 def walk(root: Path, report: Report) -> Iterator[Path]:
-  """Every visible file under a folder; folders that cannot be read are reported.
+  """Yields every visible file under a folder; folders that cannot be read are reported.
 
-  Links to folders come after all folders proper, so that these give their files their names.
+  Links to folders come after all real folders, so that files are listed by their real paths.
   """
-  above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
+  ancestors = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
   seen: set[tuple[int, int] | None] = set()
   links: list[Path] = []
   folders = [root]
@@ -97,7 +99,7 @@ def walk(root: Path, report: Report) -> Iterator[Path]:
     folder = folders.pop() if folders else links.pop(0)
     if _identity(folder) in seen:
       continue
-    if folder != root and _identity(folder) in above:
+    if folder != root and _identity(folder) in ancestors:
       report(f'{folder}: a link to a folder that holds {root}; not followed')
       continue
     seen.add(_identity(folder))
@@ -127,21 +129,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _identity(folder: Path) -> tuple[int, int] | None:
   try:
-    found = folder.stat()
+    status = folder.stat()
   except OSError:
     return None
-  return found.st_dev, found.st_ino
+  return status.st_dev, status.st_ino
 
 
 def _is_image(path: Path, report: Report) -> bool:
-  """Whether a file is taken; reports one that is not, but looks like a picture."""
+  """Returns whether a file is listed; reports one that is not, but looks like a picture."""
   named = SUFFIXES.fullmatch(path.suffix) is not None
   try:
     regular = stat.S_ISREG(path.stat().st_mode)
   except OSError as error:
     if not named:  # It may be a link to a folder of pictures.
       report(f'{path}: cannot be read ({error.strerror})')
-    return named  # Reading it will say what is wrong.
+    return named  # The error message comes when it is read.
   if not regular:
     if named:
       report(f'{path}: not a regular file')
@@ -152,12 +154,12 @@ def _is_image(path: Path, report: Report) -> bool:
   known = OTHERS.fullmatch(path.suffix) is not None or guess.startswith('image/')
   try:
     with open(path, 'rb') as file:
-      alike = containers.looks_like_an_image(file.read(containers.HEAD))
+      picture_bytes = containers.looks_like_an_image(file.read(containers.HEAD))
   except OSError as error:
     report(f'{path}: cannot be read ({error.strerror})')
     return False
-  if alike and not path.suffix:
+  if picture_bytes and not path.suffix:
     return True
-  if known or alike:
+  if known or picture_bytes:
     report(f'{path}: looks like an image, but {path.suffix} files are not read')
   return False

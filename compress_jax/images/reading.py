@@ -1,7 +1,7 @@
-"""IMAGE in: one picture file to u8[H, W, 3] in sRGB.
+"""Reading of one picture file to u8[H, W, 3] in sRGB.
 
-Nothing that a picture holds is dropped in silence: what does not fit that form is
-refused in one line unless an option says how to treat it. docs/images.md has the table.
+A picture that does not fit that form is refused in one line unless an option says how to
+convert it: nothing is dropped silently. docs/images.md has the table.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ GREY_MODES = ('1', 'L', 'LA')
 WIDE_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N', 'F')
 _ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005  # Tags of EXIF.
 
-# Bytes of text in a PNG, which Pillow bounds at 1 MiB for one piece: XMP can be larger.
+# Largest text in a PNG, in bytes. Pillow's limit is 1 MiB for one chunk; XMP can be larger.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
@@ -54,7 +54,7 @@ def load_image(
   Args:
     source: a path, the bytes of a file, or a binary stream.
     flatten: a colour such as 'white' or '#rrggbb' to put behind transparent pixels.
-    first_frame: take the first picture of an animation or of several pages.
+    first_frame: read the first picture of an animation or of several pages.
     depth8: round samples of more than 8 bits, v to round(v * 255 / max).
     max_pixels: refuse larger pictures before decoding them.
 
@@ -72,10 +72,10 @@ def load_image(
 
 
 def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-  """The width and height of the picture, without decoding it.
+  """Returns the width and height of the picture, without decoding it.
 
   Raises:
-    CodecError: `load_image` would refuse it, as far as its header tells.
+    CodecError: `load_image` would refuse it because of its header.
   """
   with _one_line(str(path)), _file(path) as file:
     picture, _ = _opened(file, False, False, max_pixels)
@@ -85,7 +85,7 @@ def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int,
 
 @contextlib.contextmanager
 def _one_line(name: str) -> Iterator[None]:
-  """Turns whatever Pillow raises into a CodecError that names the file; silences warnings."""
+  """Turns any error of Pillow into a CodecError that names the file; silences warnings."""
   try:
     with warnings.catch_warnings(action='ignore'):
       yield
@@ -95,7 +95,7 @@ def _one_line(name: str) -> Iterator[None]:
     raise CodecError(f'{name}: damaged image, or of a kind that Pillow cannot read') from error
   except PILImage.DecompressionBombError as error:
     raise CodecError(f'{name}: too many pixels') from error
-  except Exception as error:  # Damaged files raise whatever a plugin stumbles on.
+  except Exception as error:  # Plugins raise errors of any type on damaged files.
     reason = getattr(error, 'strerror', None) or f'damaged image ({_first_line(error)})'
     raise CodecError(f'{name}: {reason}') from error
 
@@ -120,7 +120,7 @@ def _file(source: Source) -> BinaryIO:
 def _opened(
   file: BinaryIO, first_frame: bool, depth8: bool, max_pixels: int
 ) -> tuple[PILImage.Image | None, Facts]:
-  """The picture, not decoded yet, and what its header says; None where only tifffile reads it.
+  """Returns the picture, not decoded yet, and its header; None where only tifffile reads it.
 
   Raises:
     CodecError: it cannot become 8-bit RGB without loss.
@@ -144,7 +144,7 @@ def _opened(
     facts = _with_plugin(facts, picture.info)
     _refuse(facts, depth8)
   _limit(picture.size, max_pixels)
-  # A phone's MPO is a photograph with a preview or a gain map behind it, not an animation.
+  # The MPO of a phone is a photograph followed by a preview or a gain map, not an animation.
   frames = 1 if picture.format == 'MPO' else getattr(picture, 'n_frames', 1)
   if (frames > 1 or facts.animated) and not first_frame:
     several = f'{frames} frames' if frames > 1 else 'an animation'
@@ -156,7 +156,7 @@ def _opened(
 
 
 def _add_plugin(kind: str) -> None:
-  """Lets Pillow read HEIC or JPEG XL."""
+  """Registers Pillow's plugin for HEIC or JPEG XL."""
   require('formats', PLUGINS[kind])
   plugin: Any = import_module(PLUGINS[kind])
   if kind == 'HEIF':
@@ -164,7 +164,7 @@ def _add_plugin(kind: str) -> None:
 
 
 def _with_plugin(facts: Facts, info: dict[Any, Any]) -> Facts:
-  """The facts of a HEIC with what its plugin finds in the pictures themselves."""
+  """Returns the facts of a HEIC, completed by those that its plugin reads from the pictures."""
   nclx = info.get('nclx_profile')
   if nclx and not facts.cicp and not info.get('icc_profile'):
     facts = facts._replace(cicp=(nclx['color_primaries'], nclx['transfer_characteristics']))
@@ -188,12 +188,12 @@ def _limit(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _is_upright(picture: PILImage.Image) -> bool:
-  """A JPEG XL is turned by its decoder, unless it holds a whole JPEG."""
+  """Returns whether the decoder applied the orientation: in JPEG XL, except for a stored JPEG."""
   return picture.format == 'JXL' and not getattr(picture, 'jpeg', False)
 
 
 def _turned(flat: PILImage.Image, picture: PILImage.Image) -> PILImage.Image:
-  """The picture as the EXIF orientation of another one says."""
+  """Returns `flat`, turned by the EXIF orientation of `picture`."""
   flat.getexif()[_ORIENTATION] = picture.getexif().get(_ORIENTATION, 1)
   return ImageOps.exif_transpose(flat)
 
@@ -201,7 +201,7 @@ def _turned(flat: PILImage.Image, picture: PILImage.Image) -> PILImage.Image:
 def _flat(
   picture: PILImage.Image, facts: Facts, background: tuple[int, ...] | None
 ) -> PILImage.Image:
-  """The RGB picture, composited on `background` where it has transparent pixels."""
+  """Returns the RGB picture, composited on `background` where it has transparent pixels."""
   opaque = _to_srgb(picture.convert('L' if picture.mode in GREY_MODES else 'RGB'), facts, picture)
   if not picture.has_transparency_data:
     return opaque
@@ -214,7 +214,7 @@ def _flat(
 
 
 def _to_srgb(picture: PILImage.Image, facts: Facts, original: PILImage.Image) -> PILImage.Image:
-  """RGB of an L or RGB picture whose colours its file describes; where it does not, in sRGB."""
+  """Converts an L or RGB picture to sRGB by the colours that its file describes, if it does."""
   profile = facts.profile or original.info.get('icc_profile')
   if facts.cicp:
     space = colour.from_cicp(*facts.cicp)
@@ -228,8 +228,8 @@ def _to_srgb(picture: PILImage.Image, facts: Facts, original: PILImage.Image) ->
 
 
 def _is_adobe_rgb(picture: PILImage.Image) -> bool:
-  """Whether a camera says so by EXIF, which has no room for a profile."""
-  with contextlib.suppress(Exception):  # A damaged block says nothing.
+  """Returns whether the EXIF names Adobe RGB, as cameras do where there is no profile."""
+  with contextlib.suppress(Exception):  # A damaged block counts as absent.
     return picture.getexif().get_ifd(_INTEROPERABILITY).get(1) == 'R03'
   return False
 

@@ -1,6 +1,6 @@
-"""Sets of images: files, folders, the Kodak suite, photographs at hand.
+"""Sets of images: files, folders, the Kodak suite, photographs of scikit-image.
 
-The one door to images, u8[H, W, 3] in sRGB: reading and writing single files is imported here.
+Images are u8[H, W, 3] in sRGB. Functions that read and write single files are exported here too.
 """
 
 import os
@@ -35,26 +35,26 @@ PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.pn
 
 
 class NamedImage(NamedTuple):
-  """An image of a set, read when it is needed (and in whichever process needs it)."""
+  """An image of a set: its name, and a function that reads it in whichever process calls it."""
 
-  name: str  # Unique in its set; no folder of the machine, no suffix where that is clear.
+  name: str  # Unique in its set; without the set's folder, and without a suffix if still unique.
   load: Callable[[], Image]
 
 
 def centre_crop(image: Image, size: int = 256) -> Image:
-  """The middle `size` x `size` pixels; a shorter side is kept whole."""
+  """Returns the middle `size` x `size` pixels; a side that is shorter is not cropped."""
   height, width = image.shape[:2]
   top, left = max(0, height - size) // 2, max(0, width - size) // 2
   return image[top : top + size, left : left + size]
 
 
 def sample_photographs() -> list[tuple[str, Image]]:
-  """The colour photographs that scikit-image carries in its wheel."""
+  """Returns the colour photographs that scikit-image carries in its wheel."""
   return [(name, load()) for name, load in _named(_photographs())]
 
 
 def photographs_at_hand() -> list[NamedImage]:
-  """The same, read when they are needed."""
+  """Returns the colour photographs of scikit-image, each read when it is needed."""
   return _named(_photographs())
 
 
@@ -62,10 +62,10 @@ def _photographs() -> list[Path]:
   require('train', 'skimage')
   spec = find_spec('skimage')
   folder = Path((spec and spec.origin) or '').parent / 'data'
-  found = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
-  if not found:
+  paths = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
+  if not paths:
     raise CodecError('scikit-image carries no photographs; give a folder of images')
-  return found
+  return paths
 
 
 def default_images(
@@ -74,12 +74,12 @@ def default_images(
   report: Report = warn,
   read: Callable[[str | Path], Image] = load_image,
 ) -> tuple[str, list[NamedImage]]:
-  """The images that a comparison uses, and one line that says which and why.
+  """Returns one line that says which images a comparison uses and why, and the images.
 
   Args:
     images: a folder or a file; by default the Kodak suite from $KODAK_DIR, from the cache or
       downloaded; without it the photographs of scikit-image.
-    report: takes a line for each file of the folder that is left out, see `find_images`.
+    report: receives a line for each file of the folder that is skipped, see `find_images`.
     read: reads a file of the folder; it can be sent to another process.
   """
   if images is not None:
@@ -89,7 +89,7 @@ def default_images(
     return 'the Kodak suite (24 images)', _named(kodak())
   except CodecError as error:
     if os.environ.get('KODAK_DIR'):
-      raise  # Who names a folder wants that folder.
+      raise  # A folder that the user named has no substitute.
     try:
       named = photographs_at_hand()
     except CodecError as other:

@@ -1,8 +1,8 @@
 """Training images by index: folders, files and TFDS datasets, opened once, read when drawn.
 
 A spec is a path, or tfds:NAME[/config][:version][@split] as in tfds:clic, tfds:div2k/bicubic_x2
-or tfds:tf_flowers@train[:50%]; the split is train where none is named. TFDS reads without
-TensorFlow, from data prepared as array_record, and finds it by $TFDS_DATA_DIR.
+or tfds:tf_flowers@train[:50%]; the default split is train. TFDS reads without TensorFlow, from data
+prepared as array_record in $TFDS_DATA_DIR.
 """
 
 import functools
@@ -26,9 +26,9 @@ Log = Callable[[str], None]
 
 
 class Part(NamedTuple):
-  """Images of one spec; the functions can be sent to another process."""
+  """The images of one spec; the functions can be sent to another process."""
 
-  sides: np.ndarray  # i32[N], the shorter side in pixels; 0 where only decoding tells.
+  sides: np.ndarray  # i32[N], the shorter side in pixels; 0 if it is unknown before decoding.
   name: Callable[[int], str]
   load: Callable[[int], Image]
 
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 class Source:
   """A sequence of images u8[H, W, 3], for any number of readers at once.
 
-  An image that turns out to be unreadable when it is drawn, or smaller than `side`, is
+  An image that turns out to be unreadable or smaller than `side` when it is drawn is
   replaced by the next one, so every index gives the same image in every run.
   """
 
@@ -47,12 +47,12 @@ class Source:
 
   @property
   def names(self) -> list[str]:
-    """What each image is called: its path, or its dataset and number."""
+    """Returns the name of each image: its path, or its dataset and number."""
     return [self.parts[part].name(i) for part, i in self.index.tolist()]
 
   @property
   def sides(self) -> np.ndarray:
-    """i32[N], the shorter side of each image; 0 where only decoding tells."""
+    """Returns i32[N], the shorter side of each image; 0 if it is unknown before decoding."""
     return np.array([self.parts[part].sides[i] for part, i in self.index.tolist()], np.int32)
 
   def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Source:
       try:
         pixels = self.parts[part].load(image)
       except CodecError as error:
-        _tell_once(f'{error}; the next image takes its place')
+        _warn_once(f'{error}; the next image takes its place')
         continue
       if min(pixels.shape[:2]) >= self.side:
         return pixels
@@ -76,46 +76,46 @@ class Source:
 
 
 @functools.cache
-def _tell_once(line: str) -> None:
-  """Worker processes have no other way to say something."""
+def _warn_once(line: str) -> None:
+  """Logs a warning once per process: worker processes have no other channel for messages."""
   logging.getLogger(__name__).warning(line)
 
 
 def open_source(spec: str, *, log: Log, data_dir: str | None = None) -> Source:
-  """The images of one spec, see `open_sources`."""
+  """Returns the images of one spec, see `open_sources`."""
   return open_sources([spec], log=log, data_dir=data_dir)
 
 
 def open_sources(specs: Sequence[str], *, log: Log, data_dir: str | None = None) -> Source:
-  """The images of several specs, one after the other.
+  """Returns the images of several specs, one after the other.
 
   Args:
     specs: folders, files, and tfds:NAME@SPLIT.
-    log: takes a line for each file that is skipped, and their number.
-    data_dir: where TFDS keeps its data; by default it asks $TFDS_DATA_DIR.
+    log: receives a line for each file that is skipped, and their number.
+    data_dir: the folder of TFDS's data; by default that of $TFDS_DATA_DIR.
 
   Raises:
     CodecError: a spec has no images that can be read.
   """
   if not specs:
     raise CodecError('no images named: give a folder, a file or tfds:NAME')
-  return _joined(
+  return _concatenated(
     [_records(spec, data_dir) if spec.startswith(TFDS) else _files(spec, log) for spec in specs]
   )
 
 
 def from_images(images: Sequence[NamedImage]) -> Source:
-  """A source of images found otherwise, such as `sets.default_images`."""
+  """Returns a source of named images, such as those of `sets.default_images`."""
   named = tuple(images)
   name, load = functools.partial(_named_name, named), functools.partial(_named_load, named)
-  return _joined([Part(np.zeros(len(named), np.int32), name, load)])
+  return _concatenated([Part(np.zeros(len(named), np.int32), name, load)])
 
 
 def decodable(source: Source, *, log: Log) -> Source:
-  """The images that can be decoded; each other one is named in a line.
+  """Returns the images that can be decoded; each other one is logged in a line.
 
   Raises:
-    CodecError: nothing is left.
+    CodecError: no image can be decoded.
   """
 
   def fault(pair: list[int]) -> str:
@@ -138,12 +138,12 @@ def decodable(source: Source, *, log: Log) -> Source:
 
 
 def large_enough(source: Source, side: int, *, log: Log) -> Source:
-  """The images of at least `side` x `side` pixels; one line says how many others there are.
+  """Returns the images of at least `side` x `side` pixels; one line logs the number of others.
 
-  Those whose size is not known yet are replaced when they are drawn and too small.
+  Images of unknown size are kept; those that are too small are replaced when they are drawn.
 
   Raises:
-    CodecError: nothing is left.
+    CodecError: no image is large enough.
   """
   sides = source.sides
   keep = (sides == 0) | (sides >= side)
@@ -154,7 +154,7 @@ def large_enough(source: Source, side: int, *, log: Log) -> Source:
   return Source(source.parts, source.index[keep], max(side, source.side))
 
 
-def _joined(parts: Sequence[Part]) -> Source:
+def _concatenated(parts: Sequence[Part]) -> Source:
   counts = [len(part.sides) for part in parts]
   index = np.stack([np.repeat(np.arange(len(parts)), counts), _counted(counts)], -1)
   return Source(parts, index.astype(np.int32))
@@ -173,28 +173,28 @@ def _named_load(images: Sequence[NamedImage], i: int) -> Image:
 
 
 def _files(spec: str, log: Log) -> Part:
-  """Every file of a folder whose header can be read; each other one is named in a line."""
-  left_out: list[str] = []
-  paths = [str(path) for path in find_images(Path(spec), report=left_out.append)]
+  """Returns the files of a folder whose header can be read; each other one is logged in a line."""
+  skipped: list[str] = []
+  paths = [str(path) for path in find_images(Path(spec), report=skipped.append)]
   with ThreadPoolExecutor() as pool:
     headers = list(pool.map(_side, paths))
-  left_out += [header for header in headers if isinstance(header, str)]
+  skipped += [header for header in headers if isinstance(header, str)]
   good = [(p, side) for p, side in zip(paths, headers, strict=True) if isinstance(side, int)]
-  if not good and len(left_out) == 1:
-    raise CodecError(left_out[0])
-  for line in left_out:
+  if not good and len(skipped) == 1:
+    raise CodecError(skipped[0])
+  for line in skipped:
     log(f'skipped {line}')
   if not good:
-    raise CodecError(f'{spec}: none of {len(left_out)} images can be read, see above')
-  if left_out:
-    log(f'{len(left_out)} files or folders of {spec} were skipped, {len(good)} are left')
+    raise CodecError(f'{spec}: none of {len(skipped)} images can be read, see above')
+  if skipped:
+    log(f'{len(skipped)} files or folders of {spec} were skipped, {len(good)} are left')
   kept = tuple(path for path, _ in good)
   sides = np.array([side for _, side in good], np.int32)
   return Part(sides, kept.__getitem__, functools.partial(_load_file, kept))
 
 
 def _side(path: str) -> int | str:
-  """The shorter side of the picture, or what is wrong with it, without decoding it."""
+  """Returns the shorter side of the picture without decoding it, or an error message."""
   try:
     return min(check_image(path))
   except CodecError as error:
@@ -206,7 +206,7 @@ def _load_file(paths: Sequence[str], i: int) -> Image:
 
 
 def _records(spec: str, data_dir: str | None) -> Part:
-  """A split of a prepared TFDS dataset."""
+  """Returns a split of a prepared TFDS dataset."""
   name, _, split = spec.removeprefix(TFDS).partition('@')
   require('tfds', 'tensorflow_datasets', 'importlib_resources')
   import tensorflow_datasets as tfds
@@ -215,13 +215,13 @@ def _records(spec: str, data_dir: str | None) -> Part:
   features = builder.info.features
   images = [key for key in sorted(features) if isinstance(features[key], tfds.features.Image)]
   feature = _image_feature(spec, [k for k in images if type(features[k]) is tfds.features.Image])
-  # Bytes, not pixels: what is refused, and how colours are read, is then the same as for files.
+  # Bytes, not pixels: the same pictures are refused and the same colours read as from files.
   decoders = {key: tfds.decode.SkipDecoding() for key in images}
   try:
     records = builder.as_data_source(split or 'train', decoders=decoders)
   except (ValueError, KeyError) as error:
-    known = ', '.join(sorted(builder.info.splits))
-    raise CodecError(f'{spec}: no such split; there are {known}') from error
+    splits = ', '.join(sorted(builder.info.splits))
+    raise CodecError(f'{spec}: no such split; there are {splits}') from error
   except ImportError as error:
     raise CodecError(f'{spec}: {error.name} is missing: pip install array_record') from error
   shape = features[feature].shape[:2]
@@ -231,7 +231,7 @@ def _records(spec: str, data_dir: str | None) -> Part:
 
 
 def _builder(tfds: Any, spec: str, name: str, data_dir: str | None) -> Any:
-  """A builder whose data is there and can be read by index.
+  """Returns a TFDS builder whose data is prepared and can be read by index.
 
   Raises:
     CodecError: one line that says how to prepare it.
@@ -272,7 +272,7 @@ def _record_name(spec: str, i: int) -> str:
 
 def _load_record(spec: str, records: Any, feature: str, i: int) -> Image:
   stream = io.BytesIO(records[i][feature])
-  stream.name = _record_name(spec, i)  # For what load_image says.
+  stream.name = _record_name(spec, i)  # The error messages of load_image use it.
   return load_image(stream)
 
 

@@ -1,4 +1,4 @@
-"""Lossless picture files."""
+"""Writing of lossless image files."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ LOSSLESS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 def image_bytes(image: Image, suffix: str = '.png') -> bytes:
-  """The file of an image in a lossless format; grey where its channels are all equal.
+  """Returns the file of an image in a lossless format; grey where its channels are all equal.
 
   Raises:
     CodecError: the suffix is no lossless format, or the format cannot hold the image.
@@ -37,5 +37,5 @@ def image_bytes(image: Image, suffix: str = '.png') -> bytes:
 
 
 def save_image(path: str | Path, image: Image, *, overwrite: bool = False) -> None:
-  """Writes u8[H, W, 3] to a lossless format chosen by the suffix, all or nothing."""
+  """Writes u8[H, W, 3] to a lossless format chosen by the suffix; no partial file is left."""
   write_atomically(path, image_bytes(image, Path(path).suffix), overwrite=overwrite)
