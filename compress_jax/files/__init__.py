@@ -1,1 +1,1 @@
-"""Files that are complete or not there: written atomically, locked, fingerprinted."""
+"""Files that are either complete or absent: atomic writes, locks, digests, model files."""

@@ -1,4 +1,4 @@
-"""Files that are complete or not there."""
+"""Atomic writes: a file is either complete or absent."""
 
 import contextlib
 import os
@@ -12,12 +12,15 @@ from compress_jax.codec import CodecError
 def write_atomically(
   path: str | Path, data: bytes, *, overwrite: bool = False, source: str | Path | None = None
 ) -> None:
-  """Writes a file that is either complete or not there.
+  """Writes a file atomically: it is either complete or absent.
 
-  The bytes go to a temporary file beside the target, which then takes its name. A symlink is
+  The bytes go to a temporary file beside the target, which is then renamed. A symlink is
   followed, so it stays a link; a pipe or a device is written to directly.
 
   Args:
+    path: the target.
+    data: the content.
+    overwrite: replaces an existing file.
     source: the file that the bytes were made from, which must not be overwritten.
 
   Raises:
@@ -53,7 +56,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-  """Makes a rename survive a power cut, where the system lets folders be synced."""
+  """Makes a rename survive a power failure, where the system can sync folders."""
   with contextlib.suppress(OSError):
     handle = os.open(folder, os.O_RDONLY)
     try:

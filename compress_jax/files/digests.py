@@ -1,4 +1,4 @@
-"""Fingerprints of models."""
+"""Digests of models and files."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """SHA-256 over names, shapes, types and values, little-endian, in order of name."""
+  """Returns the SHA-256 over names, shapes, types and values, little-endian, in order of name."""
   sha = hashlib.sha256()
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name]).astype(arrays[name].dtype.newbyteorder('<'))
@@ -17,9 +17,9 @@ def digest(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def digest_of_files(paths: Sequence[Path]) -> str:
-  """SHA-256 of one file, or of those of several; where they lie does not count."""
-  found = []
+  """Returns the SHA-256 of one file, or a hash of those of several; paths do not count."""
+  digests = []
   for path in paths:
     with open(path, 'rb') as file:
-      found.append(hashlib.file_digest(file, 'sha256').hexdigest())
-  return found[0] if len(found) == 1 else hashlib.sha256(' '.join(found).encode()).hexdigest()
+      digests.append(hashlib.file_digest(file, 'sha256').hexdigest())
+  return digests[0] if len(digests) == 1 else hashlib.sha256(' '.join(digests).encode()).hexdigest()

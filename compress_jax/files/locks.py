@@ -1,4 +1,4 @@
-"""One program at a time in a folder."""
+"""A lock that lets one program at a time use a folder."""
 
 import json
 import os
@@ -18,12 +18,12 @@ LOCK, HOLDER = '.lock', '.holder.json'
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-  """Keeps other programs out of a folder, which is made if it is not there.
+  """Locks a folder inside the `with` block; the folder is made if it does not exist.
 
-  The lock is one of the system, which ends with the process that holds it, however that ends.
+  The lock is one of the operating system, which releases it when the process ends for any reason.
 
   Raises:
-    CodecError: another program is in there.
+    CodecError: another program holds the lock.
   """
   folder.mkdir(parents=True, exist_ok=True)
   lock = FileLock(folder / LOCK)
@@ -43,7 +43,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _holder(folder: Path) -> str:
-  """Who holds a folder, as it says of itself."""
+  """Returns a description of the process that holds a folder's lock."""
   with suppress(OSError, ValueError, KeyError, TypeError):
     about = json.loads((folder / HOLDER).read_text())
     return f'process {about["pid"]} on {about["host"]} since {about["since"]}'

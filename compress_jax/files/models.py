@@ -1,4 +1,4 @@
-"""Models as safetensors files: arrays by name, and one JSON object about them."""
+"""Model files in safetensors format: arrays by name, and a JSON object that describes them."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from compress_jax.codec import CodecError
 from compress_jax.files.atomic import write_atomically
 
-# What a bad file can raise: types that NumPy lacks are attributes that it lacks.
+# Errors that a damaged file can raise; AttributeError is for data types that NumPy lacks.
 UNREADABLE: tuple[type[Exception], ...] = (OSError, SafetensorError, AttributeError, LookupError)
 UNREADABLE += (RecursionError, TypeError, ValueError)
 
@@ -25,18 +25,18 @@ def write(
   overwrite: bool = False,
 ) -> None:
   """Writes a model; `config` names its method and the options of its factory."""
-  # One key of metadata: the order of several differs from run to run.
-  # It writes memory as it lies: arrays in another order than C's would come back scrambled.
+  # One key of metadata: the order of several keys would differ from run to run.
+  # `save` writes raw memory: arrays that are not in C order would be read back scrambled.
   ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
   data = save(ordered, {'config': json.dumps(config)})
   write_atomically(Path(path), data, overwrite=overwrite)
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """What `write` wrote.
+  """Reads the arrays and the config of a model file.
 
   Raises:
-    CodecError: not such a file.
+    CodecError: the file is no model file.
   """
   try:
     with safe_open(path, 'numpy') as file:

@@ -1,1 +1,1 @@
-"""Weights from elsewhere: other projects' checkpoints as parameters of ours."""
+"""Conversion of other projects' checkpoints to the parameters of this package's models."""

@@ -1,9 +1,9 @@
-"""CompressAI's cheng2020-anchor and cheng2020-attn as parameters of our gmm with one Gaussian.
+"""CompressAI's cheng2020-anchor and cheng2020-attn as parameters of gmm with one Gaussian.
 
-Facts about their modules are from CompressAI 1.2.8 (models/waseda.py, models/google.py,
-entropy_models.py, layers/gdn.py). Their tensors are NCHW: kernels [out, in, row, column] become
-[row, column, in, out]; the four channels that a pixel shuffle spreads are innermost in theirs
-(channel, row, column) and outermost in ours; gamma of GDN is [to, from] and becomes [from, to].
+Names and shapes of its modules are from CompressAI 1.2.8 (models/waseda.py, models/google.py,
+entropy_models.py, layers/gdn.py). Its tensors are NCHW: kernels [out, in, row, column] become
+[row, column, in, out]. The four channels that a pixel shuffle distributes are innermost there
+(channel, row, column) and outermost here. Its gamma of GDN is [to, from] and becomes [from, to].
 """
 
 import itertools
@@ -19,10 +19,10 @@ from compress_jax.interop import torch_files
 
 Array = np.ndarray
 
-SLOPE = 0.01  # Of PyTorch's LeakyReLU.
-_FILTERS = (1, 3, 3, 3, 3, 1)  # Of the factorised prior.
+SLOPE = 0.01  # Negative slope of PyTorch's LeakyReLU.
+_FILTERS = (1, 3, 3, 3, 3, 1)  # Widths of the factorised prior.
 _PEDESTAL = 2.0**-36
-# Buffers that change what the weights mean; ours has these values built in.
+# Buffers that change the meaning of the weights; this package has these values built in.
 _CONSTANTS = {
   r'.*\.i?gdn\.(beta|gamma)_reparam\.pedestal': _PEDESTAL,
   r'.*\.i?gdn\.beta_reparam\.lower_bound\.bound': (1e-6 + _PEDESTAL) ** 0.5,
@@ -30,10 +30,10 @@ _CONSTANTS = {
   r'gaussian_conditional\.(scale_bound|lower_bound_scale\.bound)': 0.11,
   r'.*\.likelihood_lower_bound\.bound': 1e-9,
 }
-# What their update() derives from the weights for their own coder.
+# Buffers that CompressAI's update() derives from the weights for its coder.
 _DERIVED = r'.*\._(offset|quantized_cdf|cdf_length)|gaussian_conditional\.scale_table'
 _DERIVED += r'|entropy_bottleneck\.target|context_prediction\.mask'
-# Names of earlier versions.
+# Names in earlier versions of CompressAI, and the current ones.
 _RENAMED = (
   (r'\.downsample\.', '.skip.'),
   (r'^entropy_bottleneck\._(?:matrix|matrices\.)(\d)$', r'entropy_bottleneck.matrices.\1'),
@@ -43,18 +43,18 @@ _RENAMED = (
 
 
 class Checkpoint(NamedTuple):
-  """A model from elsewhere: what `gmm` needs to run it."""
+  """An imported model: its parameters, and the options with which `gmm` runs it."""
 
   params: Params
-  options: Mapping[str, Any]  # Keywords of the factory: channels, mixtures, attention, ...
+  options: Mapping[str, Any]  # Keyword arguments of the factory: channels, mixtures, ...
 
 
 class _Tensor(NamedTuple):
-  """One tensor: where it is, where it goes, and how."""
+  """The conversion of one tensor: both names, its shape, and the function that converts it."""
 
-  theirs: str
-  ours: str  # A path joined by dots.
-  shape: tuple[int, ...]  # Of theirs.
+  source: str  # Name in CompressAI's table of weights.
+  target: str  # Path in the parameters of gmm, joined by dots.
+  shape: tuple[int, ...]  # Shape of CompressAI's tensor.
   convert: Callable[[Array], Array]
 
 
@@ -62,7 +62,7 @@ _Part = Iterator[_Tensor]
 
 
 def read(path: Path | str) -> Checkpoint:
-  """The model in a checkpoint file.
+  """Reads the model in a checkpoint file of CompressAI.
 
   Raises:
     CodecError: not a file of weights, or not of one of the two models.
@@ -75,20 +75,23 @@ def read(path: Path | str) -> Checkpoint:
 
 
 def convert(weights: Mapping[str, Array]) -> Checkpoint:
-  """The model in a table of weights, as `state_dict()` returns it.
+  """Returns the model in a table of weights, as CompressAI's `state_dict()` returns it.
 
   Raises:
     CodecError: a tensor is missing, of another shape, not finite, or unknown.
   """
-  rest = _with_current_names(weights)
-  attention = any(name.startswith('g_a.3.conv_a.') for name in rest)
-  channels = _rows(rest, 'g_a.0.conv1.weight')
-  widths = _rows(rest, 'entropy_parameters.0.weight'), _rows(rest, 'entropy_parameters.2.weight')
+  remaining = _with_current_names(weights)
+  attention = any(name.startswith('g_a.3.conv_a.') for name in remaining)
+  channels = _rows(remaining, 'g_a.0.conv1.weight')
+  widths = (
+    _rows(remaining, 'entropy_parameters.0.weight'),
+    _rows(remaining, 'entropy_parameters.2.weight'),
+  )
   flat = {'log_gains': np.zeros((1, channels), np.float32)}
   for tensor in _model(channels, attention, widths):
-    value = _take(rest, tensor.theirs, tensor.shape)
-    flat[tensor.ours] = np.ascontiguousarray(tensor.convert(value), np.float32)
-  _check_rest(rest)
+    value = _pop(remaining, tensor.source, tensor.shape)
+    flat[tensor.target] = np.ascontiguousarray(tensor.convert(value), np.float32)
+  _check_remaining(remaining)
   options = {'channels': channels, 'mixtures': 1, 'attention': attention, 'levels': 1}
   return Checkpoint(_nested(flat), {**options, 'slope': SLOPE, 'widths': widths})
 
@@ -100,7 +103,7 @@ def _with_current_names(weights: Mapping[str, Array]) -> dict[str, Array]:
       name = re.sub(old, new, name)
     renamed[name] = array
   if len(renamed) != len(weights):
-    raise CodecError('a tensor is there under its old and its new name')
+    raise CodecError('a tensor appears under its old and its new name')
   return renamed
 
 
@@ -110,10 +113,10 @@ def _rows(weights: Mapping[str, Array], name: str) -> int:
   return weights[name].shape[0]
 
 
-def _take(rest: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
-  if name not in rest:
+def _pop(remaining: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
+  if name not in remaining:
     raise CodecError(f'{name} is missing')
-  value = rest.pop(name)
+  value = remaining.pop(name)
   if value.shape != shape:
     raise CodecError(f'{name} has shape {value.shape}, not {shape}')
   if not (np.issubdtype(value.dtype, np.floating) and np.isfinite(value).all()):
@@ -121,9 +124,9 @@ def _take(rest: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
   return value
 
 
-def _check_rest(rest: Mapping[str, Array]) -> None:
-  """Raises CodecError unless what no parameter was made of is known and needs none."""
-  for name, value in rest.items():
+def _check_remaining(remaining: Mapping[str, Array]) -> None:
+  """Raises CodecError unless every tensor that became no parameter is known and needs none."""
+  for name, value in remaining.items():
     expected = next((v for key, v in _CONSTANTS.items() if re.fullmatch(key, name)), None)
     if expected is None and not re.fullmatch(_DERIVED, name):
       raise CodecError(f'unknown tensor {name[:100]!r}')
@@ -165,85 +168,85 @@ def _analysis(n: int, attention: bool) -> _Part:
   names = ['down0', 'block0', 'down1', 'attention0', 'block1', 'down2', 'block2', 'last']
   names.append('attention1')
   for i, name in enumerate(name for name in names if attention or 'attention' not in name):
-    theirs, ours = f'g_a.{i}', f'analysis.{name}'
+    source, target = f'g_a.{i}', f'analysis.{name}'
     if name.startswith('down'):
-      yield from _down(theirs, ours, 3 if i == 0 else n, n)
+      yield from _down(source, target, 3 if i == 0 else n, n)
     elif name.startswith('block'):
-      yield from _block(theirs, ours, n)
+      yield from _block(source, target, n)
     elif name == 'last':
-      yield from _conv(theirs, ours, n, n)
+      yield from _conv(source, target, n, n)
     else:
-      yield from _attention(theirs, ours, n)
+      yield from _attention(source, target, n)
 
 
 def _synthesis(n: int, attention: bool) -> _Part:
   names = ['attention0', 'block0', 'up0', 'block1', 'up1', 'attention1', 'block2', 'up2', 'block3']
   names.append('last')
   for i, name in enumerate(name for name in names if attention or 'attention' not in name):
-    theirs, ours = f'g_s.{i}', f'synthesis.{name}'
+    source, target = f'g_s.{i}', f'synthesis.{name}'
     if name.startswith('up'):
-      yield from _up(theirs, ours, n)
+      yield from _up(source, target, n)
     elif name.startswith('block'):
-      yield from _block(theirs, ours, n)
+      yield from _block(source, target, n)
     elif name == 'last':
-      yield from _subpixel(theirs, ours, n, 3)
+      yield from _subpixel(source, target, n, 3)
     else:
-      yield from _attention(theirs, ours, n)
+      yield from _attention(source, target, n)
 
 
-def _conv(theirs: str, ours: str, into: int, out: int, kernel: int = 3) -> _Part:
-  yield _Tensor(f'{theirs}.weight', f'{ours}.kernel', (out, into, kernel, kernel), _hwio)
-  yield _Tensor(f'{theirs}.bias', f'{ours}.bias', (out,), _same)
+def _conv(source: str, target: str, into: int, out: int, kernel: int = 3) -> _Part:
+  yield _Tensor(f'{source}.weight', f'{target}.kernel', (out, into, kernel, kernel), _hwio)
+  yield _Tensor(f'{source}.bias', f'{target}.bias', (out,), _same)
 
 
-def _subpixel(theirs: str, ours: str, into: int, out: int) -> _Part:
+def _subpixel(source: str, target: str, into: int, out: int) -> _Part:
   shape = (4 * out, into, 3, 3)
-  yield _Tensor(f'{theirs}.0.weight', f'{ours}.conv.kernel', shape, lambda w: _hwio(_shuffled(w)))
-  yield _Tensor(f'{theirs}.0.bias', f'{ours}.conv.bias', (4 * out,), _shuffled)
+  yield _Tensor(f'{source}.0.weight', f'{target}.conv.kernel', shape, lambda w: _hwio(_shuffled(w)))
+  yield _Tensor(f'{source}.0.bias', f'{target}.conv.bias', (4 * out,), _shuffled)
 
 
-def _gdn(theirs: str, ours: str, n: int) -> _Part:
-  yield _Tensor(f'{theirs}.beta', f'{ours}.beta', (n,), _same)
-  yield _Tensor(f'{theirs}.gamma', f'{ours}.gamma', (n, n), np.transpose)
+def _gdn(source: str, target: str, n: int) -> _Part:
+  yield _Tensor(f'{source}.beta', f'{target}.beta', (n,), _same)
+  yield _Tensor(f'{source}.gamma', f'{target}.gamma', (n, n), np.transpose)
 
 
-def _block(theirs: str, ours: str, n: int) -> _Part:
-  yield from _conv(f'{theirs}.conv1', f'{ours}.conv1', n, n)
-  yield from _conv(f'{theirs}.conv2', f'{ours}.conv2', n, n)
+def _block(source: str, target: str, n: int) -> _Part:
+  yield from _conv(f'{source}.conv1', f'{target}.conv1', n, n)
+  yield from _conv(f'{source}.conv2', f'{target}.conv2', n, n)
 
 
-def _down(theirs: str, ours: str, into: int, n: int) -> _Part:
-  yield from _conv(f'{theirs}.conv1', f'{ours}.conv1', into, n)
-  yield from _conv(f'{theirs}.conv2', f'{ours}.conv2', n, n)
-  yield from _gdn(f'{theirs}.gdn', f'{ours}.gdn', n)
-  yield from _conv(f'{theirs}.skip', f'{ours}.skip', into, n, 1)
+def _down(source: str, target: str, into: int, n: int) -> _Part:
+  yield from _conv(f'{source}.conv1', f'{target}.conv1', into, n)
+  yield from _conv(f'{source}.conv2', f'{target}.conv2', n, n)
+  yield from _gdn(f'{source}.gdn', f'{target}.gdn', n)
+  yield from _conv(f'{source}.skip', f'{target}.skip', into, n, 1)
 
 
-def _up(theirs: str, ours: str, n: int) -> _Part:
-  yield from _subpixel(f'{theirs}.subpel_conv', f'{ours}.subpixel', n, n)
-  yield from _conv(f'{theirs}.conv', f'{ours}.conv', n, n)
-  yield from _gdn(f'{theirs}.igdn', f'{ours}.igdn', n)
-  yield from _subpixel(f'{theirs}.upsample', f'{ours}.skip', n, n)
+def _up(source: str, target: str, n: int) -> _Part:
+  yield from _subpixel(f'{source}.subpel_conv', f'{target}.subpixel', n, n)
+  yield from _conv(f'{source}.conv', f'{target}.conv', n, n)
+  yield from _gdn(f'{source}.igdn', f'{target}.igdn', n)
+  yield from _subpixel(f'{source}.upsample', f'{target}.skip', n, n)
 
 
-def _attention(theirs: str, ours: str, n: int) -> _Part:
+def _attention(source: str, target: str, n: int) -> _Part:
   for branch, name in (('conv_a', 'trunk'), ('conv_b', 'gate')):
     for i in range(3):
-      unit, of = f'{theirs}.{branch}.{i}.conv', f'{ours}.{name}{i}'
-      yield from _conv(f'{unit}.0', f'{of}.conv1', n, n // 2, 1)
-      yield from _conv(f'{unit}.2', f'{of}.conv2', n // 2, n // 2)
-      yield from _conv(f'{unit}.4', f'{of}.conv3', n // 2, n, 1)
-  yield from _conv(f'{theirs}.conv_b.3', f'{ours}.gate', n, n, 1)
+      unit, target_unit = f'{source}.{branch}.{i}.conv', f'{target}.{name}{i}'
+      yield from _conv(f'{unit}.0', f'{target_unit}.conv1', n, n // 2, 1)
+      yield from _conv(f'{unit}.2', f'{target_unit}.conv2', n // 2, n // 2)
+      yield from _conv(f'{unit}.4', f'{target_unit}.conv3', n // 2, n, 1)
+  yield from _conv(f'{source}.conv_b.3', f'{target}.gate', n, n, 1)
 
 
 def _prior(n: int) -> _Part:
-  theirs = 'entropy_bottleneck'
+  source = 'entropy_bottleneck'
   for i, (into, out) in enumerate(itertools.pairwise(_FILTERS)):
-    yield _Tensor(f'{theirs}.matrices.{i}', f'prior.matrix{i}', (n, out, into), _same)
-    yield _Tensor(f'{theirs}.biases.{i}', f'prior.bias{i}', (n, out, 1), _same)
+    yield _Tensor(f'{source}.matrices.{i}', f'prior.matrix{i}', (n, out, into), _same)
+    yield _Tensor(f'{source}.biases.{i}', f'prior.bias{i}', (n, out, 1), _same)
     if i < len(_FILTERS) - 2:
-      yield _Tensor(f'{theirs}.factors.{i}', f'prior.factor{i}', (n, out, 1), _same)
-  yield _Tensor(f'{theirs}.quantiles', 'prior.quantiles', (n, 1, 3), lambda q: q[:, 0])
+      yield _Tensor(f'{source}.factors.{i}', f'prior.factor{i}', (n, out, 1), _same)
+  yield _Tensor(f'{source}.quantiles', 'prior.quantiles', (n, 1, 3), lambda q: q[:, 0])
 
 
 def _same(value: Array) -> Array:
@@ -255,11 +258,11 @@ def _hwio(kernel: Array) -> Array:
 
 
 def _shuffled(value: Array) -> Array:
-  """Output channels (channel, row, column) in the order (row, column, channel)."""
+  """Returns output channels (channel, row, column) in the order (row, column, channel)."""
   return np.moveaxis(value.reshape(-1, 4, *value.shape[1:]), 1, 0).reshape(value.shape)
 
 
 def _masked(kernel: Array) -> Array:
-  """Zero where a latent is not coded yet: their module does so whenever it runs."""
-  seen = np.arange(25).reshape(5, 5) < 12
-  return _hwio(kernel * seen)
+  """Returns the kernel, zero where latents are not coded yet, as CompressAI's module applies it."""
+  coded = np.arange(25).reshape(5, 5) < 12
+  return _hwio(kernel * coded)

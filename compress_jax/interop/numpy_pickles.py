@@ -1,9 +1,10 @@
-"""Arrays in pickles of NumPy, as data: nothing in the file is run.
+"""Reading of NumPy arrays in pickles as data: nothing in the file is run.
 
 An array is pickled as a call of `_reconstruct(ndarray, (0,), b'b')`, whose result gets the state
-(version, shape, dtype, in Fortran's order?, bytes); a dtype as a call of `dtype('f4', False, True)`
-with a state whose second entry is the order of bytes (numpy/core/src/multiarray/methods.c,
-array_reduce and array_setstate; descriptor.c, arraydescr_setstate).
+(version, shape, dtype, whether in Fortran's order, bytes); a dtype as a call of
+`dtype('f4', False, True)` with a state whose second entry is the order of bytes
+(numpy/core/src/multiarray/methods.c, array_reduce and array_setstate; descriptor.c,
+arraydescr_setstate).
 """
 
 import math
@@ -17,7 +18,7 @@ from compress_jax.interop import pickles
 
 _TYPES = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
 _ORDERS = ('<', '>', '|', '=')
-_MAX_SIDE = 2**40  # Products of sides stay exact in Python, and sensible in messages.
+_MAX_SIDE = 2**40  # Larger sides are refused as damage.
 
 
 class _Type:
@@ -63,7 +64,7 @@ _NAMES: pickles.Names = {
 
 
 def load(stream: IO[bytes], *, max_bytes: int | None = None) -> dict[str, np.ndarray]:
-  """Returns the arrays of a nested table by their paths, 'AlexNet_0/Conv_0/kernel'.
+  """Returns the arrays of a nested table by their paths, such as 'AlexNet_0/Conv_0/kernel'.
 
   Arrays are read-only views of bytes of the stream.
 
@@ -71,10 +72,10 @@ def load(stream: IO[bytes], *, max_bytes: int | None = None) -> dict[str, np.nda
     CodecError: not the pickle of such a table, a damaged one, one of more than `max_bytes`,
       or one that asks for more than arrays.
   """
-  found = pickles.load(stream, names=_NAMES, build=_build, max_bytes=max_bytes)
-  if not isinstance(found, dict):
-    raise CodecError(f'pickle of a {type(found).__name__}, not of a table of arrays')
-  return dict(_flat(found))
+  table = pickles.load(stream, names=_NAMES, build=_build, max_bytes=max_bytes)
+  if not isinstance(table, dict):
+    raise CodecError(f'pickle of a {type(table).__name__}, not of a table of arrays')
+  return dict(_flat(table))
 
 
 def _build(value: Any, state: Any) -> None:
@@ -90,12 +91,12 @@ def _is_shape(shape: Any) -> bool:
 def _flat(
   table: Mapping[Any, Any], prefix: str = '', depth: int = 0
 ) -> list[tuple[str, np.ndarray]]:
-  found: list[tuple[str, np.ndarray]] = []
+  arrays: list[tuple[str, np.ndarray]] = []
   for key, value in table.items():
     if isinstance(value, dict) and depth < 8:
-      found += _flat(value, f'{prefix}{key}/', depth + 1)
+      arrays += _flat(value, f'{prefix}{key}/', depth + 1)
     elif isinstance(value, _Array) and value.value is not None:
-      found.append((f'{prefix}{key}', value.value))
+      arrays.append((f'{prefix}{key}', value.value))
     else:
       raise CodecError(f'{prefix}{key} of the pickle is no array')
-  return found
+  return arrays

@@ -1,8 +1,8 @@
-"""Reads the data of a pickle without running it: nothing is imported and nothing is looked up.
+"""Reading of the data of a pickle without running it: nothing is imported or called by name.
 
 A pickle is a program that may call anything. This interpreter knows the operations that
-build numbers, strings and containers, and answers each name with what the caller's table
-says. A name outside of the table is refused by name.
+build numbers, strings and containers. Each name in the pickle stands for an entry of the
+caller's table, and other names are refused.
 
 The operations are those documented in the standard library's `pickletools`.
 """
@@ -29,12 +29,12 @@ _MARK = object()
 
 
 class Name(NamedTuple):
-  """What a pickle refers to by name: 'torch._utils._rebuild_tensor_v2'."""
+  """A name that a pickle refers to, such as 'torch._utils._rebuild_tensor_v2'."""
 
   name: str
 
 
-# What a name does when it is called; None for names that are only mentioned.
+# The function that runs when a name is called; None for names that are never called.
 Names = Mapping[str, Callable[..., Any] | None]
 
 
@@ -49,12 +49,12 @@ class _Machine(NamedTuple):
 
 
 def no_reference(identity: Any) -> Any:
-  """Refuses a persistent id, for pickles that have none."""
+  """Raises CodecError for a persistent id, in pickles that must not have any."""
   raise CodecError('damaged pickle: it refers to data outside of it')
 
 
 def ignore_state(value: Any, state: Any) -> None:
-  """Leaves an object as it is, for objects whose state says nothing."""
+  """Ignores the state of an object."""
 
 
 def load(
@@ -65,15 +65,17 @@ def load(
   build: Callable[[Any, Any], None] = ignore_state,
   max_bytes: int | None = None,
 ) -> Any:
-  """The object of the pickle at which `stream` stands; the stream is left behind it.
+  """Returns the object of the pickle that begins at the stream's position.
+
+  The stream is left at the end of the pickle.
 
   Args:
     stream: seekable.
-    names: every name that may occur. Calls go to the functions in it.
-    reference: what to put for a persistent id.
-    build: gives an object that a call has made its state, in place.
-    max_bytes: of the pickle, MAX_BYTES where None. A pickle that holds arrays may have more;
-      MAX_BYTES stays the limit of its operations, and so of the memory that these take.
+    names: the function of every name that may occur.
+    reference: returns the object of a persistent id.
+    build: sets the state of an object that a call has made, in place.
+    max_bytes: largest size of the pickle, MAX_BYTES where None. A pickle that holds arrays may
+      have more; MAX_BYTES stays the limit of its operations, and so of their memory.
 
   Raises:
     CodecError: another name, an operation that data does not need, a damaged pickle, or

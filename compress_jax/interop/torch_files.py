@@ -1,11 +1,11 @@
-"""Tables of weights in PyTorch's files and in safetensors, without PyTorch.
+"""Reading of tables of weights in PyTorch's files and in safetensors, without PyTorch.
 
     archive: a zip with FOLDER/data.pkl, and the numbers of storage K in FOLDER/data/K
     legacy (before PyTorch 1.6): pickles of a magic number, a version, the machine, the
       object and the keys of its storages; then for each an i64 count and its numbers
 
-Arrays are read-only views of bytes of the file. A storage that is not all there, or a tensor
-that is larger than its storage, is refused before anything of its size is allocated.
+Arrays are read-only views of bytes of the file. An incomplete storage, or a tensor that is
+larger than its storage, is refused before anything of its size is allocated.
 """
 
 import io
@@ -39,23 +39,23 @@ _TYPES: dict[str, np.dtype] = {
   'torch.BoolStorage': np.dtype('?'),
 }
 _DAMAGE = (OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError, struct.error)
-_MAX_EXTENT = 2**40  # Of a tensor's sides and strides: NumPy's arithmetic stays exact.
+_MAX_EXTENT = 2**40  # Largest side and stride of a tensor: NumPy's arithmetic stays exact.
 _MAX_RANK = 8
 
 
 class _Storage(NamedTuple):
-  """Numbers that tensors are views of."""
+  """An array of numbers that tensors are views of."""
 
   kind: str  # A key of _TYPES.
-  key: str
-  length: int  # In numbers.
+  key: str  # Its name in the file.
+  length: int  # Number of elements.
 
   def nbytes(self) -> int:
     return self.length * _TYPES[self.kind].itemsize
 
 
 class _Tensor(NamedTuple):
-  """A view of a storage; all in elements."""
+  """A view of a storage; offset and strides count elements."""
 
   storage: _Storage
   offset: int
@@ -63,14 +63,14 @@ class _Tensor(NamedTuple):
   strides: tuple[int, ...]
 
 
-_Read = Callable[[_Storage], np.ndarray]  # u8[storage.nbytes()], from where it is kept.
+_Read = Callable[[_Storage], np.ndarray]  # Returns u8[storage.nbytes()] from the file.
 
 
 def read(path: Path | str) -> dict[str, np.ndarray]:
-  """The table of weights in a `.pth`, `.pth.tar`, `.pt` or `.safetensors` file.
+  """Reads the table of weights in a `.pth`, `.pth.tar`, `.pt` or `.safetensors` file.
 
-  The table of a training checkpoint is what it keeps under 'state_dict'; the prefix
-  'module.' of data-parallel training is dropped. bfloat16 becomes float32.
+  In a training checkpoint the table is the entry 'state_dict'. The prefix 'module.' of
+  data-parallel training is dropped. bfloat16 becomes float32.
 
   Raises:
     CodecError: not such a file, a damaged one, or one that asks for more than weights.
@@ -123,7 +123,7 @@ def _archive(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _folder(archive: zipfile.ZipFile) -> str:
-  """What all names in the archive start with."""
+  """Returns the folder that all names in the archive start with."""
   names = archive.namelist()
   folders = [name.removesuffix('/data.pkl') for name in names if name.endswith('/data.pkl')]
   if len(folders) != 1:
@@ -169,9 +169,9 @@ def _plain(stream: io.BytesIO) -> Any:
 def _legacy_parts(
   data: bytes, keys: Any, storages: Mapping[str, _Storage], at: int
 ) -> dict[str, np.ndarray]:
-  """The bytes of each storage of a legacy file, which start at `at`."""
-  known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-  if not known or sorted(keys) != sorted(storages):
+  """Returns the bytes of each storage of a legacy file; the first one starts at `at`."""
+  valid = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+  if not valid or sorted(keys) != sorted(storages):
     raise CodecError('damaged: its list of storages does not fit the object')
   parts = {}
   for key in keys:
@@ -201,7 +201,7 @@ def _table(checkpoint: Any) -> dict[str, _Tensor]:
 def _arrays(
   table: Mapping[str, _Tensor], part: _Read, budget: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """The tensors as arrays; storages are read once, `budget` bytes of them at most."""
+  """Yields tensors as arrays; each storage is read once, at most `budget` bytes in all."""
   loaded: dict[_Storage, np.ndarray] = {}
   for name, tensor in table.items():
     storage = tensor.storage
@@ -227,7 +227,7 @@ def _numbers(storage: _Storage, content: np.ndarray) -> np.ndarray:
 
 
 def _storage(identity: Any) -> _Storage:
-  """The storage that a persistent id means: ('storage', type, key, device, count)."""
+  """Returns the storage of a persistent id: ('storage', type, key, device, count)."""
   if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6 or identity[0] != 'storage':
     raise CodecError('damaged: a storage is not described as one')
   kind, key, count = identity[1], identity[2], identity[4]
@@ -239,7 +239,7 @@ def _storage(identity: Any) -> _Storage:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-  """What torch._utils._rebuild_tensor_v2 is called with; whether it trains is in `rest`."""
+  """Returns the tensor of a call of torch._utils._rebuild_tensor_v2; `rest` is ignored."""
   del rest
   if not isinstance(storage, _Storage) or not isinstance(shape, tuple):
     raise CodecError('damaged: a tensor is not described as one')
@@ -270,7 +270,7 @@ def _no_arguments(*pairs: Any) -> dict[Any, Any]:
 
 
 def _nothing(*arguments: Any) -> None:
-  """What is beside the weights in a checkpoint: step numbers, devices, random states."""
+  """Ignores what a checkpoint holds beside weights: step numbers, devices, random states."""
   del arguments
 
 
