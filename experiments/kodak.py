@@ -123,7 +123,7 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
     chosen=metrics,
   )
   print(f'{len(result.rows)} rows, {result.reused} of them from earlier runs')
-  told = processes.told(mine, result.failures)
+  told = processes.gathered(mine, result.failures)
   if mine.rank:
     return 0  # What failed is told to process 0.
   if mine.total > 1:

@@ -58,7 +58,7 @@ def run(values: flags.FlagValues) -> int:
   if values.force and values.skip_existing:
     raise flags.Error('--force and --skip_existing exclude each other')
   mine = join(values)
-  return 1 if processes.told(mine, ['failed'] * bool(_run(values, mine))) else 0
+  return 1 if processes.gathered(mine, ['failed'] * bool(_run(values, mine))) else 0
 
 
 def _run(values: flags.FlagValues, mine: processes.Share) -> int:

@@ -1,1 +1,1 @@
-"""The process around the computation: caches, memory, cores, workers, devices."""
+"""Settings of the process: caches, memory, processor cores, worker processes, devices."""

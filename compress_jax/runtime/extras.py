@@ -1,4 +1,4 @@
-"""Packages that only an extra of ours installs, such as `pip install 'compress_jax[train]'`."""
+"""Packages that only an extra installs, such as `pip install 'compress_jax[train]'`."""
 
 from importlib.util import find_spec
 
@@ -13,7 +13,7 @@ def require(extra: str, *packages: str) -> None:
     *packages: names of top-level modules.
 
   Raises:
-    CodecError: one is missing; the line says what to install.
+    CodecError: a package is missing; the message says what to install.
   """
   for package in packages:
     if find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""JAX's settings from outside, such as JAX_PLATFORMS, as programs take them."""
+"""Settings that users make for JAX, such as JAX_PLATFORMS, and how programs handle them."""
 
 import contextlib
 import os
@@ -9,15 +9,15 @@ import jax
 
 from compress_jax.codec import CodecError
 
-# Both are for finding mistakes; libraries that programs use do not all work under stricter ones.
+# JAX's defaults. Stricter settings find mistakes, but not all libraries work under them.
 _PROMOTION = {'jax_numpy_dtype_promotion': 'standard', 'jax_numpy_rank_promotion': 'allow'}
 
 
 @contextlib.contextmanager
 def usual_promotion() -> Iterator[None]:
-  """Within, arrays are promoted as JAX does by default, in all threads."""
+  """Restores JAX's default type promotion inside the `with` block, in all threads."""
   read = lambda: {name: getattr(jax.config, name) for name in _PROMOTION}  # noqa: E731
-  with futures.ThreadPoolExecutor(1) as other:  # This thread may have settings of its own.
+  with futures.ThreadPoolExecutor(1) as other:  # This thread may have other settings.
     before = other.submit(read).result()
   try:
     for name, value in _PROMOTION.items():
@@ -30,29 +30,25 @@ def usual_promotion() -> Iterator[None]:
 
 
 def no_device() -> str | None:
-  """What to tell a user where JAX has no device; None where it has.
+  """Returns an error message if JAX has no device, else None.
 
-  To be asked when something went wrong: JAX raises RuntimeError or a bare AssertionError from
-  whatever it was called for first.
+  It is to be called after an error: JAX raises RuntimeError or a bare AssertionError from
+  whichever of its functions is called first.
   """
   try:
     jax.devices()
     return None
   except Exception as error:
-    asked = os.environ.get('JAX_PLATFORMS')
+    platforms = os.environ.get('JAX_PLATFORMS')
     reason = f' ({line})' if (line := ' '.join(str(error).split())) else ''
-    if asked:
-      return f'JAX has no device of JAX_PLATFORMS={asked}; unset it, or set it to cpu{reason}'
+    if platforms:
+      return f'JAX has no device of JAX_PLATFORMS={platforms}; unset it, or set it to cpu{reason}'
     return f'JAX has no device to compute on{reason}'
 
 
 def check_devices() -> None:
-  """Refuses settings that leave JAX without a device, before workers fail one by one.
-
-  Raises:
-    CodecError: see `no_device`.
-  """
+  """Raises CodecError where settings leave JAX without a device, before workers fail one by one."""
   if os.environ.get('JAX_PLATFORMS', 'cpu') in ('', 'cpu'):
-    return  # A device that is not needed here is not taken.
+    return  # This process does not need the device and must not occupy it.
   if reason := no_device():
     raise CodecError(reason)

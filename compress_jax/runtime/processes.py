@@ -1,7 +1,8 @@
-"""Several processes, on one host or many, that work as one, by JAX's own distributed runtime.
+"""Several processes, on one host or many, that work as one, by JAX's distributed runtime.
 
-Training is one computation over all of their devices. Many files are many small ones: each
-process takes its share of them to its own devices, and in the end they tell how it went.
+Training is one computation over all of their devices. Coding and measuring many files is divided:
+each process handles its share of the files on its devices, and the messages are gathered in the
+end.
 """
 
 import itertools
@@ -13,33 +14,36 @@ from compress_jax.codec import CodecError
 from compress_jax.runtime.extras import require
 
 T = TypeVar('T')
-_MEETINGS = itertools.count()  # A name for each: all processes meet in the same order.
-_PATIENCE = 30 * 60 * 1000  # Milliseconds.
+_BARRIERS = itertools.count()  # Numbers of barriers: all processes reach them in the same order.
+_TIMEOUT = 30 * 60 * 1000  # Milliseconds.
 
 
 class Share(NamedTuple):
   """One process's part of the work."""
 
-  rank: int = 0
-  total: int = 1
+  rank: int = 0  # Index of this process.
+  total: int = 1  # Number of processes.
 
   def of(self, items: Sequence[T]) -> list[T]:
-    """Items rank, rank + total, ..."""
+    """Returns the items of this process: rank, rank + total, ..."""
     return list(items[self.rank :: self.total])
 
 
 def join(coordinator: str | None, count: int | None, index: int | None) -> Share:
-  """Meets the other processes, before JAX is used.
+  """Connects this process with the others; it has to be called before JAX is used.
 
   Args:
-    coordinator: HOST:PORT of process 0; None to find it by Slurm, Kubernetes or MPI.
+    coordinator: HOST:PORT of process 0; None finds it by Slurm, Kubernetes or MPI.
     count: number of processes.
-    index: which one this is.
+    index: index of this process.
+
+  Returns:
+    This process's share of the work.
 
   Raises:
-    CodecError: they do not come together.
+    CodecError: the processes cannot be connected.
   """
-  import jax  # Half a second, which --help need not take.
+  import jax  # It takes half a second, which --help does not need.
 
   try:
     jax.distributed.initialize(*(() if coordinator is None else (coordinator, count, index)))
@@ -49,10 +53,10 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> Share
 
 
 def meet() -> None:
-  """Waits for the other processes, where there are any.
+  """Waits for the other processes, if there are any.
 
-  Collective operations fail where one process comes half a minute later than another. So all meet
-  before them where some may have to compile, or to do work that the others do not have.
+  Collective operations fail where one process comes half a minute later than another. So all
+  processes wait for each other before them where some may have to compile, or to do more work.
   """
   import jax
 
@@ -60,40 +64,40 @@ def meet() -> None:
     return
   from orbax.checkpoint import multihost
 
-  multihost.get_barrier_sync_fn()(key=f'meeting-{next(_MEETINGS)}', timeout_ms=_PATIENCE)
+  multihost.get_barrier_sync_fn()(key=f'meeting-{next(_BARRIERS)}', timeout_ms=_TIMEOUT)
 
 
-def told(mine: Share, words: list[str]) -> list[str]:
-  """What all processes have to say, in order; each waits for the others."""
-  if mine.total == 1:
-    return words
+def gathered(share: Share, lines: list[str]) -> list[str]:
+  """Returns the lines of all processes, in order of rank; each process waits for the others."""
+  if share.total == 1:
+    return lines
   require('train', 'orbax')
   import numpy as np
   from jax.experimental.multihost_utils import process_allgather
 
   meet()
-  own = np.frombuffer(json.dumps(words).encode(), np.uint8)
-  sizes: Any = process_allgather(np.array(len(own)))
+  data = np.frombuffer(json.dumps(lines).encode(), np.uint8)
+  sizes: Any = process_allgather(np.array(len(data)))
   padded = np.zeros(int(sizes.max()), np.uint8)
-  padded[: len(own)] = own
+  padded[: len(data)] = data
   rows: Any = process_allgather(padded)
-  texts = [row[:size].tobytes() for row, size in zip(rows, sizes.ravel(), strict=True)]
-  return [line for text in texts for line in json.loads(text)]
+  parts = [row[:size].tobytes() for row, size in zip(rows, sizes.ravel(), strict=True)]
+  return [line for part in parts for line in json.loads(part)]
 
 
-def by_first(mine: Share, work: Callable[[], Any]) -> None:
-  """Lets process 0 do something; the others wait for it.
+def by_first(share: Share, work: Callable[[], Any]) -> None:
+  """Runs `work` in process 0; the others wait for it.
 
   Raises:
     CodecError: in all processes, if it fails in the first.
   """
   failed = []
-  if mine.rank == 0:
+  if share.rank == 0:
     try:
       work()
     except (CodecError, OSError) as error:
-      if mine.total == 1:
+      if share.total == 1:
         raise
       failed = [str(error)]
-  for text in told(mine, failed):
-    raise CodecError(text)
+  for message in gathered(share, failed):
+    raise CodecError(message)

@@ -1,6 +1,6 @@
 """Worker processes that answer requests one at a time, each on its share of the threads.
 
-One pipe for each process: a worker that dies takes down the request it was on
+Each process has a pipe: a worker that dies affects the request it was working on
 and no other. A worker's answers are made by functions built inside it, because
 codecs are closures and cannot be sent.
 """
@@ -23,25 +23,25 @@ Handlers = Mapping[str, Callable[..., Any]]
 
 
 class WorkerError(RuntimeError):
-  """A worker died or its answer raised something other than a CodecError."""
+  """Raised where a worker died, or its handler raised something other than a CodecError."""
 
 
 class Worker(NamedTuple):
-  """A running process and our end of the pipe to it."""
+  """A running process and the parent's end of the pipe to it."""
 
   process: BaseProcess
   pipe: Connection
 
 
 def cores() -> int:
-  """How many processors this process may use."""
+  """Returns the number of processors that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
 def default_processes() -> int:
-  """As many as there are processors, but each needs some hundred MB."""
+  """Returns the number of processors, but at most 8: each worker needs some hundred MB."""
   return min(8, cores())
 
 
@@ -49,20 +49,20 @@ def start(build: Callable[[], Handlers], *, threads: int) -> Worker:
   """Starts a process that answers with the functions of `build()`.
 
   Args:
-    build: picklable; called once, inside the process.
-    threads: at most so many for XLA, OpenMP and BLAS there.
+    build: picklable function; called once, inside the process.
+    threads: largest number of threads of XLA, OpenMP and BLAS there.
   """
   context = multiprocessing.get_context('spawn')  # JAX's threads do not survive a fork.
   ours, theirs = context.Pipe()
   process = context.Process(target=_serve, args=(theirs, build), daemon=True)
   with _environment(threads), _no_interrupts():
     process.start()
-  theirs.close()  # So that the death of the process reads as the end of the pipe.
+  theirs.close()  # The death of the process then appears as the end of the pipe.
   return Worker(process, ours)
 
 
 def ask(worker: Worker, name: str, *args: Any) -> Any:
-  """The answer of handler `name` in the worker.
+  """Returns the answer of handler `name` in the worker.
 
   Raises:
     CodecError: the handler raised one.
@@ -81,7 +81,7 @@ def ask(worker: Worker, name: str, *args: Any) -> Any:
 
 
 def stop(worker: Worker) -> None:
-  """Ends the process now, whatever it is doing."""
+  """Ends the process at once, even during a request."""
   worker.process.terminate()
   worker.process.join(5)
   worker.pipe.close()
@@ -89,7 +89,7 @@ def stop(worker: Worker) -> None:
 
 def _serve(pipe: Connection, build: Callable[[], Handlers]) -> None:
   handlers = build()
-  # The parent may have gone: then so do we.
+  # The pipe ends with the parent process; the worker then ends too.
   with contextlib.suppress(EOFError), jax_settings.usual_promotion():
     while True:
       name, args = pipe.recv()
@@ -101,7 +101,7 @@ def _answer(handler: Callable[..., Any], args: tuple) -> tuple[bool, Any]:
     return True, handler(*args)
   except CodecError as error:
     return False, ('CodecError', str(error))
-  except Exception as error:  # A defect: say where, in one line, and serve on.
+  except Exception as error:  # A defect: its place is reported in one line.
     if reason := jax_settings.no_device():
       return False, ('CodecError', reason)
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -111,7 +111,7 @@ def _answer(handler: Callable[..., Any], args: tuple) -> tuple[bool, Any]:
 
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
-  """What a child inherits. XLA sizes its thread pool by NPROC."""
+  """Sets the environment that a child inherits; XLA sizes its thread pool by NPROC."""
   names = ('NPROC', 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
   wanted = dict.fromkeys(names, str(threads))
   wanted['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # Several processes share a GPU.
@@ -129,11 +129,11 @@ def _environment(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-  """A child started inside ignores Ctrl-C: the parent decides what happens then."""
+  """Lets a child that is started inside ignore Ctrl-C: the parent decides what happens then."""
   if not hasattr(signal, 'pthread_sigmask'):
     yield
     return
-  resource_tracker.ensure_running()  # Its own start would let the signal through again.
+  resource_tracker.ensure_running()  # Starting it later would unblock the signal again.
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield

@@ -43,7 +43,7 @@ def images(tmp_path_factory):
 def test_without_flags_all_work_is_ours():
   assert share_of() == Share(0, 1)
   assert share_of().of([1, 2, 3]) == [1, 2, 3]
-  assert processes.told(share_of(), ['a', 'b']) == ['a', 'b']
+  assert processes.gathered(share_of(), ['a', 'b']) == ['a', 'b']
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 7])
@@ -145,7 +145,7 @@ def in_turns(monkeypatch, compares, total):
     told.extend(words)
     return list(told)
 
-  monkeypatch.setattr(processes, 'told', hear)
+  monkeypatch.setattr(processes, 'gathered', hear)
   for rank in reversed(range(total)):
     monkeypatch.setattr(cli_processes, 'join', lambda values, rank=rank: Share(rank, total))
     statuses.insert(0, compares())
