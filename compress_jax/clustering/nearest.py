@@ -33,7 +33,7 @@ def table(centroids: Array, centre: Array) -> Table:
   """Returns the table that `nearest` reads, from f32[K, D] and a point f32[D] near the data."""
   extra = -centroids.shape[0] % GROUP
   rows = centroids - centre
-  # Of equal centroids the first is nearest; the others would leave all of its points in doubt.
+  # The first of equal centroids is nearest; the others would leave all of its points in doubt.
   norms = jnp.where(_repeated(centroids), jnp.inf, jnp.sum(rows**2, axis=1))
   norms = jnp.pad(norms, (0, extra), constant_values=jnp.inf)
   return Table(centroids, jnp.pad(rows, ((0, extra), (0, 0))), norms, centre)

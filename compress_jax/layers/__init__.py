@@ -1,1 +1,1 @@
-"""What the float networks are made of: blocks, convolutions, quantisation, likelihoods."""
+"""Layers of the float networks: blocks, convolutions, quantisation, likelihoods."""

@@ -1,8 +1,8 @@
 """Building blocks of the transforms, in flax.linen; images are f32[B, H, W, C].
 
 Every convolution pads with zeros and keeps its grid aligned. Activations have the type of the
-input, float32 or bfloat16; norms are computed in float32. A `Frame` says which part of
-an array is image: the rest is kept at zero before each convolution, so that a network gives
+input, float32 or bfloat16; norms are computed in float32. A `Frame` marks the part of
+an array that is image. The rest is set to zero before each convolution, so that a network gives
 the same numbers on the image alone, inside a larger array and on an overlapping tile.
 """
 
@@ -18,7 +18,8 @@ from compress_jax.layers.convolution import convolve
 
 Array = jax.Array
 
-_PEDESTAL = 2.0**-36  # Of GDN's parameters: Ballé, Laparra, Simoncelli (2016), section 4.
+# Offset of GDN's reparametrisation: Ballé, Laparra, Simoncelli (2016), section 4.
+_PEDESTAL = 2.0**-36
 _BETA_MIN = 1e-6
 
 
@@ -30,7 +31,7 @@ class Frame(NamedTuple):
 
 
 def masked(x: Array, frame: Frame | None) -> Array:
-  """Zero outside of the frame, at whatever resolution f32[B, H, W, C] has."""
+  """Returns f32[B, H, W, C] with zeros outside of the frame, at any resolution."""
   if frame is None:
     return x
   rows, columns = x.shape[1], x.shape[2]
@@ -42,13 +43,13 @@ def masked(x: Array, frame: Frame | None) -> Array:
 
 
 def leaky(slope: float) -> Callable[[Array], Array]:
-  """x where positive, slope * x elsewhere."""
+  """Returns the activation that is x where positive and slope * x elsewhere."""
   return lambda x: jnp.where(x > 0, x, slope * x)
 
 
 @jax.custom_vjp
 def lower_bound(x: Array, bound: float) -> Array:
-  """max(x, bound), whose gradient still passes where it would raise a low x."""
+  """Returns max(x, bound), with a gradient that can raise an x below the bound."""
   return jnp.maximum(x, bound)
 
 
@@ -64,7 +65,10 @@ lower_bound.defvjp(_bound_forward, _bound_backward)
 
 
 def with_magnitudes(y: Array) -> Array:
-  """f32[..., C] to f32[..., 2C]: rates depend on magnitudes, which networks of few units lack."""
+  """Returns f32[..., 2C]: f32[..., C] and its magnitudes.
+
+  Rates depend on magnitudes, which networks of few units cannot compute well.
+  """
   return jnp.concatenate([y, jnp.abs(y)], -1)
 
 
@@ -75,21 +79,21 @@ def pad_to_cells(x: Array, cell: int) -> Array:
 
 
 def to_cells(x: Array, cell: int) -> Array:
-  """f32[B, cell * h, cell * w, C] to f32[B, h, w, cell * cell * C]: a row per block of pixels."""
+  """Returns f32[B, h, w, cell * cell * C] of f32[B, cell * h, cell * w, C]: a row per block."""
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // cell, width // cell, -1)
 
 
 def from_cells(x: Array, cell: int) -> Array:
-  """The inverse of `to_cells`."""
+  """Returns f32[B, cell * h, cell * w, C] of f32[B, h, w, cell * cell * C]: undoes `to_cells`."""
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height, width, cell, cell, channels // cell**2)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * cell, width * cell, -1)
 
 
 def mean_pool(x: Array, side: int, padding: str) -> Array:
-  """Means over side x side of f32[B, H, W, C]; zeros beyond the border count under 'SAME'.
+  """Returns means over side x side of f32[B, H, W, C]; under 'SAME' zeros pad the border.
 
   `nn.avg_pool` divides by an integer array, which strict dtype promotion refuses.
   """
@@ -97,20 +101,21 @@ def mean_pool(x: Array, side: int, padding: str) -> Array:
 
 
 def pixel_shuffle(x: Array) -> Array:
-  """f32[B, H, W, 4C] to f32[B, 2H, 2W, C]; channels are ordered (row, column, channel)."""
+  """Returns f32[B, 2H, 2W, C] of f32[B, H, W, 4C], channels ordered (row, column, channel)."""
   return from_cells(x, 2)
 
 
 def initial(gain: float = 1.0) -> Callable:
-  """Initial kernels: uniform, of variance gain^2 / 3 per input, PyTorch's default for gain 1.
+  """Returns an initialiser of kernels: uniform, of variance gain^2 / 3 per input.
 
-  Latents need a larger gain, or rounding would erase them until training has scaled them up.
+  A gain of 1 is PyTorch's default. Latents need a larger gain: otherwise rounding erases them until
+  training has scaled them up.
   """
   return nn.initializers.variance_scaling(gain**2 / 3, 'fan_in', 'uniform')
 
 
 class Conv(nn.Module):
-  """Convolution; `padding` is 'SAME' (zeros) or 'VALID'."""
+  """A convolution; `padding` is 'SAME' (zeros) or 'VALID'."""
 
   features: int
   kernel: int = 3
@@ -122,7 +127,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, Cin] to f32[B, H / stride, W / stride, features]."""
+    """Returns f32[B, H / stride, W / stride, features] of f32[B, H, W, Cin]."""
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     x = masked(x, frame) if self.kernel > 1 else x
@@ -133,20 +138,20 @@ class Conv(nn.Module):
 
 
 class SubPixel(nn.Module):
-  """3x3 convolution to four times the channels, shuffled to twice the size."""
+  """A 3x3 convolution to four times the channels, shuffled to twice the size."""
 
   features: int
   kernel_init: Callable = initial()
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to f32[B, 2H, 2W, features]."""
+    """Returns f32[B, 2H, 2W, features] of f32[B, H, W, C]."""
     conv = Conv(4 * self.features, kernel_init=self.kernel_init, name='conv')
     return pixel_shuffle(conv(x, frame))
 
 
 def phases(kernel: Array) -> Array:
-  """The kernel that, before a pixel shuffle, equals a transposed convolution by stride 2.
+  """Returns the kernel that, before a pixel shuffle, equals a transposed convolution by stride 2.
 
   Output 2i + p of the transposed convolution of k taps, k odd, reads its tap
   k // 2 + 2j - p at input i + j.
@@ -166,14 +171,14 @@ def phases(kernel: Array) -> Array:
 
 
 class Deconv(nn.Module):
-  """Transposed convolution by stride 2, computed as a sub-pixel convolution."""
+  """A transposed convolution by stride 2, computed as a sub-pixel convolution."""
 
   features: int
   kernel: int = 3
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to f32[B, 2H, 2W, features]."""
+    """Returns f32[B, 2H, 2W, features] of f32[B, H, W, C]."""
     # Each output sees a quarter of the taps.
     kernel = self.param(
       'kernel', initial(3.5), (self.kernel, self.kernel, x.shape[-1], self.features)
@@ -193,7 +198,7 @@ class GDN(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Returns f32[B, H, W, C], normalised."""
     channels = x.shape[-1]
     root = lambda value: lambda key, shape: jnp.sqrt(value(key, shape) + _PEDESTAL)  # noqa: E731
     beta = self.param('beta', root(lambda key, shape: jnp.ones(shape)), (channels,))
@@ -206,11 +211,11 @@ class GDN(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-  """Normalises the channels of each pixel (HiFiC's archs.py: unbiased variance, eps 1e-3)."""
+  """Normalisation of the channels of each pixel (HiFiC's archs.py: unbiased variance, eps 1e-3)."""
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Returns f32[B, H, W, C], normalised."""
     gamma = self.param('gamma', nn.initializers.ones, (x.shape[-1],))
     beta = self.param('beta', nn.initializers.zeros, (x.shape[-1],))
     kind, x = x.dtype, x.astype(jnp.float32)
@@ -227,47 +232,47 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Returns f32[B, H, W, C] of f32[B, H, W, C]."""
     act = leaky(self.slope)
     out = act(Conv(x.shape[-1], name='conv1')(x, frame))
     return x + act(Conv(x.shape[-1], name='conv2')(out, frame))
 
 
 class ResidualDown(nn.Module):
-  """Residual block that halves the grid, with GDN (Cheng et al. 2020, figure 4)."""
+  """A residual block that halves the grid, with GDN (Cheng et al. 2020, figure 4)."""
 
   features: int
   slope: float = 0.01
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to f32[B, H / 2, W / 2, features]."""
+    """Returns f32[B, H / 2, W / 2, features] of f32[B, H, W, C]."""
     out = leaky(self.slope)(Conv(self.features, stride=2, name='conv1')(x, frame))
     out = GDN(name='gdn')(Conv(self.features, name='conv2')(out, frame))
     return out + Conv(self.features, 1, stride=2, name='skip')(x)
 
 
 class ResidualUp(nn.Module):
-  """Residual block that doubles the grid, with inverse GDN (Cheng et al. 2020, figure 4)."""
+  """A residual block that doubles the grid, with inverse GDN (Cheng et al. 2020, figure 4)."""
 
   features: int
   slope: float = 0.01
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to f32[B, 2H, 2W, features]."""
+    """Returns f32[B, 2H, 2W, features] of f32[B, H, W, C]."""
     out = leaky(self.slope)(SubPixel(self.features, name='subpixel')(x, frame))
     out = GDN(inverse=True, name='igdn')(Conv(self.features, name='conv')(out, frame))
-    x, out = lax.optimization_barrier((x, out))  # Side by side, two such products are slower.
+    x, out = lax.optimization_barrier((x, out))  # Two such products in parallel are slower.
     return out + SubPixel(self.features, name='skip')(x, frame)
 
 
 class ResidualUnit(nn.Module):
-  """Bottleneck of the attention module, with the rectifier after the sum."""
+  """The bottleneck of the attention module, with the rectifier after the sum."""
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Returns f32[B, H, W, C] of f32[B, H, W, C]."""
     channels = x.shape[-1]
     out = nn.relu(Conv(channels // 2, 1, name='conv1')(x))
     out = nn.relu(Conv(channels // 2, name='conv2')(out, frame))
@@ -279,7 +284,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Returns f32[B, H, W, C] of f32[B, H, W, C]."""
     trunk = gate = x
     for i in range(3):
       trunk = ResidualUnit(name=f'trunk{i}')(trunk, frame)

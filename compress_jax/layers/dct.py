@@ -1,7 +1,7 @@
-"""Transform coding as a starting point: the cosine transform of blocks of three colours.
+"""The cosine transform of blocks of three colours, from which the linear path starts.
 
-A network that is to learn such a transform from nothing spends its first hours on it. A
-linear path beside the network, started here, has it from the first step. This is no part of
+A network that has to learn such a transform from random weights spends its first hours on it. A
+linear path beside the network, initialised here, has it from the first step. It is in none of
 the papers; presets that use it say so by `linear=True`.
 """
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_CORRELATION = 0.95  # Of neighbouring pixels: the usual model of photographs.
-_DEVIATION = 0.25  # Of values in [0, 1].
+_CORRELATION = 0.95  # Correlation of neighbouring pixels: the usual model of photographs.
+_DEVIATION = 0.25  # Standard deviation of values in [0, 1].
 # Sum, difference of red and blue, and green against both: nearly the principal colours of
 # photographs (Ohta, Kanade, Sakai, 1980), with their shares of the variance.
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
@@ -19,15 +19,15 @@ _SHARES = np.array([0.93, 0.055, 0.015])
 
 
 class Basis(NamedTuple):
-  """Orthonormal vectors of a block, in falling order of variance."""
+  """Orthonormal vectors of a block, in order of decreasing variance."""
 
   vectors: np.ndarray  # f32[C, cell * cell * 3], pixels in rows, colours last.
-  deviations: np.ndarray  # f32[C], of the coefficients of a photograph in [0, 1].
+  deviations: np.ndarray  # f32[C], standard deviations of a photograph's coefficients.
 
 
 @functools.cache
 def basis(cell: int, channels: int) -> Basis:
-  """The `channels` strongest vectors of blocks of cell x cell pixels."""
+  """Returns the `channels` vectors of largest variance for blocks of cell x cell pixels."""
   place, wave = np.arange(cell) + 0.5, np.arange(cell)
   waves = np.cos(np.pi / cell * wave[:, None] * place) * np.sqrt(2 / cell)
   waves[0] /= np.sqrt(2)
@@ -41,7 +41,7 @@ def basis(cell: int, channels: int) -> Basis:
 
 
 def step(lmbda: float) -> float:
-  """The quantiser's step for values in [0, 1] at which bpp + lambda * MSE is least.
+  """Returns the quantiser's step for values in [0, 1] that minimises bpp + lambda * MSE.
 
   At high rates D = step^2 / 12 and a colour costs -1/2 log2(D) bits, so that three of
   them cost least where D = 3 / (2 ln 2 lambda), on the 0..255 scale.

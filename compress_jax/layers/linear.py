@@ -1,7 +1,7 @@
 """A linear path beside the networks, which starts as a cosine transform; in none of the papers.
 
-It carries most of an image from the first step of training on. What stands beside it has to learn
-details only, and sees images less their local mean.
+It carries most of an image from the first step of training on. The networks beside it have to learn
+only details, and see images minus their local mean.
 """
 
 import math
@@ -17,15 +17,15 @@ from compress_jax.layers.blocks import Frame, from_cells, masked, mean_pool, to_
 
 Array = jax.Array
 
-FOLD = 4  # Pixels of a cell's side.
-_CONTRAST = 4.0  # Details of photographs are then about as large as images.
+FOLD = 4  # Side of a cell in pixels.
+_CONTRAST = 4.0  # With this factor details of photographs are about as large as images.
 
 
 class BlockAnalysis(nn.Module):
   """A linear map of blocks of pixels to latents, at first the cosine transform of variance 1.
 
-  Parameters are near 1, with constant factors of the size that they need: then a step of Adam
-  changes all of them by about the same part.
+  Parameters are near 1, with constant factors that set their scale: a step of Adam then
+  changes all of them by about the same fraction.
   """
 
   features: int
@@ -33,7 +33,7 @@ class BlockAnalysis(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Image f32[B, cell * h, cell * w, 3] in [0, 1] to f32[B, h, w, features]."""
+    """Returns f32[B, h, w, features] of an image f32[B, cell * h, cell * w, 3] in [0, 1]."""
     vectors, deviations = dct.basis(self.cell, self.features)
     size = math.sqrt(vectors.shape[1])
     kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors.T))
@@ -48,7 +48,7 @@ class BlockSynthesis(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array) -> Array:
-    """Latents f32[B, h, w, C] to image f32[B, cell * h, cell * w, 3]."""
+    """Returns the image f32[B, cell * h, cell * w, 3] of latents f32[B, h, w, C]."""
     vectors, deviations = dct.basis(self.cell, y.shape[-1])
     size = math.sqrt(vectors.shape[1])
     kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors))
@@ -57,15 +57,15 @@ class BlockSynthesis(nn.Module):
 
 
 def centred(x: Array, frame: Frame | None = None) -> Array:
-  """Images f32[B, 4h, 4w, 3] in [0, 1] as `centred_cells` sees them, of the same shape."""
+  """Returns images f32[B, 4h, 4w, 3] in [0, 1] minus their local mean, as `centred_cells`."""
   return from_cells(centred_cells(to_cells(x - 0.5, FOLD), frame), FOLD)
 
 
 def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
-  """Cells f32[B, h, w, 3 n] less the mean colour of 7x7 around each, times 4.
+  """Returns cells f32[B, h, w, 3 n] minus the mean colour of the 7x7 cells around each, times 4.
 
-  What matters are differences. With the colour of a region in all of its inputs a network learns
-  a tenth as fast, or not at all. The mean is over what is image.
+  Networks need differences: with the colour of a region in all of its inputs a network learns
+  ten times more slowly, or not at all. The mean is taken over cells inside the image.
   """
   colours = cells.reshape(*cells.shape[:3], -1, 3).mean(3)
   if frame is None:
@@ -77,22 +77,22 @@ def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
 
 
 def _within(rows: int, columns: int) -> np.ndarray:
-  """f32[1, h, w, 1]: the share of 7x7 around each cell that is image, where all of it is.
+  """Returns f32[1, h, w, 1], the share of the 7x7 cells around each that lies inside the image.
 
-  XLA would fold such constants for seconds.
+  It is computed by NumPy because XLA would take seconds to fold such constants.
   """
   along = (np.convolve(np.ones(count), np.ones(7) / 7, 'full')[3:-3] for count in (rows, columns))
   return np.outer(*along).astype(np.float32)[None, :, :, None]
 
 
 def centring(params: Params) -> Params:
-  """Parameters of a codec whose analysis saw the whole image, for one that sees it centred.
+  """Returns the parameters of a codec for `centred=True`, made of those for uncentred images.
 
-  What its first layer made of brightness is lost, which is next to nothing where a linear path
-  carries that; of differences it makes the same.
+  The first layer of the analysis gets the same response to differences. Its response to brightness
+  is lost, which is small where a linear path carries the brightness.
 
   Raises:
-    CodecError: the image enters in another way.
+    CodecError: the analysis has no first layer of this kind.
   """
   analysis = params['analysis']
   name = next((name for name in ('stem', 'first') if name in analysis), None)
@@ -104,7 +104,7 @@ def centring(params: Params) -> Params:
 
 
 def check(linear: bool, **options: int) -> None:
-  """Raises CodecError for an option that is on without the linear path, which it stands beside."""
+  """Raises CodecError for an option that is on without the linear path that it needs."""
   for name, value in options.items():
     if value and not linear:
       raise CodecError(f'{name}={value} is of the linear path: it needs linear=True')
