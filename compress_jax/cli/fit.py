@@ -145,7 +145,7 @@ def plan_of(values: flags.FlagValues) -> Plan:
   if values.stage == 'scales':
     preset = preset._replace(steps=scales.STEPS, lr=scales.LR)
   options = {**preset.options, **settings(values.set)}
-  taken = plans.take(options)
+  taken = plans.pop_fields(options)
   fixed = options.get('levels') == 1
   accelerated = jax.default_backend() != 'cpu'
   return Plan(

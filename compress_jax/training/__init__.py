@@ -1,4 +1,4 @@
-"""From images to float weights: steps, losses, stages, checkpoints, progress."""
+"""Training of float weights from images: steps, losses, stages, checkpoints, progress."""
 
 from compress_jax.runtime.extras import require
 

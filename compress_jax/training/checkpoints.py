@@ -1,12 +1,12 @@
 """Training state on disk, by orbax: complete steps only, the last three and the best.
 
-orbax writes a step to a temporary folder and renames it. What a crash of the system or a full
-disk can still do to a step shows in the digest that is stored with it.
+orbax writes a step to a temporary folder and renames it. Damage by a crash of the system or a full
+disk is detected by the digest that is stored with the step.
 
-What cannot be read may be sound: under other settings, with another version of a library, after a
-change of permissions. So it is never touched. Where such a step is newer than the one that a run
-goes on from, later steps are saved in a folder of their own inside of the first, `continued-1`:
-there they can neither replace nor outlive it.
+A step that cannot be read may be sound: under other settings, with another version of a library, or
+after a change of permissions. So it is never changed. Where such a step is newer than the one that
+a run continues from, later steps are saved in a separate folder inside the first, `continued-1`:
+there they neither replace it nor cause its removal when old steps are deleted.
 """
 
 import json
@@ -28,24 +28,24 @@ from compress_jax.codec import CodecError
 from compress_jax.files.atomic import write_atomically
 from compress_jax.files.digests import digest
 
-LAST = 3  # Steps that are kept, beside the best.
-SCORE = 'score'  # The metric of which less is better.
+LAST = 3  # Number of steps that are kept, beside the best.
+SCORE = 'score'  # The metric by which steps are compared; less is better.
 _SPARE = 2**20  # Bytes that a step takes beside its arrays.
-_CONTINUED = 'continued-{}'  # Folders for what follows steps that cannot be read.
+_CONTINUED = 'continued-{}'  # Folders for the steps that follow unreadable ones.
 _ABOUT = 'about/metadata'  # The JSON that orbax writes beside the arrays of a step.
-_REMOVED = 'removed'  # Steps that were rotated out: a half removed step is none.
+_REMOVED = 'removed'  # Old steps move here first: a step that is half deleted must not be listed.
 # The tensorstore driver of an array, by the name of the file that describes it.
 _DRIVERS = {'.zarray': 'zarr', 'zarr.json': 'zarr3'}
 Log = Callable[[str], None]
 
 
 class Checkpoints:
-  """The steps in a folder. Reading them writes nothing, so it disturbs no program that saves."""
+  """The steps in a folder; reading writes nothing, so it does not disturb a program that saves."""
 
   def __init__(self, folder: Path, log: Log) -> None:
-    logging.getLogger('absl').setLevel(logging.ERROR)  # A page for every save.
+    logging.getLogger('absl').setLevel(logging.ERROR)  # orbax logs a page for every save.
     self._folder, self._log = folder, log
-    self._target = _folders(folder)[-1]  # Where steps are saved.
+    self._target = _folders(folder)[-1]  # The folder in which steps are saved.
     self._manager: ocp.CheckpointManager | None = None  # Made by the first save.
 
   def save(self, step: int, tree: Any) -> None:
@@ -58,8 +58,8 @@ class Checkpoints:
     about = ocp.args.JsonSave({'digest': digest(named(arrays)).hex(), SCORE: None})
     items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=about)
     if self._manager is None:
-      self._manager = _writing(self._target)
-    # Half of a step would fill the disk for good, and orbax's threads would tell pages about it.
+      self._manager = _manager_of(self._target)
+    # Part of a step would fill the disk permanently, and orbax's threads would log pages about it.
     needed = _SPARE + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
     free = shutil.disk_usage(self._target).free
     if free < needed:
@@ -69,7 +69,7 @@ class Checkpoints:
       )
     try:
       self._manager.save(step, args=items, force=True)
-    except Exception as error:  # Tensorstore's errors are ValueErrors.
+    except Exception as error:  # tensorstore raises ValueError.
       text = f'{self._target}: checkpoint {step} could not be written ({_reason(error)})'
       raise CodecError(text) from error
     _empty(self._target)
@@ -85,7 +85,7 @@ class Checkpoints:
     write_atomically(path / _ABOUT, json.dumps(about).encode(), overwrite=True)
 
   def restore(self, like: Any) -> Any | None:
-    """The newest step that is sound, in the form of arrays `like`; None if there is none at all.
+    """Returns the newest step that is sound, in the form of arrays `like`; None if there are none.
 
     Raises:
       CodecError: there are steps, but none of them can be read.
@@ -96,14 +96,14 @@ class Checkpoints:
     while paths:
       path = paths.pop(0)
       try:
-        found = _read(path, form)
+        state = _read(path, form)
       except Exception as error:  # Orbax and tensorstore raise many kinds.
         failed[path] = _reason(error)
-        if _is_gone(path):  # The program that saves here has removed it, for there are newer ones.
+        if _is_gone(path):  # A program that saves here has removed it: there are newer ones.
           paths, failed = _steps(self._folder), {}
         continue
-      self._tell(failed, path)
-      return found
+      self._report_unreadable(failed, path)
+      return state
     if failed:
       newest = next(iter(failed))
       numbers = ', '.join(path.name for path in failed)
@@ -115,34 +115,37 @@ class Checkpoints:
     return None
 
   def best(self) -> tuple[int, float] | None:
-    """The step of the lowest score, and the score."""
+    """Returns the step of the lowest score, and the score; None if no step has one."""
     scores = {int(path.name): _score(path) for path in _steps(self._folder)}
     known = {step: score for step, score in scores.items() if score is not None}
     return min(known.items(), key=lambda item: item[1]) if known else None
 
   def close(self) -> None:
-    """Ends its threads."""
+    """Ends the threads of orbax."""
     if self._manager is not None:
       self._manager.close()
 
-  def _tell(self, failed: Mapping[Path, str], taken: Path) -> None:
-    """Names what could not be read, and keeps later steps away from it."""
+  def _report_unreadable(self, failed: Mapping[Path, str], restored: Path) -> None:
+    """Logs the steps that could not be read, and saves later steps in another folder."""
     for path, reason in failed.items():
       self._log(
         f'warning: checkpoint {path.name} cannot be read and stays as it is ({path}: {reason}); '
-        f'{taken.name} is taken in its place'
+        f'{restored.name} is taken in its place'
       )
     if any(path.parent == self._target for path in failed):
       self._target = self._folder / _CONTINUED.format(len(_folders(self._folder)))
 
 
 class _Kept(NamedTuple):
-  """Which steps stay: orbax's policies would read the scores of all steps or fail."""
+  """A policy that decides which steps are kept.
+
+  The policies of orbax would read the scores of all steps, or fail.
+  """
 
   folder: Path
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-    """The last, the best, and those of which nobody knows whether they are the best."""
+    """Keeps the last steps, the best, and those whose score cannot be read."""
     del context
     steps = [info.step for info in checkpoints]
     kept, scores = set(steps[-LAST:]), dict[int, float]()
@@ -158,13 +161,13 @@ class _Kept(NamedTuple):
 
 
 def named(tree: Any) -> Mapping[str, np.ndarray]:
-  """Arrays by their paths."""
+  """Returns the arrays of a tree by their paths."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): np.asarray(value) for path, value in leaves}
 
 
-def _writing(folder: Path) -> ocp.CheckpointManager:
-  """For one program at a time: removes what another has left unfinished."""
+def _manager_of(folder: Path) -> ocp.CheckpointManager:
+  """Returns a manager that saves steps; it removes the unfinished steps of other programs."""
   options = ocp.CheckpointManagerOptions(
     preservation_policy=_Kept(folder),
     cleanup_tmp_directories=True,
@@ -178,26 +181,26 @@ def _writing(folder: Path) -> ocp.CheckpointManager:
 
 
 def _empty(folder: Path) -> None:
-  """Removes what was rotated out."""
+  """Deletes the steps that were rotated out."""
   if jax.process_index() == 0:
     shutil.rmtree(folder / _REMOVED, ignore_errors=True)
 
 
 def _folders(folder: Path) -> list[Path]:
-  """Where steps may be, in the order in which they were begun."""
-  found = [folder]
-  while (more := folder / _CONTINUED.format(len(found))).is_dir():
-    found.append(more)
-  return found
+  """Returns the folders that may hold steps, in the order in which they were created."""
+  folders = [folder]
+  while (more := folder / _CONTINUED.format(len(folders))).is_dir():
+    folders.append(more)
+  return folders
 
 
 def _steps(folder: Path) -> list[Path]:
-  """All that is named like a step, the newest first."""
-  found = []
+  """Returns all paths with the name of a step, the newest first."""
+  paths = []
   for i, each in enumerate(_folders(folder)):
     with suppress(FileNotFoundError):
-      found += [(int(p.name), i, p) for p in each.iterdir() if p.name.isdecimal()]
-  return [path for *_, path in sorted(found, reverse=True)]
+      paths += [(int(p.name), i, p) for p in each.iterdir() if p.name.isdecimal()]
+  return [path for *_, path in sorted(paths, reverse=True)]
 
 
 def _is_gone(path: Path) -> bool:
@@ -205,7 +208,7 @@ def _is_gone(path: Path) -> bool:
     path.lstat()
   except FileNotFoundError:
     return True
-  except OSError:  # Nobody can tell.
+  except OSError:  # Unknown.
     pass
   return False
 
@@ -216,9 +219,9 @@ def _score(path: Path) -> float | None:
 
 
 def _about(path: Path) -> dict[str, Any]:
-  """Returns the JSON file that orbax saved beside the arrays of a step."""
-  found: dict[str, Any] = json.loads((path / _ABOUT).read_text())
-  return found
+  """Reads the JSON file that orbax saved beside the arrays of a step."""
+  about: dict[str, Any] = json.loads((path / _ABOUT).read_text())
+  return about
 
 
 def _read(path: Path, form: Any) -> Any:
@@ -234,20 +237,20 @@ def _read(path: Path, form: Any) -> Any:
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-  """The arrays that orbax has written, by name, to be read one after the other.
+  """Returns handles of the arrays that orbax has written, by name, to be read one by one.
 
-  orbax reads all at a time: where a file is damaged, hundreds of reads fail on the terminal.
+  orbax would read all of them at once: where a file is damaged, hundreds of reads log errors.
   """
   store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
-  context, found = tensorstore.Context(), {}
+  context, arrays = tensorstore.Context(), {}
   for key in tensorstore.KvStore.open(store, context=context).result().list().result():
     name, _, file = key.decode().rpartition('/')
     if file in _DRIVERS:
       spec = {'driver': _DRIVERS[file], 'kvstore': {**store, 'path': f'{name}/'}}
-      found[name] = tensorstore.open(spec, context=context, read=True).result()
-  if not found:
+      arrays[name] = tensorstore.open(spec, context=context, read=True).result()
+  if not arrays:
     raise CodecError('its arrays are not there')
-  return found
+  return arrays
 
 
 def _compare(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""Trains the tables of kmeans: universal codebooks, and the counts both modes start from.
+"""Training of the tables of kmeans: universal codebooks, and initial counts for both modes.
 
 For each operating point: eigen-value K-means of mean-removed blocks; then
 entropy-constrained Lloyd steps (Chou, Lookabaugh & Gray, "Entropy-constrained
 vector quantization", IEEE Trans. ASSP 37(1), 1989); then passes of the real encoder
-over photographs, which fit codewords, counts and mean differences to what it does
-with them; last the filter after decoding.
+over photographs, which fit codewords, counts and mean differences to its
+choices; last the filter after decoding.
 """
 
 import json
@@ -28,36 +28,38 @@ from compress_jax.methods.kmeans import blocks, codebook, per_image, restore, sh
 from compress_jax.methods.kmeans.tables import PRIOR
 
 LAMBDAS = (0.0009, 0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483)
-SIZES = (256, 512, 768, 1024, 1536, 2048, 2048)  # Luma codewords to start with.
+SIZES = (256, 512, 768, 1024, 1536, 2048, 2048)  # Initial numbers of luma codewords.
 _CHROMA_SIZE = 256
-_ROW = 1 << 14  # What a row of counts sums to, about.
-_SEEN = 16.0  # What one use adds to it.
-LEAST = 64  # Pixels of the shorter side of an image.
-_CROP = 256  # Side of the parts of images that the encoder passes over.
+_ROW = 1 << 14  # Approximate sum of a row of counts.
+_SEEN = 16.0  # Count that one use adds to a row.
+LEAST = 64  # Smallest side of an image, in pixels.
+_CROP = 256  # Largest side of the crops that the encoder codes.
 _PRIOR_ROW = 640  # A weak prior: 20 symbols of `codebook` make it even.
 
 
 class Plan(NamedTuple):
-  """How much to train."""
+  """The amount of training."""
 
   seed: int = 0
   blocks: int = 300_000  # Luma blocks for K-means; half as many of chroma.
-  passes: int = 3
-  pass_images: int = 120  # In each pass.
-  prior_images: int = 12  # For the prior of codebooks in files.
+  passes: int = 3  # Passes of the encoder over images.
+  pass_images: int = 120  # Images in each pass.
+  prior_images: int = 12  # Images for the prior of codebooks in files.
 
 
 def train(
   source: Source, plan: Plan, output: Path, *, workers: int, log: Callable[[str], None]
 ) -> None:
-  """Writes a model file; finished parts are kept beside it until then, and reused.
+  """Trains the tables and writes a model file.
+
+  Finished parts are kept beside the file until it is complete, and reused.
 
   Args:
     source: images of at least LEAST x LEAST pixels.
-    plan: how much.
-    output: the file.
-    workers: processes.
-    log: takes a line about each part.
+    plan: the amount of training.
+    output: the model file.
+    workers: number of processes.
+    log: receives a line about each part.
 
   Raises:
     CodecError: an image cannot be read, the output cannot be written, or another program is
@@ -67,7 +69,7 @@ def train(
   with locks.held(parts):
     _train(source, plan, output, parts, workers=workers, log=log)
   (parts / locks.LOCK).unlink(missing_ok=True)
-  with suppress(OSError):  # Another program has just begun there.
+  with suppress(OSError):  # Another program may have just started there.
     parts.rmdir()
 
 
@@ -109,7 +111,7 @@ def _part(name: str, source: Source, plan: Plan) -> tuple[dict[str, np.ndarray],
 
 
 def _crop(image: Image, size: int = _CROP) -> Image:
-  """The centre, both sides at most `size` and multiples of 8."""
+  """Returns the centre of an image, both sides at most `size` and multiples of 8."""
   height, width = (min(side, size) // 8 * 8 for side in image.shape[:2])
   top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
   return image[top : top + height, left : left + width]
@@ -121,7 +123,7 @@ def _draw(source: Source, n: int, rng: np.random.Generator) -> Iterator[Image]:
 
 
 def _sample(source: Source, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-  """Mean-removed blocks f32[n, 4, 4, 1] and f32[n / 2, 4, 4, 2], as many from each image."""
+  """Returns mean-removed blocks f32[n, 4, 4, 1] and f32[n / 2, 4, 4, 2], equally many per image."""
   rng = np.random.default_rng(plan.seed)
   luma: list[np.ndarray] = []
   chroma: list[np.ndarray] = []
@@ -142,7 +144,7 @@ def _some_blocks(plane: blocks.Plane, n: int, rng: np.random.Generator) -> np.nd
 def entropy_constrained(
   points: np.ndarray, start: np.ndarray, *, steps: int = 15, least: float = 2e-5
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Lloyd's algorithm on squared distance + bits, from f32[K, D].
+  """Runs Lloyd's algorithm on squared distance + bits, from codewords f32[K, D].
 
   Adding a coordinate sqrt(bits) to each codeword turns the cost into a squared
   distance. Codewords used by a share under `least` are dropped, all but the first,
@@ -169,11 +171,14 @@ def entropy_constrained(
 
 
 def _codewords(tiles: np.ndarray, size: int, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """i64[K, 4, 4, C] and their uses; the first is flat. `weight`: bits per squared error."""
+  """Returns codewords i64[K, 4, 4, C] and their uses; the first codeword is flat.
+
+  `weight` is f64[C], bits per unit of squared error.
+  """
   scale = np.sqrt(weight).astype(np.float32)
   points = (tiles * scale).reshape(len(tiles), -1)
-  found = k_means.eigen_kmeans(points, blocks.covariance(tiles), size, max_iter=20)
-  start = np.array(found.centroids)
+  result = k_means.eigen_kmeans(points, blocks.covariance(tiles), size, max_iter=20)
+  start = np.array(result.centroids)
   start[np.argmin((start**2).sum(1))] = start[0]
   start[0] = 0
   words, uses = entropy_constrained(points, start)
@@ -181,7 +186,7 @@ def _codewords(tiles: np.ndarray, size: int, weight: np.ndarray) -> tuple[np.nda
 
 
 def _laplace(step: int, channels: int) -> np.ndarray:
-  """f64[C, MISFITS, 2 R + 1]: a first guess, wider with the misfit."""
+  """Returns f64[C, MISFITS, 2 R + 1], an initial table that is wider for a larger misfit."""
   r = shapes.reach(step)
   q = np.abs(np.arange(-r, r + 1))
   rows = [np.exp(-q / (0.3 * 1.3**misfit)) + 1e-3 for misfit in range(shapes.MISFITS)]
@@ -205,7 +210,10 @@ def _first_shapes(
 
 
 def _first_model(source: Source, plan: Plan, lmbda: float, size: int) -> universal.Model:
-  """Codewords by K-means; steps and tolerances grow with the error that lambda allows."""
+  """Returns the initial model, with codewords by K-means.
+
+  Steps and tolerances grow with the error that lambda allows.
+  """
   luma, chroma = _sample(source, plan)
   coarse = math.sqrt(0.0035 / lmbda)
   no_taps = np.zeros((restore.CLASSES, len(restore.OFFSETS)), np.int64)
@@ -225,23 +233,26 @@ def _first_model(source: Source, plan: Plan, lmbda: float, size: int) -> univers
   )
 
 
-def _refit(model: shapes.Shapes, found: shapes.Statistics) -> shapes.Shapes:
-  """Codewords to the mean of what they stood for; tables to how often things happened."""
-  uses = found.uses.sum(0)
-  words = np.rint(found.sums / np.maximum(uses, 1)[:, None]).reshape(model.codewords.shape)
+def _refit(model: shapes.Shapes, statistics: shapes.Statistics) -> shapes.Shapes:
+  """Moves codewords to the mean of their blocks, and tables to the observed frequencies."""
+  uses = statistics.uses.sum(0)
+  words = np.rint(statistics.sums / np.maximum(uses, 1)[:, None]).reshape(model.codewords.shape)
   words = np.where((uses >= 8)[:, None, None, None], words, model.codewords).astype(np.int64)
   words[0] = 0
-  # Iterative scaling: until the model foresees as many uses as there were.
-  pooled = (uses + 0.5) / (found.expected.sum(0) + 0.5)
-  counts = model.counts * (found.uses + 10 * pooled) / (found.expected + 10)
+  # Iterative scaling: the model comes to predict as many uses as were observed.
+  pooled = (uses + 0.5) / (statistics.expected.sum(0) + 0.5)
+  counts = model.counts * (statistics.uses + 10 * pooled) / (statistics.expected + 10)
   counts = np.maximum(np.rint(counts * (_ROW / counts.sum(1, keepdims=True))), 1)
   return model._replace(
-    codewords=words, counts=counts, means=_mean_tables(model.step, found.differences), seen=_SEEN
+    codewords=words,
+    counts=counts,
+    means=_mean_tables(model.step, statistics.differences),
+    seen=_SEEN,
   )
 
 
 def _mean_tables(step: int, differences: np.ndarray) -> np.ndarray:
-  """Symmetric tables of mean differences, drawn towards a Laplacian and their average."""
+  """Returns symmetric tables of mean differences, smoothed by a Laplacian and their average."""
   both = differences + differences[..., ::-1]
   average = both.sum(1, keepdims=True) + 1
   guess = _laplace(step, len(both))
@@ -253,10 +264,12 @@ def _operating_point(i: int, source: Source, plan: Plan) -> tuple[dict[str, np.n
   lmbda, rng = LAMBDAS[i], np.random.default_rng([plan.seed, i])
   model = _first_model(source, plan, lmbda, SIZES[i])
   for _ in range(plan.passes):
-    found = (shapes.no_statistics(model.luma), shapes.no_statistics(model.chroma))
+    statistics = (shapes.no_statistics(model.luma), shapes.no_statistics(model.chroma))
     for image in _draw(source, plan.pass_images, rng):
-      universal.choose(universal.analysis(_crop(image)), model, lmbda, statistics=found)
-    model = model._replace(luma=_refit(model.luma, found[0]), chroma=_refit(model.chroma, found[1]))
+      universal.choose(universal.analysis(_crop(image)), model, lmbda, statistics=statistics)
+    model = model._replace(
+      luma=_refit(model.luma, statistics[0]), chroma=_refit(model.chroma, statistics[1])
+    )
   fit = restore.Fit()
   bits = pixels = 0.0
   for image in _draw(source, plan.pass_images, rng):
@@ -271,18 +284,18 @@ def _operating_point(i: int, source: Source, plan: Plan) -> tuple[dict[str, np.n
 
 
 def _prior(source: Source, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
-  """The counts that codebooks in files start from: what coding many of them counted."""
+  """Returns the initial counts of codebooks in files, from the coding of many of them."""
   rng = np.random.default_rng([plan.seed, len(LAMBDAS)])
   prior = codebook.flat_prior()
-  for _ in range(2):  # The second time with the choices that a good prior makes.
-    seen = np.zeros(codebook.CONTEXTS)
+  for _ in range(2):  # The second time with the choices of a trained prior.
+    observed = np.zeros(codebook.CONTEXTS)
     for image in _draw(source, plan.prior_images, rng):
       for lmbda in LAMBDAS[:5]:
-        codebook.count(_coded_codebook(_crop(image), lmbda, prior), seen)
-    pooled = seen.sum((0, 1), keepdims=True) + 0.5
-    counts = seen + 20 * pooled / pooled.sum(-1, keepdims=True)
+        codebook.count(_coded_codebook(_crop(image), lmbda, prior), observed)
+    pooled = observed.sum((0, 1), keepdims=True) + 0.5
+    counts = observed + 20 * pooled / pooled.sum(-1, keepdims=True)
     prior = np.floor(_PRIOR_ROW * counts / counts.sum(-1, keepdims=True)) + 1
-  return {PRIOR: prior.astype(np.uint16)}, f'prior: {seen.sum():.0f} coefficients'
+  return {PRIOR: prior.astype(np.uint16)}, f'prior: {observed.sum():.0f} coefficients'
 
 
 def _coded_codebook(image: Image, lmbda: float, prior: np.ndarray) -> codebook.Quantised:

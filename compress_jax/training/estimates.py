@@ -1,4 +1,4 @@
-"""What a training run would take: size, arithmetic, memory and time of its step."""
+"""Estimates of the cost of a training run: size, arithmetic, memory and time of its step."""
 
 import time
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from compress_jax.codec import Params
 from compress_jax.training import trainer
 from compress_jax.training.objectives import LossFn, State
 
-_TIMED = 3  # Steps.
+_TIMED = 3  # Number of steps that are timed.
 
 
 class Estimate(NamedTuple):
-  """Of one update on one device with its share of the batch."""
+  """The cost of one update on one device with its share of the batch."""
 
-  parameters: int
-  flops: float  # As the compiler counts them, forward and backward.
-  bytes: int  # Arguments, results and intermediate values at a time.
-  seconds: float  # Measured.
+  parameters: int  # Number of parameters.
+  flops: float  # Forward and backward, as the compiler counts them.
+  bytes: int  # Memory of arguments, results and intermediate values.
+  seconds: float  # Measured time.
 
 
 def estimate(
@@ -33,14 +33,14 @@ def estimate(
   batch: int,
   crop: int,
 ) -> Estimate:
-  """Compiles a step for grey crops and runs it a few times.
+  """Returns the cost of a step: compiles it for grey crops and runs it a few times.
 
   Args:
-    params, state: where training begins.
-    loss: of `objectives`.
-    optimizer: of training.
+    params, state: the initial parameters and state of training.
+    loss: one of the losses of `objectives`.
+    optimizer: the optimizer of training.
     batch: examples on one device.
-    crop: pixels of a crop's side.
+    crop: side of a crop in pixels.
   """
   step = trainer.make_train_step(loss, optimizer, seed=0)
   began = trainer.replicated(trainer.start(params, state, optimizer, 1000))
@@ -59,9 +59,9 @@ def estimate(
   return Estimate(size, float(cost['flops']), int(used - memory.alias_size_in_bytes), seconds)
 
 
-def report(found: Estimate, *, steps: int, pixels: int, log: Callable[[str], Any]) -> None:
-  """Four lines about a run of `steps` updates of `pixels` pixels per device."""
-  log(f'parameters   {found.parameters:,}')
-  log(f'arithmetic   {found.flops / pixels / 1e3:,.0f} kFLOP per pixel, forward and backward')
-  log(f'memory       {found.bytes / 2**20:,.0f} MiB per device, without the images')
-  log(f'time         {found.seconds:.3f} s per step, {steps * found.seconds / 3600:.1f} h in all')
+def report(cost: Estimate, *, steps: int, pixels: int, log: Callable[[str], Any]) -> None:
+  """Logs four lines about a run of `steps` updates of `pixels` pixels per device."""
+  log(f'parameters   {cost.parameters:,}')
+  log(f'arithmetic   {cost.flops / pixels / 1e3:,.0f} kFLOP per pixel, forward and backward')
+  log(f'memory       {cost.bytes / 2**20:,.0f} MiB per device, without the images')
+  log(f'time         {cost.seconds:.3f} s per step, {steps * cost.seconds / 3600:.1f} h in all')

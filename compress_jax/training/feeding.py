@@ -1,4 +1,4 @@
-"""Batches for the local devices: crops of images held there, or a stream from the host."""
+"""Batches for the local devices: crops of images in device memory, or a stream from the host."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,11 +17,11 @@ RESIDENT = 2**30  # Bytes of images that a device holds; larger sets are streame
 
 
 class Feed(NamedTuple):
-  """What `trainer.make_train_step` and `fit.fit` want."""
+  """The training data in the form that `trainer.make_train_step` and `fit.fit` expect."""
 
-  data: Any  # On the devices, or an iterator of u8[N, inner, B / N, size, size, 3].
-  draw: trainer.Draw | None
-  about: str  # For people.
+  data: Any  # Arrays on the devices, or an iterator of u8[N, inner, B / N, size, size, 3].
+  draw: trainer.Draw | None  # Makes crops of arrays on the devices; None for an iterator.
+  about: str  # A description for the log.
 
 
 def feed(
@@ -35,17 +35,17 @@ def feed(
   workers: int,
   stream: bool | None,
 ) -> Feed:
-  """Crops of `source` from step `first` on.
+  """Returns the feed of crops of `source` from step `first` on.
 
   Args:
     source: images of at least size x size pixels.
-    seed: of the stream; crops on the device are drawn by the step's own keys.
-    size: of a crop's side.
+    seed: seed of the stream; crops on the device are drawn by the step's keys.
+    size: side of a crop in pixels.
     batch: examples of the global batch.
     inner: steps per dispatch.
     first: the step to start with.
-    workers: processes that read a stream; 0 reads in threads.
-    stream: None decides by the size of the images.
+    workers: number of processes that read a stream; 0 reads in threads.
+    stream: whether to stream; None decides by the size of the images.
   """
   held = None if stream else _held(source, RESIDENT if stream is None else None)
   if held is not None:
@@ -60,7 +60,7 @@ def feed(
 
 
 def indices(batch: int) -> np.ndarray:
-  """i32[N, B]: which examples of the global batch each of the N local devices computes."""
+  """Returns i32[N, B]: the examples of the global batch that each of N local devices computes."""
   local = jax.local_device_count()
   each = trainer.shares(batch, jax.process_count(), local)
   first = jax.process_index() * local * each
@@ -68,7 +68,7 @@ def indices(batch: int) -> np.ndarray:
 
 
 def _held(source: Source, limit: int | None) -> list[Image] | None:
-  """All images, unless they exceed `limit` bytes."""
+  """Returns all images, or None if they exceed `limit` bytes."""
   held, total = [], 0
   for i in range(len(source)):
     held.append(source[i])
@@ -79,7 +79,7 @@ def _held(source: Source, limit: int | None) -> list[Image] | None:
 
 
 def _grouped(batches: Iterator[np.ndarray], inner: int) -> Iterator[np.ndarray]:
-  """u8[N, inner, B / N, ...] of batches u8[B, ...]."""
+  """Yields u8[N, inner, B / N, ...], the batches u8[B, ...] of one dispatch."""
   local = jax.local_device_count()
   while len(group := list(islice(batches, inner))) == inner:
     stacked = np.stack(group)

@@ -1,4 +1,4 @@
-"""The training loop: dispatch steps, look at the metrics, save, validate, stop in order."""
+"""The training loop: dispatches steps, reports metrics, saves, validates and stops."""
 
 import math
 import time
@@ -14,37 +14,40 @@ from compress_jax.runtime import processes
 from compress_jax.training.losses import PEAK
 from compress_jax.training.trainer import Step, TrainState, compile_ahead, replicated
 
-FAILING = 20  # Updates in a row that are not finite, before a run is given up.
-_TIMED = 1, 5  # Dispatches after which `Watch.ending` is asked; the first compiles.
+FAILING = 20  # Number of consecutive updates that are not finite before a run is aborted.
+_TIMED = 1, 5  # Dispatches after which `Watch.ending` is called; the first one compiles.
 Means = dict[str, float]
 
 
 class Saves(Protocol):
-  """Where states go: see `checkpoints`."""
+  """The interface by which states are saved, see `checkpoints`."""
 
-  def save(self, step: int, tree: Any) -> None: ...  # noqa: D102
+  def save(self, step: int, tree: Any) -> None:
+    """Writes the state of a step."""
 
-  def score(self, step: int, value: float) -> None: ...  # noqa: D102
+  def score(self, step: int, value: float) -> None:
+    """Writes the score of a step that was saved; less is better."""
 
 
 class Rhythm(NamedTuple):
-  """Numbers of steps between logs, checkpoints and validations."""
+  """The number of steps of a run, and how often it logs, saves and validates."""
 
-  steps: int  # All of them.
-  inner: int = 1  # Per dispatch.
-  log: int = 100
-  save: int = 1000
-  validate: int = 0  # 0: at the end only.
+  steps: int  # Number of steps of the run.
+  inner: int = 1  # Steps per dispatch.
+  log: int = 100  # Steps between reports of metrics.
+  save: int = 1000  # Steps between checkpoints.
+  validate: int = 0  # Steps between validations; 0 validates only at the end.
 
 
 class Watch(NamedTuple):
-  """Functions that the loop calls: to report, to validate, and to ask whether to stop."""
+  """Functions that the loop calls to report, to validate, and to ask whether to stop."""
 
-  metrics: Callable[[int, Means, float], None]  # Step, averages since the last call, seconds.
-  validate: Callable[[int, TrainState], float] | None = None  # Its score; less is better.
-  stopping: Callable[[int], bool] = lambda step: False  # Asked after every dispatch.
-  # Steps after which the run ends, where that is a matter of time: asked at times when no step is
-  # under way, and after the first and the fifth dispatch.
+  # Receives the step, averages since the last call, and seconds per step.
+  metrics: Callable[[int, Means, float], None]
+  validate: Callable[[int, TrainState], float] | None = None  # Returns a score; less is better.
+  stopping: Callable[[int], bool] = lambda step: False  # Called after every dispatch.
+  # Returns the step after which the run ends, where that depends on the time. It is called with
+  # every log, and after the first and the fifth dispatch, when no step is running.
   ending: Callable[[int], int] | None = None
 
 
@@ -58,19 +61,22 @@ def fit(
   saves: Saves,
   watch: Watch,
 ) -> TrainState:
-  """Trains from where `state` is to the end, or to where it is stopped; then it is saved.
+  """Trains from the step of `state` to the end, or until it is stopped, and saves the state.
 
   Args:
-    state: is given up to the steps.
-    train_step: of `trainer.make_train_step`.
-    data: for it; an iterator gives new data for every dispatch.
-    index: which examples of the global batch the local devices compute.
-    rhythm: when what happens.
-    saves: where checkpoints go.
-    watch: who is told, and who may stop the run.
+    state: the initial state; the steps donate its arrays.
+    train_step: the result of `trainer.make_train_step`.
+    data: input of `train_step`; an iterator gives new data for every dispatch.
+    index: the examples of the global batch that the local devices compute.
+    rhythm: how often the loop logs, saves and validates.
+    saves: writes checkpoints.
+    watch: functions for reports, validation and stopping.
+
+  Returns:
+    The last state.
 
   Raises:
-    CodecError: too many updates in a row were not finite; no state was saved since the first.
+    CodecError: too many consecutive updates were not finite; no state was saved since the first.
   """
   step = int(state.step)
   feed: Iterator[Any] = data if isinstance(data, Iterator) else repeat(data)
@@ -95,7 +101,7 @@ def fit(
       state = state._replace(total=replicated(np.int32(total)))
     stopped = watch.stopping(step)
     due = _due(step, inner, rhythm.log) or step == total or stopped
-    # Every process saves where one of them validates: a checkpoint is written by all together.
+    # Every process saves where one of them validates: all of them write a checkpoint together.
     validates = (_due(step, inner, rhythm.validate) or step == total) and not stopped
     saving = _due(step, inner, rhythm.save) or step == total or stopped or validates
     if due or saving:
@@ -106,7 +112,7 @@ def fit(
       pending, since = [], time.monotonic()
     if saving:
       saves.save(step, state)
-    if validates and watch.validate:  # What is saved outlives a kill during the validation.
+    if validates and watch.validate:  # The checkpoint exists if the validation is killed.
       before = time.monotonic()
       saves.score(step, watch.validate(step, state))
       since += time.monotonic() - before
@@ -116,7 +122,7 @@ def fit(
 
 
 def _due(step: int, inner: int, every: int) -> bool:
-  """Did the last dispatch reach or pass a multiple?"""
+  """Returns whether the last dispatch reached or passed a multiple of `every` steps."""
   return every > 0 and step // every > (step - inner) // every
 
 
@@ -129,7 +135,7 @@ def _refuse(state: TrainState, step: int) -> None:
 
 
 def _means(pending: list[Metrics]) -> Means:
-  """Averages over the updates that were made; with `psnr` where there is a squared error."""
+  """Returns averages over the updates that were made, with `psnr` if there is a squared error."""
   names = dict.fromkeys(chain.from_iterable(pending))
   total = {name: float(np.sum([np.asarray(m[name]) for m in pending])) for name in names}
   updates = total.pop('updates')
@@ -139,16 +145,19 @@ def _means(pending: list[Metrics]) -> Means:
   return means
 
 
-def joined(metrics: Mapping[str, float], names: list[str]) -> str:
-  """One line of some metrics."""
+def metrics_line(metrics: Mapping[str, float], names: list[str]) -> str:
+  """Returns one line of the named metrics."""
   return '  '.join(f'{name} {metrics[name]:.4g}' for name in names if name in metrics)
 
 
 class Pace:
-  """How many steps fit into a time, by how long the steps since the first dispatch took."""
+  """The number of steps that fit into a time limit, from the time of earlier steps.
+
+  The first dispatch does not count, because it compiles.
+  """
 
   def __init__(self, seconds: float, limit: int) -> None:
-    """Training is to end so many seconds from now, or after `limit` steps."""
+    """Starts the clock: training ends after `seconds` from now, or after `limit` steps."""
     self._end, self._limit = time.monotonic() + seconds, limit
     self._since: tuple[int, float] | None = None
 

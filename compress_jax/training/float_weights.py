@@ -1,4 +1,4 @@
-"""Trained float weights: their files, whether they fit a method, and what calibrates an export."""
+"""Trained float weights: their files, the codec that fits, and images to calibrate an export."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,17 +17,18 @@ from compress_jax.learned import lambdas
 from compress_jax.learned.released import unflatten
 from compress_jax.model_zoo import ZOO, check_options, load_model
 
-_IMAGES, _SIDE = 8, 512  # What activations are calibrated on.
-_MEASURED = 256  # Pixels of the side of what lambdas are measured on.
+_IMAGES, _SIDE = 8, 512  # Number and largest side of images that calibrate activations.
+_MEASURED = 256  # Side in pixels of the crops on which lambdas are measured.
 _TORCH = ('.pth', '.pt', '.tar')
-WEIGHTS = 'weights.safetensors'  # What a training run leaves in its folder.
+WEIGHTS = 'weights.safetensors'  # The file that a training run writes into its folder.
 
 
 def weights(path: Path) -> tuple[Params, dict]:
-  """Float parameters, and the method with its options, of our file or a CompressAI checkpoint.
+  """Reads float parameters, and the method with its options.
 
-  Those of a model that codes files are its integers, thawed. The name of a method stands for the
-  model that ships with it, and the folder of a run for the weights that it has left.
+  The file is one of this package or a CompressAI checkpoint. If it is a model that codes images,
+  the parameters are its integers, converted back to floats. A method's name stands for the model
+  that ships with it, and a run's folder for the weights that the run has written.
 
   Raises:
     CodecError: there are none.
@@ -48,10 +49,10 @@ def weights(path: Path) -> tuple[Params, dict]:
 
 
 def file_of(path: Path) -> Path:
-  """The file that a path, the name of a method or the folder of a run stands for.
+  """Returns the file that a path, the name of a method or the folder of a run stands for.
 
   Raises:
-    CodecError: a folder without weights.
+    CodecError: the folder holds no weights.
   """
   if str(path) in methods.METHODS and not path.exists():
     return ZOO / f'{path}.safetensors'
@@ -66,7 +67,7 @@ def file_of(path: Path) -> Path:
 
 
 def fitting(method: str, options: Mapping[str, Any], params: Params) -> Codec:
-  """Returns the codec of these options, whose parameters `params` are.
+  """Returns the codec of these options, after a check that `params` fit it.
 
   Raises:
     CodecError: options or parameters are not those of the method.
@@ -81,7 +82,7 @@ def fitting(method: str, options: Mapping[str, Any], params: Params) -> Codec:
 
 
 def calibration(folders: list[str] | None) -> list[Image]:
-  """A few images, cropped."""
+  """Returns a few cropped images of the folders, or of scikit-image, that calibrate an export."""
   if not folders:
     images = [image for _, image in sets.sample_photographs()]
   else:
@@ -98,7 +99,10 @@ def examples_of(source: sources.Source) -> list[Image]:
 def measured_ratios(
   method: str, options: Mapping[str, Any], released: Released, images: Sequence[Image]
 ) -> lambdas.Ratios:
-  """Those of a model, on the middle of a few images; none where all lambdas have the same steps."""
+  """Returns the ratios of lambda of a model, measured on the middle of a few images.
+
+  They are empty where all lambdas have the same steps.
+  """
   if options.get('levels') == 1:
     return ()
   factory = methods.method(method).codec

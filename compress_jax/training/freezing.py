@@ -1,4 +1,4 @@
-"""Training some parts of a codec while the rest stays bit for bit as it is."""
+"""Training of some parts of a codec while the rest stays bit for bit as it is."""
 
 from collections.abc import Collection
 from typing import Any
@@ -13,13 +13,13 @@ from compress_jax.training.trainer import CLIP
 
 
 def learning_only(apply: Apply, parts: Collection[str]) -> Apply:
-  """`apply` whose gradient reaches these parts of the parameters alone."""
+  """Returns `apply` with gradients that reach only these parts of the parameters."""
 
   def applied(params: Params, x: Array, level: Array, keys: Key) -> Coded:
-    held = {
+    stopped = {
       name: part if name in parts else lax.stop_gradient(part) for name, part in params.items()
     }
-    return apply(held, x, level, keys)
+    return apply(stopped, x, level, keys)
 
   return applied
 
@@ -27,11 +27,11 @@ def learning_only(apply: Apply, parts: Collection[str]) -> Apply:
 def optimizer(
   tx: optax.GradientTransformation, params: Params, parts: Collection[str], *, clip: float = CLIP
 ) -> optax.GradientTransformation:
-  """`tx` for these parts; the rest stays bit for bit as it is and has no optimizer state.
+  """Returns `tx` for these parts; the rest stays as it is and has no optimizer state.
 
   Args:
-    tx: sees the gradients of the parts only.
-    params: only their structure counts.
+    tx: receives the gradients of the parts only.
+    params: parameters of which only the structure counts.
     parts: names at the top of `params`.
     clip: largest norm of the gradients of the parts.
   """

@@ -1,7 +1,7 @@
-"""What training minimises, of a batch that was coded: f32[B] of f32[B, H, W, 3] in [0, 1].
+"""Loss functions of a batch that was coded: f32[B] of images f32[B, H, W, 3] in [0, 1].
 
-Distortions are counted on the 0..255 scale of squared errors, so that one lambda asks for
-about the same rate of each.
+All distortions are on the 0..255 scale of squared errors, so that one lambda leads to
+about the same rate with each.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,16 +28,16 @@ _TINY = 1e-6
 
 
 def squared_error(x: Array, x_hat: Array) -> Array:
-  """The MSE of each example on the 0..255 scale."""
+  """Returns the MSE of each example on the 0..255 scale."""
   return PEAK**2 * jnp.mean((x_hat - x) ** 2, (1, 2, 3))
 
 
 def ms_ssim(x: Array, x_hat: Array) -> Array:
-  """MS-SSIM of each example, with a gradient everywhere.
+  """Returns the MS-SSIM of each example, with a gradient everywhere.
 
-  `metrics.ms_ssim`, but smaller images have as many scales as fit, of the same weights
-  divided by their sum: 5 from a side of 161 pixels on, 4 from 81, 3 from 41, 2 from 21, 1 from
-  11. Images so different that the mean term of a scale is below 0.01 count as if it were that.
+  It equals `metrics.ms_ssim`, except that smaller images have as many scales as fit, with the same
+  weights divided by their sum: 5 from a side of 161 pixels on, 4 from 81, 3 from 41, 2 from 21, 1
+  from 11. A mean term of a scale below 0.01 counts as 0.01.
 
   Raises:
     CodecError: a side is below 11 pixels.
@@ -55,21 +55,21 @@ def ms_ssim(x: Array, x_hat: Array) -> Array:
 
 
 def ms_ssim_distortion(x: Array, x_hat: Array) -> Array:
-  """1280 * (1 - MS-SSIM) of each example: at one lambda about as many bits as for MSE."""
+  """Returns 1280 * (1 - MS-SSIM) of each example: at one lambda about as many bits as for MSE."""
   return MS_SSIM_SCALE * (1 - ms_ssim(x, x_hat))
 
 
 def feature_matching(real: Sequence[Array], coded: Sequence[Array]) -> Array:
-  """How far features of coded images are from those of the real ones, f32[B].
+  """Returns f32[B], the distance between features of coded images and of the real ones.
 
   The mean over layers of the mean absolute difference (Wang et al., "High-resolution image
   synthesis and semantic manipulation with conditional GANs", 2018, eq. 4), relative to the mean
   magnitude of the real features (Défossez et al., "High fidelity neural audio compression",
-  2022, eq. 5): how a discriminator scales its features does not matter.
+  2022, eq. 5): it does not depend on the scale of the features.
 
   Args:
-    real: f32[B, ...] of each layer; no gradient goes there.
-    coded: the same of the coded images.
+    real: f32[B, ...] for each layer; they get no gradient.
+    coded: f32[B, ...] for each layer, of the coded images.
   """
   total = jnp.zeros(())
   for a, b in zip(map(lax.stop_gradient, real), coded, strict=True):
@@ -79,23 +79,23 @@ def feature_matching(real: Sequence[Array], coded: Sequence[Array]) -> Array:
 
 
 def called_real(logits: Array) -> Array:
-  """Cross-entropy f32[B] of logits f32[B, ...] with the answer "real".
+  """Returns f32[B], the cross-entropy of logits f32[B, ...] with the label "real".
 
-  What a generator minimises is this of its own images: the non-saturating loss (Goodfellow et
+  A generator minimises it for its images: the non-saturating loss (Goodfellow et
   al. 2014, section 3).
   """
   return jnp.mean(jax.nn.softplus(-logits), tuple(range(1, logits.ndim)))
 
 
 def called_coded(logits: Array) -> Array:
-  """Cross-entropy f32[B] of logits f32[B, ...] with the answer "coded"."""
+  """Returns f32[B], the cross-entropy of logits f32[B, ...] with the label "coded"."""
   return called_real(-logits)
 
 
 def weight_of(lmbda: Any) -> Any:
-  """The weight of examples of different lambda: lambda^-1/2, 1 in the middle of the range.
+  """Returns the weight of examples of a lambda: lambda^-1/2, 1 in the middle of the range.
 
-  The loss at its optimum grows about like the root of lambda, and the model is to serve
+  The loss at its optimum grows about like the root of lambda, and the model has to serve
   every rate.
   """
   low, high = LAMBDA_RANGE
@@ -110,14 +110,14 @@ def rate_distortion(
   distortion: Array | None = None,
   weight: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-  """bpp + lambda * distortion, averaged over examples of different lambda.
+  """Returns bpp + lambda * distortion, averaged over examples of different lambda, and metrics.
 
   Args:
     x: f32[B, H, W, 3] in [0, 1].
-    coded: of the same images.
+    coded: the result of a codec's `apply` for x.
     lmbda: f32[B].
     distortion: f32[B], the squared error where None.
-    weight: f32[B] of the examples, `weight_of(lmbda)` where None.
+    weight: f32[B], weights of the examples, `weight_of(lmbda)` where None.
 
   Returns:
     The loss f32[] and metrics: the loss, bpp, MSE and the rate of each stream.
@@ -127,6 +127,6 @@ def rate_distortion(
   bpp = jnp.sum(jnp.stack(list(coded.bits.values())), 0) / pixels
   weight = weight_of(lmbda) if weight is None else weight
   loss = jnp.mean(weight * (bpp + lmbda * (mse if distortion is None else distortion)))
-  found = {'loss': loss, 'bpp': bpp.mean(), 'mse': mse.mean()}
-  found |= {f'bpp_{name}': bits.mean() / pixels for name, bits in coded.bits.items()}
-  return loss, found
+  figures = {'loss': loss, 'bpp': bpp.mean(), 'mse': mse.mean()}
+  figures |= {f'bpp_{name}': bits.mean() / pixels for name, bits in coded.bits.items()}
+  return loss, figures

@@ -1,4 +1,4 @@
-"""What the trainer minimises, as a function of parameters, images and one key per example.
+"""The losses of training, functions of parameters, images and one key per example.
 
 `rate_distortion` trains every learned method, `adversarial` the second stage of HiFiC: F.
 Mentzer, G. Toderici, M. Tschannen, E. Agustsson, "High-fidelity generative image
@@ -23,37 +23,38 @@ from compress_jax.layers.quantization import lambda_of
 from compress_jax.training import losses
 
 Array = jax.Array
-State = Any  # What a loss updates besides gradients; {} where there is nothing.
+State = Any  # Arrays that a loss updates without gradients; {} where there are none.
 Apply = Callable[[Params, Array, Array, Key], Coded]
-# Of params, state, f32[B, H, W, 3] in [0, 1], Key[B] and the step i32[].
+# A function of params, state, f32[B, H, W, 3] in [0, 1], Key[B] and the step i32[].
 LossFn = Callable[[Params, State, Array, Key, Array], tuple[Array, tuple[State, Metrics]]]
-Features = Sequence[Array]  # f32[B, h, w, C] of each layer of a discriminator.
+Features = Sequence[Array]  # f32[B, h, w, C] for each layer of a discriminator.
 
 LEVELS = 256
-# configs.py of the authors: MSE, LPIPS and the adversarial term have the weights 0.75 * 0.1 /
-# 32 = 0.00234375, 1 and 0.15 at every rate. The last two are given as ratios to the first.
+# In the authors' configs.py MSE, LPIPS and the adversarial term have the weights 0.75 * 0.1 /
+# 32 = 0.00234375, 1 and 0.15 at every rate. The last two are ratios to the first here.
 MSE_WEIGHT = 0.75 * 0.1 / 32
 PERCEPTUAL_WEIGHT, ADVERSARIAL_WEIGHT = 427.0, 64.0
-# Of the stand-in. At HiFiC's rates on Kodak LPIPS is 0.03..0.07 and 1 - MS-SSIM 0.02..0.06
-# (data.csv of the authors). Feature matching was measured on AVIF files of 0.3..0.9 bpp: 0.13..0.24
-# by a discriminator after 350 steps, a third of it before. So each term is about half of LPIPS.
+# Weights of the substitute for LPIPS. At HiFiC's rates on Kodak LPIPS is 0.03..0.07 and
+# 1 - MS-SSIM 0.02..0.06 (the authors' data.csv). Feature matching on AVIF files of 0.3..0.9 bpp was
+# measured as 0.13..0.24 by a discriminator after 350 steps, and a third of that before training.
+# So each term is about half of LPIPS.
 STRUCTURE, MATCHING = 0.5, 0.1
 
 
 class Perceptual(NamedTuple):
-  """How different images look: near 0.05 where a good codec spends 0.3 bpp."""
+  """A perceptual distance between images: near 0.05 for a good codec at 0.3 bpp."""
 
-  about: str  # For people: what is measured.
-  # f32[B] of the weights, images, coded images, and what the discriminator makes of both.
+  about: str  # A description of the distance for the log.
+  # Returns f32[B] from the weights, images, coded images, and the discriminator's features of both.
   distance: Callable[[Any, Array, Array, Features, Features], Array]
   weights: Any = ()  # Arrays that do not learn.
 
 
 class Weighted:
-  """A loss with arrays that do not learn: a compiled step takes them as an argument.
+  """A loss with arrays that do not learn, which a compiled step takes as an argument.
 
-  Closed over, they would be constants of the program: compiled into it, and held once more.
-  It is called as any `LossFn`.
+  In a closure they would be constants of the program: compiled into it, and stored once more.
+  It is called like any `LossFn`.
   """
 
   def __init__(self, of: Callable[..., tuple[Array, tuple[State, Metrics]]], weights: Any) -> None:
@@ -63,24 +64,24 @@ class Weighted:
   def __call__(
     self, params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
-    """Returns the loss with the weights that it is bound to."""
+    """Returns the loss with the bound weights."""
     return self.of(self.weights, params, state, x, keys, step)
 
 
 class _Draw(NamedTuple):
-  """What the keys of examples decide."""
+  """The random choices that the keys of examples decide."""
 
   level: Array  # i32[B].
   lmbda: Array  # f32[B].
-  weight: Array  # f32[B], of the examples in the loss.
+  weight: Array  # f32[B], weights of the examples in the loss.
   noise: Key  # Key[B].
 
 
-class _Seen(NamedTuple):
-  """What a discriminator makes of images."""
+class _Judgement(NamedTuple):
+  """The output of a discriminator for images."""
 
   logits: Array  # f32[B, h, w], high where they look real.
-  features: tuple[Array, ...]  # f32[B, h, w, C] of each of its convolutions of the image.
+  features: tuple[Array, ...]  # f32[B, h, w, C] for each of its convolutions of the image.
 
 
 def rate_distortion(
@@ -90,14 +91,14 @@ def rate_distortion(
   distortion: losses.Distortion = losses.squared_error,
   compute_dtype: Any = jnp.float32,
 ) -> LossFn:
-  """bpp + lambda * distortion.
+  """Returns the loss bpp + lambda * distortion.
 
   Args:
-    apply: of a codec.
-    level: every example is coded at this level byte, or each at its own, drawn evenly from
-      several, from all where None.
-    distortion: on the 0..255 scale.
-    compute_dtype: of the codec's activations.
+    apply: the forward pass of a codec.
+    level: the level byte of every example, or several of which each example draws one evenly;
+      None draws from all.
+    distortion: a distance on the 0..255 scale.
+    compute_dtype: type of the codec's activations.
   """
 
   def loss(
@@ -125,27 +126,28 @@ def adversarial(
   ramp: int = 0,
   compute_dtype: Any = jnp.float32,
 ) -> Weighted:
-  """0.0023 * (MSE + 427 * perceptual + 64 * adversarial), and the discriminator's loss.
+  """Returns 0.0023 * (MSE + 427 * perceptual + 64 * adversarial) plus the discriminator's loss.
 
-  The encoder is frozen, so the rate is a constant: bpp / lambda stands in the loss beside the MSE
-  without a gradient, and the three other terms weigh the same at every lambda, as HiFiC's do.
-  Both are minimised at once (HiFiC alternates), by `two_stage_optimizer`: no gradient of
+  The encoder is frozen, so the rate is a constant: bpp / lambda is added to the MSE
+  without a gradient, and the three other terms have the same weights at every lambda, as in HiFiC.
+  Both losses are minimised at once (HiFiC alternates), by `two_stage_optimizer`: no gradient of
   either reaches the parameters of the other. params is {'codec': ..., 'discriminator':
   ...}, state the spectral vectors of the discriminator, {'batch_stats': ...}.
 
   Metrics besides those of `rate_distortion`: 'perceptual', and three cross-entropies, which
-  are ln 2 where the discriminator cannot tell: its own on real and on coded images, 'd_real'
+  are ln 2 where the discriminator cannot distinguish: its own on real and on coded images, 'd_real'
   and 'd_fake', and that of the generator, 'g_adv'.
 
   Args:
-    apply: of a codec whose sides of x divide by 16.
-    discriminator: called with images and latents, as `methods.gan.networks.Discriminator`.
-    perceptual: from `perceptual_of`.
+    apply: the forward pass of a codec whose sides of x divide by 16.
+    discriminator: a module called with images and latents, as
+      `methods.gan.networks.Discriminator`.
+    perceptual: the result of `perceptual_of`.
     level: as in `rate_distortion`.
-    weight: of the adversarial term, relative to MSE.
-    ramp: steps in which that weight rises from 0: time for a fresh
-      discriminator to learn. HiFiC has none.
-    compute_dtype: of the codec's activations; the discriminator works in float32.
+    weight: weight of the adversarial term, relative to MSE.
+    ramp: number of steps in which that weight rises from 0, in which a fresh
+      discriminator learns. HiFiC has none.
+    compute_dtype: type of the codec's activations; the discriminator works in float32.
   """
 
   def loss(
@@ -153,12 +155,14 @@ def adversarial(
   ) -> tuple[Array, tuple[State, Metrics]]:
     drawn = _draw(keys, level)
     coded = apply(_frozen(params['codec']), x.astype(compute_dtype), drawn.level, drawn.noise)
-    real, fake, new_state = _judge(discriminator, params['discriminator'], state, x, coded)
-    fixed = lax.stop_gradient(params['discriminator'])
-    shown, _ = _look(discriminator, fixed, state, coded.x_hat, coded.y_hat)
+    real, fake, new_state = _judge_both(discriminator, params['discriminator'], state, x, coded)
+    frozen = lax.stop_gradient(params['discriminator'])
+    coded_judgement, _ = _judge(discriminator, frozen, state, coded.x_hat, coded.y_hat)
     terms = {
-      'perceptual': perceptual.distance(weights, x, coded.x_hat, real.features, shown.features),
-      'g_adv': losses.called_real(shown.logits),
+      'perceptual': perceptual.distance(
+        weights, x, coded.x_hat, real.features, coded_judgement.features
+      ),
+      'g_adv': losses.called_real(coded_judgement.logits),
       'd_real': losses.called_real(real.logits),
       'd_fake': losses.called_coded(fake.logits),
     }
@@ -176,10 +180,10 @@ def adversarial(
 
 
 def perceptual_of(path: Path | str | None) -> Perceptual:
-  """LPIPS with the weights at `path` (see `lpips.find`), or a stand-in that needs none."""
+  """Returns LPIPS with the weights at `path` (see `lpips.find`), or a substitute if it is None."""
   if path is None:
     about = f'no LPIPS: {STRUCTURE} * (1 - MS-SSIM) + {MATCHING} * feature matching instead of it'
-    return Perceptual(about, _stand_in)
+    return Perceptual(about, _substitute)
 
   def distance(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
     del real, coded
@@ -192,7 +196,10 @@ def perceptual_of(path: Path | str | None) -> Perceptual:
 def init_discriminator(
   discriminator: nn.Module, key: Key, image_shape: Sequence[int], latent_shape: Sequence[int]
 ) -> tuple[Params, State]:
-  """Fresh parameters and spectral vectors, for images and latents of shapes [..., H, W, C]."""
+  """Returns fresh parameters and spectral vectors of a discriminator.
+
+  Images and latents have the shapes [..., H, W, C].
+  """
   image, latents = (jnp.zeros((1, *shape[-3:])) for shape in (image_shape, latent_shape))
   variables = discriminator.init(key, image, latents)
   return variables['params'], {'batch_stats': variables['batch_stats']}
@@ -205,7 +212,7 @@ def two_stage_optimizer(
   *,
   clip: float = 1.0,
 ) -> optax.GradientTransformation:
-  """The optimizer of `adversarial`: the codec's synthesis and the discriminator learn.
+  """Returns the optimizer of `adversarial`: the codec's synthesis and the discriminator learn.
 
   The rest of the codec stays bit for bit as it is: latents and rates are those of the first
   stage. It has no optimizer state.
@@ -225,7 +232,7 @@ def two_stage_optimizer(
 
 
 def groups_of(params: Params) -> Params:
-  """The group of each parameter: 'generator', 'discriminator' or 'frozen'."""
+  """Returns the group of each parameter: 'generator', 'discriminator' or 'frozen'."""
 
   def labelled(tree: Params, group: str) -> Params:
     return jax.tree.map(lambda _: group, tree)
@@ -238,64 +245,67 @@ def groups_of(params: Params) -> Params:
 
 
 def _frozen(codec: Params) -> Params:
-  """Without gradients but for the synthesis: what does not learn need not be differentiated."""
+  """Stops gradients of all parts but the synthesis, so that others are not differentiated."""
   return {
     name: part if name == 'synthesis' else lax.stop_gradient(part) for name, part in codec.items()
   }
 
 
 def _draw(keys: Key, level: int | Sequence[int] | None) -> _Draw:
-  """Of each example by its own key, wherever in a batch it is."""
+  """Returns the random choices of each example, which depend only on its own key."""
   key_level, key_noise = jax.vmap(jax.random.split, out_axes=1)(keys)
   if isinstance(level, int):
     levels = jnp.full(len(keys), level, jnp.int32)
     lmbda = lambda_of(levels)
     return _Draw(levels, lmbda, jnp.ones_like(lmbda), key_noise)
-  among = jnp.arange(LEVELS) if level is None else jnp.asarray(level, jnp.int32)
-  levels = among[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(among)))(key_level)]
+  choices = jnp.arange(LEVELS) if level is None else jnp.asarray(level, jnp.int32)
+  levels = choices[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(choices)))(key_level)]
   lmbda = lambda_of(levels)
   return _Draw(levels, lmbda, losses.weight_of(lmbda), key_noise)
 
 
-def _judge(
+def _judge_both(
   discriminator: nn.Module, params: Params, state: State, x: Array, coded: Coded
-) -> tuple[_Seen, _Seen, State]:
-  """What a discriminator makes of real and coded images: no gradient reaches the codec.
+) -> tuple[_Judgement, _Judgement, State]:
+  """Returns the discriminator's output for real and for coded images, and the new state.
 
-  One batch of both, each image with its own latents.
+  Both are one batch, each image with its latents. No gradient reaches the codec.
   """
   x_hat, y_hat = lax.stop_gradient((coded.x_hat, coded.y_hat))
   images, latents = jnp.concatenate([x, x_hat]), jnp.concatenate([y_hat, y_hat])
-  both, state = _look(discriminator, params, state, images, latents)
+  both, state = _judge(discriminator, params, state, images, latents)
   real = jax.tree.map(lambda value: value[: len(x)], both)
   fake = jax.tree.map(lambda value: value[len(x) :], both)
   return real, fake, state
 
 
-def _look(
+def _judge(
   discriminator: nn.Module, params: Params, state: State, x: Array, y_hat: Array
-) -> tuple[_Seen, State]:
-  """One step of the spectral vectors as well, a function of the parameters and the state."""
-  logits, found = discriminator.apply(
+) -> tuple[_Judgement, State]:
+  """Applies the discriminator and makes one step of its spectral vectors.
+
+  The step depends only on the parameters and the state.
+  """
+  logits, updated = discriminator.apply(
     {'params': params, **state},
     x,
     y_hat,
     update=True,
     mutable=['batch_stats', 'intermediates'],
-    capture_intermediates=_sees_image,
+    capture_intermediates=_is_image_layer,
   )
-  layers = found['intermediates']
+  layers = updated['intermediates']
   features = tuple(layers[name]['__call__'][0] for name in sorted(layers) if name != '__call__')
-  return _Seen(logits, features), {'batch_stats': lax.stop_gradient(found['batch_stats'])}
+  return _Judgement(logits, features), {'batch_stats': lax.stop_gradient(updated['batch_stats'])}
 
 
-def _sees_image(module: nn.Module, method: str) -> bool:
-  """Whether it is a hidden layer that sees the image, with its spectral norm."""
+def _is_image_layer(module: nn.Module, method: str) -> bool:
+  """Returns whether a module is a hidden layer that processes the image, with its spectral norm."""
   hidden = (module.name or '').startswith('conv')
   return isinstance(module, nn.SpectralNorm) and hidden and method == '__call__'
 
 
-def _stand_in(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
+def _substitute(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
   del weights
   structure = 1 - losses.ms_ssim(x, x_hat)
   return STRUCTURE * structure + MATCHING * losses.feature_matching(real, coded)

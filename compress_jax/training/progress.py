@@ -1,4 +1,4 @@
-"""What a training run shows: a line, a table of metrics, TensorBoard's scalars and images."""
+"""Reports of a training run: log lines, tables of metrics, TensorBoard's scalars and images."""
 
 import csv
 import io
@@ -17,17 +17,17 @@ Log = Callable[[str], None]
 
 
 class Progress:
-  """Files in a folder, which go on where `step` says."""
+  """Writes reports into files in a folder; entries of steps after `step` are dropped first."""
 
   def __init__(self, folder: Path, log: Log, *, step: int, steps: int, batch: int) -> None:
-    from tensorboardX import SummaryWriter  # Half a second.
+    from tensorboardX import SummaryWriter  # Takes half a second.
 
     self._log, self.steps, self._batch = log, steps, batch
     self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
     self._tables = {name: _Table(folder / f'{name}.csv', step) for name in ('train', 'validation')}
 
   def metrics(self, step: int, means: Mapping[str, float], seconds: float) -> None:
-    """Averages since the last call, and how long a step took."""
+    """Reports averages since the last call, and the seconds that a step took."""
     rate = self._batch / seconds
     self._write('train', step, {**means, 'images_per_s': rate})
     shown = '  '.join(f'{name} {means[name]:.4g}' for name in SHOWN if name in means)
@@ -36,14 +36,14 @@ class Progress:
     self._log(f'step {step}/{self.steps}  {shown}{skipped}  {rate:.1f} images/s  {left} left')
 
   def validation(self, step: int, values: Mapping[str, float], images: Mapping[str, Image]) -> None:
-    """Figures of real files, and decoded images by name."""
+    """Reports figures of real files, and decoded images by name."""
     self._write('validation', step, values)
     for name, image in images.items():
       self._board.add_image(f'validation/{name}', image, step, dataformats='HWC')
     self._log(f'step {step}  files: {"  ".join(f"{k} {v:.4g}" for k, v in values.items())}')
 
   def close(self) -> None:
-    """Writes what is left."""
+    """Writes buffered reports and closes the files."""
     self._board.close()
 
   def _write(self, table: str, step: int, values: Mapping[str, float]) -> None:
@@ -53,7 +53,7 @@ class Progress:
 
 
 class _Table:
-  """Rows of a CSV file, without those of steps after `step`, which will come again."""
+  """A CSV file, without the rows of steps after `step`, which will be repeated."""
 
   def __init__(self, path: Path, step: int) -> None:
     self._path, self._columns = path, list[str]()
@@ -64,7 +64,7 @@ class _Table:
       self._columns = list(rows.fieldnames or [])
       kept = [row for row in rows if (row['step'] or '').isdigit() and int(row['step']) <= step]
     if None in kept[-1:] or (kept and None in kept[-1].values()):
-      kept.pop()  # Cut short by a crash.
+      kept.pop()  # A crash has truncated this row.
     lines = [self._columns, *map(self._cells, kept)] if self._columns else []
     write_atomically(path, self._text(lines), overwrite=True)
 

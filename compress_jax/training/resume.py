@@ -1,4 +1,4 @@
-"""Where a training run begins or goes on: its folder, what it depends on, its newest checkpoint."""
+"""The folder of a training run: its lock, the files it depends on, its newest checkpoint."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,42 +23,42 @@ Log = Callable[[str], None]
 
 
 def digests_of(plan: Plan) -> dict[str, str]:
-  """SHA-256 of the files that a plan names, by field; none of what is not there."""
+  """Returns the SHA-256 of the files that a plan names, by field, if they exist."""
   files: dict[str, Callable[[], list[Path]]] = {}
   if plan.start:
     files['start'] = lambda: [float_weights.file_of(Path(plan.start or ''))]
   if plan.lpips:
     files['lpips'] = lambda: lpips_weights.files(plan.lpips or '')
-  found = {}
+  digests = {}
   for name, paths in files.items():
     try:
-      found[name] = digest_of_files(paths())
-    except (CodecError, OSError):  # Whoever needs it says so.
+      digests[name] = digest_of_files(paths())
+    except (CodecError, OSError):  # An error is raised where the file is needed.
       continue
-  return found
+  return digests
 
 
 @contextmanager
 def held(
   folder: Path, plan: Plan, digests: Mapping[str, str], share: processes.Share
 ) -> Iterator[None]:
-  """Keeps other programs out of the folder of a run, which has its plan afterwards.
+  """Locks the folder of a run inside the `with` block, and records its plan there.
 
   Raises:
-    CodecError: another program is in there, or it holds a run of another plan.
+    CodecError: another program holds the lock, or the folder holds a run of another plan.
   """
   with ExitStack() as stack:
 
     def enter() -> None:
       stack.enter_context(locks.held(folder))
-      plans.settle(folder, plan, digests)
+      plans.record(folder, plan, digests)
 
     processes.by_first(share, enter)
     yield
 
 
 def form_of(setup: Setup) -> Any:
-  """Shapes and types of what the checkpoints of a run hold."""
+  """Returns the shapes and types of the arrays in the checkpoints of a run."""
   begin = lambda params, state: trainer.start(params, state, setup.optimizer, 1)  # noqa: E731
   return jax.eval_shape(begin, *setup.form)
 
@@ -71,33 +71,29 @@ def newest(
   saves: Checkpoints,
   log: Log,
 ) -> trainer.TrainState | None:
-  """The state to go on from; None before the first checkpoint.
+  """Returns the state to continue from; None before the first checkpoint.
 
   Raises:
     CodecError: there are checkpoints but none can be read, there are results but no checkpoints,
       or a file that is still needed is not the one that the run began with.
   """
-  found: trainer.TrainState | None = saves.restore(form_of(setup))
-  if found is None:
+  state: trainer.TrainState | None = saves.restore(form_of(setup))
+  if state is None:
     keep_results(folder)
     plans.check(folder, 'start', plan.start, digests.get('start'))
     return None
-  if not trainer.finished(found):
-    log(f'going on from step {int(found.step)}')
+  if not trainer.finished(state):
+    log(f'going on from step {int(state.step)}')
     plans.check(folder, 'lpips', plan.lpips, digests.get('lpips'))
   began = plans.began_with(folder).get('start')
   if began not in (None, digests.get('start')):
     how = 'has changed' if 'start' in digests else 'is not there any more'
     log(f'{plan.start} {how} since the run began, which goes on with what it began with')
-  return found
+  return state
 
 
 def keep_results(folder: Path) -> None:
-  """Refuses to begin where the results of another run would be replaced.
-
-  Raises:
-    CodecError: there are results.
-  """
+  """Raises CodecError where a new run would replace the results of another one."""
   for name in (WEIGHTS, MODEL):
     if (folder / name).exists():
       raise CodecError(

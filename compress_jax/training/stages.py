@@ -1,4 +1,4 @@
-"""The stages of training by name: where each begins, what it minimises, what learns."""
+"""The stages of training by name: their initial parameters, loss and optimizer."""
 
 import functools
 from collections.abc import Callable, Collection
@@ -26,7 +26,8 @@ from compress_jax.training import (
 from compress_jax.training.plans import Plan
 
 DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion}
-ENCODER = {'analysis', 'hyper_analysis', scales.GAINS}  # What decides the latents of a file.
+# The parts of the parameters that decide the latents of a file.
+ENCODER = {'analysis', 'hyper_analysis', scales.GAINS}
 _STAGE_OF = {
   'channel_steps': 'rate-distortion',
   'refit_prior': 'scales',
@@ -37,18 +38,18 @@ Log = Callable[[str], None]
 
 
 class Setup(NamedTuple):
-  """What a stage of training works with."""
+  """The parameters, loss and optimizer of a stage of training."""
 
   init: Callable[[], tuple[Params, Any]]  # Parameters and state; reads --start.
-  form: tuple[Params, Any]  # Their shapes and types, which need no --start.
+  form: tuple[Params, Any]  # Shapes and types of parameters and state; needs no --start.
   loss: trainer.LossFn
   optimizer: optax.GradientTransformation
-  # Those of the codec, of parameters and their average.
+  # Returns the weights of the codec from the parameters and their average.
   weights: Callable[[Params, Params], Params] = lambda params, average: average
 
 
 def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
-  """Parameters, loss and optimizer of the stage that a plan asks for.
+  """Returns the parameters, loss and optimizer of the stage that a plan names.
 
   Raises:
     CodecError: the plan does not fit its method or its stage.
@@ -64,7 +65,7 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
 
 
 def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
-  """All of a codec learns."""
+  """Sets up the stage in which all parts of a codec learn."""
   loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = trainer.adam(plan.lr)
@@ -74,7 +75,7 @@ def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
 def _incremental(
   plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], trainer.LossFn]
 ) -> trainer.LossFn:
-  """The same, one channel of the latents after the other."""
+  """Returns the rate-distortion loss with the latents' channels enabled one after the other."""
   channels, every = _gains(codec).shape[1], plan.channel_steps
   masked = functools.partial(codec.apply, mask=jnp.ones(channels, bool))
   jax.eval_shape(masked, _shapes(codec), _zeros((1, 64, 64, 3)), _zeros(1), None)  # May refuse.
@@ -85,16 +86,19 @@ def _incremental(
 
 
 def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
-  """Only gains learn, at the lambdas that have their own, and the prior if that is asked for."""
+  """Sets up the stage in which only gains learn, and the prior if that is asked for.
+
+  They learn at the lambdas that have their own gains.
+  """
   if not plan.start:
     raise CodecError('the stage scales needs --start: weights whose gains are to be trained')
   parts = {scales.GAINS, scales.PRIOR} if plan.refit_prior else {scales.GAINS}
   levels = _gains(codec).shape[0]
   chosen = scales.trained_levels(levels) if plan.lmbda is None else level_of(plan.lmbda)
-  widened = lambda params: scales.with_levels(params, levels)  # noqa: E731
+  extended = lambda params: scales.with_levels(params, levels)  # noqa: E731
   adam, form = optax.adam(scales.schedule(plan.lr)), _shapes(codec)
   return Setup(
-    lambda: (_begin(plan, codec, log, widened), {}),
+    lambda: (_begin(plan, codec, log, extended), {}),
     (form, {}),
     _loss(plan, freezing.learning_only(codec.apply, parts), chosen),
     freezing.optimizer(adam, form, parts),
@@ -103,8 +107,10 @@ def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
 
 
 def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
-  """All but the encoder learns, from the symbols that files hold: Z. Guo, Z. Zhang, R. Feng, Z.
-  Chen, "Soft then hard: rethinking the quantization in neural image compression", ICML 2021.
+  """Sets up the stage in which all but the encoder learns, from the symbols that files hold.
+
+  Z. Guo, Z. Zhang, R. Feng, Z. Chen, "Soft then hard: rethinking the quantization in neural image
+  compression", ICML 2021.
   """
   if not plan.start:
     raise CodecError('the stage decoder needs --start: weights whose encoder is done')
@@ -121,8 +127,9 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
 
 
 def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
-  """All of a codec learns from the symbols that files hold, and the encoder from the gradient that
-  noise gives to their rate.
+  """Sets up the stage in which a codec learns from the symbols that files hold.
+
+  The encoder learns from the gradient that noise gives to the rate of these symbols.
   """
   if not plan.start:
     raise CodecError('the stage rounded needs --start: weights to go on from')
@@ -132,7 +139,7 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
 
 
 def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
-  """The synthesis of gan and a discriminator learn."""
+  """Sets up the stage of gan in which its synthesis and a discriminator learn."""
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
   apply = _as_files(codec)
@@ -191,7 +198,7 @@ def _loss(
 def _as_files(codec: Codec, *, noisy: bool = False) -> objectives.Apply:
   """Returns the forward pass with latents rounded as files round them.
 
-  With the gradient of noise, if that is asked for, where the rate is counted.
+  With `noisy` the rate has the gradient that it has under noise.
   """
   apply = codec.apply
   if noisy:
@@ -204,33 +211,39 @@ def _level(plan: Plan) -> int | None:
 
 
 def _begin(
-  plan: Plan, codec: Codec, log: Log, changed: Callable[[Params], Params] = lambda params: params
+  plan: Plan, codec: Codec, log: Log, change: Callable[[Params], Params] = lambda params: params
 ) -> Params:
-  """Fresh parameters, or those of --start after a change; networks that these lack are fresh."""
+  """Returns fresh parameters, or those of --start after a change.
+
+  Networks that --start lacks are fresh.
+  """
   if not plan.start:
     params = codec.init(jax.random.key(plan.seed))
     return params if plan.lmbda is None else scales.at_rate(params, plan.lmbda)
   read, config = float_weights.weights(Path(plan.start))
   if config['method'] != plan.method:
     raise CodecError(f'{plan.start} holds weights of {config["method"]}, not of {plan.method}')
-  params = changed(read)
+  params = change(read)
   if plan.options.get('centred') and not config['options'].get('centred'):
     params = linear.centring(params)
-    log(f'{plan.start} saw whole images, and goes on with centred ones')
-  found, wanted = (traverse_util.flatten_dict(tree) for tree in (params, _shapes(codec)))
-  if any(key not in wanted or np.shape(found[key]) != wanted[key].shape for key in found):
+    log(f'{plan.start} was trained on uncentred images; training continues with centred ones')
+  flat, wanted = (traverse_util.flatten_dict(tree) for tree in (params, _shapes(codec)))
+  if any(key not in wanted or np.shape(flat[key]) != wanted[key].shape for key in flat):
     raise CodecError(f'the weights of {plan.start} are not those of {plan.method} of these options')
-  if missing := wanted.keys() - found.keys():
+  if missing := wanted.keys() - flat.keys():
     fresh = traverse_util.flatten_dict(codec.init(jax.random.key(plan.seed)))
-    found |= {key: fresh[key] for key in missing}
+    flat |= {key: fresh[key] for key in missing}
     names = sorted({'.'.join(key[:2]) for key in missing})
     log(f'{plan.start} lacks {", ".join(names)}, which begins anew')
-  typed = {key: np.asarray(value, wanted[key].dtype) for key, value in found.items()}
+  typed = {key: np.asarray(value, wanted[key].dtype) for key, value in flat.items()}
   return traverse_util.unflatten_dict(typed)
 
 
 def _only(average: Params, parts: Collection[str], params: Params) -> Params:
-  """The average of what learned, and the rest as it began: its average has been rounded."""
+  """Returns the average of the parts that learned, and the other parts as they began.
+
+  The average of parts that did not learn has been rounded.
+  """
   return {name: average[name] if name in parts else params[name] for name in params}
 
 
@@ -239,9 +252,9 @@ def _shapes(codec: Codec) -> Params:
 
 
 def _gains(codec: Codec) -> jax.ShapeDtypeStruct:
-  """Of shape [levels, channels]."""
-  found: jax.ShapeDtypeStruct = _shapes(codec)[scales.GAINS]
-  return found
+  """Returns the shape and type of the gains, [levels, channels]."""
+  gains: jax.ShapeDtypeStruct = _shapes(codec)[scales.GAINS]
+  return gains
 
 
 def _zeros(shape: Any) -> jax.ShapeDtypeStruct:

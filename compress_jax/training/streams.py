@@ -1,7 +1,7 @@
-"""Batches of random crops, each a pure function of (seed, step): nothing to save, any start.
+"""Batches of random crops, each a pure function of (seed, step), so that a stream has no state.
 
-Example i of the global batch of a step draws its image, scale, place and flip from a
-generator of its own, so processes that take different shards together see the batch that
+Example i of the global batch of a step draws its image, scale, position and flip from its
+own generator, so processes that compute different shards together see the batch that
 one process would.
 """
 
@@ -17,19 +17,19 @@ from compress_jax.images.sources import Source
 from compress_jax.runtime.workers import cores
 
 AHEAD = 2  # Batches made in advance by each thread or process.
-FOREVER = 2**40  # Steps.
+FOREVER = 2**40  # Number of steps of a stream without an end.
 
 Images = Source | Sequence[Image]
-Batches = Generator[np.ndarray, None, None]  # Of u8[B, size, size, 3].
+Batches = Generator[np.ndarray, None, None]  # Yields u8[B, size, size, 3].
 
 
 class Crops(NamedTuple):
-  """What examples are drawn from."""
+  """The images from which crops are drawn, and the distribution of the crops."""
 
-  source: Images  # No side under `size`.
+  source: Images  # Images without a side under `size`.
   seed: int
-  size: int
-  scales: tuple[float, float]
+  size: int  # Side of a crop in pixels.
+  scales: tuple[float, float]  # Limits of the factor by which images shrink.
 
 
 def batches(
@@ -44,22 +44,22 @@ def batches(
   workers: int = 0,
   scales: tuple[float, float] = (0.5, 1.0),
 ) -> Batches:
-  """Random crops u8[batch // shards, size, size, 3] of the steps from `start` to `stop`.
+  """Returns a generator of random crops u8[batch // shards, size, size, 3], one batch per step.
 
   Args:
-    source: what `sources.large_enough` returns, or any sequence of images.
+    source: the result of `sources.large_enough`, or any sequence of images.
     seed: whole number from 0.
     size: side of the crops.
     batch: examples of a step, over all shards.
-    start: the first step; what follows is what an unbroken run yields from there.
+    start: the first step; the batches from there on are those of an unbroken run.
     stop: the step before which it ends; None never ends.
     shard: (k, n) for the k-th of n equal parts of every batch.
-    workers: processes that make batches; 0 for threads of this process.
+    workers: number of processes that make batches; 0 uses threads of this process.
     scales: limits of the factor by which images shrink, drawn uniformly, but never so small
       that a side falls under `size`.
 
   Returns:
-    A generator; close() it, or use it up, to stop its threads and processes.
+    A generator; close() it, or exhaust it, to stop its threads and processes.
 
   Raises:
     CodecError: an argument is out of range.
@@ -97,7 +97,7 @@ def _check(
 
 
 def example(crops: Crops, step: int, i: int) -> Image:
-  """Example i of the global batch of a step, u8[size, size, 3].
+  """Returns example i of the global batch of a step, u8[size, size, 3].
 
   Raises:
     CodecError: the image drawn is smaller than the crop.
@@ -117,7 +117,7 @@ def example(crops: Crops, step: int, i: int) -> Image:
 
 
 def _resized(image: Image, top: int, left: int, window: float, size: int) -> Image:
-  """A square of the image, brought to `size` by a triangle as wide as it shrinks."""
+  """Returns a square of the image, resized to `size` by a triangle filter with antialiasing."""
   if window == size:
     return image[top : top + size, left : left + size]
   box = (left, top, left + window, top + window)
@@ -126,12 +126,13 @@ def _resized(image: Image, top: int, left: int, window: float, size: int) -> Ima
 
 
 def by_grain(crops: Crops, steps: range, examples: range, workers: int = 0) -> Batches:
-  """Returns the batches, made in threads of this process, or in `workers` processes."""
+  """Yields the batches, made in threads of this process or in `workers` processes."""
   import grain
   from absl import flags
 
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # Else grain's workers cannot read the defaults of grain's flags.
+    # Without this, grain's workers cannot read the defaults of grain's flags.
+    flags.FLAGS.mark_as_parsed()
   share = len(examples)
   numbers = grain.MapDataset.range(steps.start * share, steps.stop * share)
   made = numbers.map(functools.partial(_numbered, crops, examples)).batch(share)
@@ -150,6 +151,6 @@ def by_grain(crops: Crops, steps: range, examples: range, workers: int = 0) -> B
 
 
 def _numbered(crops: Crops, examples: range, number: int) -> Image:
-  """The example of a place in the sequence of this shard's examples."""
+  """Returns the example of a number in the sequence of this shard's examples."""
   step, k = divmod(int(number), len(examples))
   return example(crops, step, examples[k])

@@ -1,7 +1,7 @@
-"""Training: one pmapped step, in which everything random is a function of (seed, step, example).
+"""The training step, pmapped; everything random is a function of (seed, step, example).
 
-The number of devices changes nothing but the order of sums, and a run that goes on from a
-checkpoint is the run that was never broken.
+The number of devices changes only the order of sums, and a run that continues from a
+checkpoint equals the unbroken run.
 """
 
 import functools
@@ -19,48 +19,48 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from compress_jax.codec import Array, CodecError, Key, Metrics, Params
 from compress_jax.training.objectives import LossFn, State, Weighted
 
-Draw = Callable[[Any, Key], Array]  # Of data on the device and Key[B]: f32[B, H, W, 3].
+Draw = Callable[[Any, Key], Array]  # Returns f32[B, H, W, 3] from data on the device and Key[B].
 AVERAGE = 0.999
 # Far below the usual norms (1.4 to 2.3 for trained weights of gmm, 5 to 13 for fresh ones), so that
-# every step counts alike: crops differ tenfold in error, and the hardest would rule Adam's average
-# of squares.
+# all steps have the same weight: crops differ tenfold in error, and the hardest would dominate
+# Adam's average of squares.
 CLIP = 0.05
 
 
 class TrainState(NamedTuple):
-  """Everything that a checkpoint holds."""
+  """The complete state of training, which checkpoints hold."""
 
-  step: Array  # i32[], updates tried so far,
-  total: Array  # i32[], and those after which the run ends, with its learning rate.
+  step: Array  # i32[], number of updates tried so far.
+  total: Array  # i32[], number of updates of the run; the learning rate depends on it.
   params: Params
-  average: Params  # Exponential moving average of params: what is released.
+  average: Params  # Exponential moving average of params, which is released.
   opt_state: Any
   state: State
-  skipped: Array  # i32[], updates that were not finite and therefore not made,
-  failing: Array  # i32[], and how many of these were the last ones.
+  skipped: Array  # i32[], number of updates that were skipped because they were not finite.
+  failing: Array  # i32[], number of consecutive skipped updates up to the last one.
 
 
 class Step(NamedTuple):
-  """A compiled step, (TrainState, data, index) to (TrainState, Metrics)."""
+  """A compiled training step: (TrainState, data, index) to (TrainState, Metrics)."""
 
-  compiled: Any  # Of jax.pmap, with the weights as its last argument.
-  weights: Any  # Of the loss, on all devices.
+  compiled: Any  # The pmapped function, with the weights as its last argument.
+  weights: Any  # Weights of the loss, on all devices.
 
   def __call__(self, state: TrainState, data: Any, index: Any) -> tuple[TrainState, Metrics]:
     """Makes the updates; `state` is donated."""
-    found: tuple[TrainState, Metrics] = self.compiled(state, data, index, self.weights)
-    return found
+    result: tuple[TrainState, Metrics] = self.compiled(state, data, index, self.weights)
+    return result
 
   def lower(self, state: TrainState, data: Any, index: Any) -> Any:
-    """Returns what jax.jit's `lower` returns, for arguments of these shapes."""
+    """Returns the lowered program for arguments of these shapes, as `lower` of jax.jit."""
     return self.compiled.lower(state, data, index, self.weights)
 
 
 @contextmanager
 def usual_settings() -> Iterator[None]:
-  """JAX with the defaults that decide types and random numbers, whatever the environment says.
+  """Sets JAX's defaults for types and random numbers, whatever the environment says.
 
-  Under JAX_ENABLE_X64 the same plan would have another state, which its checkpoints do not hold.
+  Under JAX_ENABLE_X64 the same plan would have another state, which does not fit its checkpoints.
   """
   with (
     jax.enable_x64(False),
@@ -74,45 +74,52 @@ def usual_settings() -> Iterator[None]:
 def start(
   params: Params, state: State, optimizer: optax.GradientTransformation, steps: int
 ) -> TrainState:
-  """The state before the first of so many updates."""
+  """Returns the state before the first of `steps` updates."""
   zero: Any = np.zeros((), np.int32)
   total: Any = np.asarray(steps, np.int32)
   return TrainState(zero, total, params, params, optimizer.init(params), state, zero, zero)
 
 
 def finished(state: TrainState) -> bool:
-  """Whether a run has made all of its updates."""
+  """Returns whether a run has made all of its updates."""
   return int(state.step) >= int(state.total)
 
 
 def replicated(tree: Any) -> Any:
-  """Copies on all local devices, laid out as by a pmapped step: else it would compile twice."""
+  """Returns copies on all local devices, with the layout of a pmapped step's results.
+
+  Another layout would compile the step a second time.
+  """
   mesh = Mesh(np.array(jax.local_devices()), ('device',))
   place = lambda leaf: jax.device_put(np.array(leaf), NamedSharding(mesh, PartitionSpec()))  # noqa: E731
-  return jax.tree.map(place, tree)  # Each a buffer of its own: those that are donated must be.
+  return jax.tree.map(place, tree)  # Separate buffers, because steps donate them.
 
 
 def schedule(lr: float, count: Array, total: Array) -> Array:
-  """The learning rate of update `count` of `total`: a warm-up, then a cosine down to 2 % of `lr`.
+  """Returns the learning rate of update `count` of `total`: a warm-up, then a cosine decay.
 
-  The warm-up takes a tenth of the updates, but at most 500. The total is an argument of the
-  compiled step, so that a run whose end is found while it trains needs no second compilation.
+  The warm-up takes a tenth of the updates, but at most 500; the cosine ends at 2 % of `lr`. The
+  total is an argument of the compiled step, so that a run whose end is decided during training
+  needs no second compilation.
   """
   warm = jnp.minimum(500.0, total / 10)
   rise = count / jnp.maximum(warm, 1e-6)
-  place = jnp.clip((count - warm) / jnp.maximum(total - warm, 1e-6), 0, 1)
-  fall = (1 + jnp.cos(jnp.pi * place)) / 2
+  progress = jnp.clip((count - warm) / jnp.maximum(total - warm, 1e-6), 0, 1)
+  fall = (1 + jnp.cos(jnp.pi * progress)) / 2
   return lr * (0.02 + 0.98 * jnp.where(rise < 1, rise, fall))
 
 
 class ScheduleState(NamedTuple):
-  """How many updates `scheduled` has scaled."""
+  """The number of updates that `scheduled` has scaled."""
 
   made: Array  # i32[]
 
 
 def scheduled(lr: float) -> optax.GradientTransformationExtraArgs:
-  """Multiplies updates by minus the `schedule`; `update` takes the run's `total` as a keyword."""
+  """Returns a transformation that multiplies updates by minus the `schedule`.
+
+  Its `update` takes the run's `total` as a keyword.
+  """
 
   def init(params: Params) -> ScheduleState:
     del params
@@ -129,29 +136,32 @@ def scheduled(lr: float) -> optax.GradientTransformationExtraArgs:
 
 
 def unclipped_adam(lr: float, *, b1: float = 0.9) -> optax.GradientTransformationExtraArgs:
-  """Adam at the rate of `schedule`."""
+  """Returns Adam at the rate of `schedule`."""
   return optax.chain(optax.scale_by_adam(b1=b1), scheduled(lr))
 
 
 def adam(lr: float, *, clip: float = CLIP) -> optax.GradientTransformationExtraArgs:
-  """Adam on clipped gradients (Ballé et al. and HiFiC do not clip; Muckley et al. 2023 do)."""
+  """Returns Adam on clipped gradients.
+
+  Ballé et al. and HiFiC do not clip; Muckley et al. 2023 do.
+  """
   return optax.chain(optax.clip_by_global_norm(clip), unclipped_adam(lr))
 
 
 def example_keys(seed: int, step: Array, index: Array) -> Key:
-  """Key[B] of the examples i32[B] of a step's global batch."""
+  """Returns Key[B], the keys of the examples i32[B] of a step's global batch."""
   key = jax.random.fold_in(jax.random.key(seed), step)
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
 def shares(batch: int, processes: int, devices: int) -> int:
-  """Examples of a global batch that each device gets.
+  """Returns the number of examples of a global batch that each device gets.
 
   Raises:
-    CodecError: it does not divide.
+    CodecError: the batch does not divide evenly.
   """
-  each, rest = divmod(batch, processes * devices)
-  if rest or not each:
+  each, remainder = divmod(batch, processes * devices)
+  if remainder or not each:
     raise CodecError(
       f'a batch of {batch} does not divide among {processes * devices} devices '
       f'({processes} x {devices})'
@@ -170,8 +180,8 @@ def make_train_step(
 ) -> Step:
   """Returns a pmapped `train_step(state, data, index) -> (state, metrics)` of `inner` updates.
 
-  `state` is donated and has no device axis. `index` is i32[N, B], over N local devices: which
-  examples of the global batch each computes. `data` is replicated if there is a `draw`, which
+  `state` is donated and has no device axis. `index` is i32[N, B], over N local devices: the
+  examples of the global batch that each computes. `data` is replicated if there is a `draw`, which
   makes crops of it; else it is u8[N, inner, B, H, W, 3]. Metrics are sums over the updates that
   were made, and `updates` counts these. The weights of a `Weighted` loss are an argument of
   the program, not constants in it.
@@ -193,7 +203,8 @@ def make_train_step(
         )
       params = optax.apply_updates(state.params, changes)
       count = state.step - state.skipped
-      kept = jnp.minimum(decay, (1 + count) / (10 + count))  # Forgets the start sooner.
+      # A faster decay at first forgets the initial weights.
+      kept = jnp.minimum(decay, (1 + count) / (10 + count))
       average = jax.tree.map(lambda a, p: kept * a + (1 - kept) * p, state.average, params)
       return state._replace(
         params=params, average=average, opt_state=opt_state, state=extra, failing=zero
@@ -227,8 +238,8 @@ def make_train_step(
 
 
 def compile_ahead(train_step: Step, state: TrainState, data: Any, index: np.ndarray) -> None:
-  """Compiles a step of `make_train_step`, so that its first call with such arguments need not.
+  """Compiles a step of `make_train_step` before its first call with such arguments.
 
-  Where the first call compiles, the other processes wait for it inside of their step.
+  If the first call compiled, the other processes would wait for it inside their step.
   """
   train_step.lower(state, data, index).compile()

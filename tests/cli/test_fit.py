@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_said_in_one_line(photos, tmp_path, capsys, flags
   run = tmp_path / 'run'
   if 'holds a run' in message:
     values = command.parse(main.define_flags(), '', arguments(photos, run))
-    plans.settle(run, cli_fit.plan_of(values))
+    plans.record(run, cli_fit.plan_of(values))
   assert train(photos, run, *flags) == 1
   errors = [line for line in capsys.readouterr().err.splitlines() if 'error' in line]
   assert len(errors) == 1 and message in errors[0]

@@ -11,18 +11,18 @@ from tests.helpers.run_folders import PLAN
 
 def test_a_plan_is_written_once_and_then_recognised(tmp_path):
   folder = tmp_path / 'a' / 'run'
-  assert not plans.settle(folder, PLAN)
-  assert plans.settle(folder, PLAN)
+  assert not plans.record(folder, PLAN)
+  assert plans.record(folder, PLAN)
   assert plans.read(folder) == PLAN._replace(options={'widths': [4, 8, 8]})
 
 
 @pytest.mark.parametrize('change', [{'seed': 1}, {'options': {'widths': (4, 8, 16)}}, {'lr': 0.1}])
 def test_another_plan_is_refused_by_what_differs(tmp_path, change):
-  plans.settle(tmp_path, PLAN)
+  plans.record(tmp_path, PLAN)
   name = next(iter(change))
   with pytest.raises(CodecError, match=f'holds a run with {name} .* not '):
-    plans.settle(tmp_path, PLAN._replace(**change))
-  assert plans.settle(tmp_path, PLAN)
+    plans.record(tmp_path, PLAN._replace(**change))
+  assert plans.record(tmp_path, PLAN)
 
 
 @pytest.mark.parametrize('text', [None, '', '{}', '[1]', '{"method": "cae"}', '{"digests": 1}'])
@@ -38,25 +38,25 @@ DIGESTS = {'start': 'one' * 20, 'lpips': 'two' * 20}
 
 
 def test_the_plan_holds_digests_of_what_a_run_depends_on(tmp_path):
-  assert not plans.settle(tmp_path, WITH_FILES, DIGESTS)
+  assert not plans.record(tmp_path, WITH_FILES, DIGESTS)
   began = plans.began_with(tmp_path)
   assert began.keys() == {'start', 'lpips', 'options'} and DIGESTS.items() <= began.items()
   assert plans.read(tmp_path).start == 'a/weights.safetensors'
 
 
 def test_a_file_that_was_moved_is_the_same_and_another_is_not(tmp_path):
-  plans.settle(tmp_path, WITH_FILES, DIGESTS)
+  plans.record(tmp_path, WITH_FILES, DIGESTS)
   moved = WITH_FILES._replace(start='c/weights.safetensors')
-  assert plans.settle(tmp_path, moved, DIGESTS)
+  assert plans.record(tmp_path, moved, DIGESTS)
   for digests in ({'start': 'other', 'lpips': DIGESTS['lpips']}, {'lpips': DIGESTS['lpips']}, None):
     with pytest.raises(CodecError, match=r'start a/weights.safetensors, not c/weights.safetensors'):
-      plans.settle(tmp_path, moved, digests)
+      plans.record(tmp_path, moved, digests)
   # Under its name a file may have changed or gone: whether that matters is for `check` to say.
-  assert plans.settle(tmp_path, WITH_FILES, {'start': 'other'})
+  assert plans.record(tmp_path, WITH_FILES, {'start': 'other'})
 
 
 def test_a_file_that_a_run_needs_is_that_of_its_beginning(tmp_path):
-  plans.settle(tmp_path, WITH_FILES, DIGESTS)
+  plans.record(tmp_path, WITH_FILES, DIGESTS)
   plans.check(tmp_path, 'start', 'x', DIGESTS['start'])
   with pytest.raises(
     CodecError, match=r'--start=x has changed \(SHA-256 other.*oneoneoneone\.\.\.'
@@ -69,7 +69,7 @@ def test_a_file_that_a_run_needs_is_that_of_its_beginning(tmp_path):
 def test_a_run_from_before_there_were_digests_goes_on(tmp_path):
   text = json.dumps(WITH_FILES._asdict())
   (tmp_path / plans.FILE).write_text(text)
-  assert plans.settle(tmp_path, WITH_FILES, DIGESTS)
+  assert plans.record(tmp_path, WITH_FILES, DIGESTS)
   assert plans.began_with(tmp_path) == {}
   plans.check(tmp_path, 'start', 'x', None)
   assert plans.read(tmp_path).start == WITH_FILES.start
@@ -77,7 +77,7 @@ def test_a_run_from_before_there_were_digests_goes_on(tmp_path):
 
 
 def test_options_that_changed_after_the_beginning_are_refused(tmp_path):
-  plans.settle(tmp_path, PLAN, {})
+  plans.record(tmp_path, PLAN, {})
   text = (tmp_path / plans.FILE).read_text()
   assert text.count('16') == 0
   (tmp_path / plans.FILE).write_text(

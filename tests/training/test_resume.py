@@ -186,7 +186,7 @@ def test_before_the_first_checkpoint_the_start_has_to_be_that_of_the_beginning(
   run, start = tmp_path / 'run', tmp_path / 'start'
   shutil.copyfile(finished / fit.WEIGHTS, start)
   plan = plans.read(finished)._replace(start=str(start), stage='decoder')
-  plans.settle(run, plan, resume.digests_of(plan))  # And killed.
+  plans.record(run, plan, resume.digests_of(plan))  # And killed.
   start.write_bytes(start.read_bytes()[:-4] + b'\0\0\0\0')
   assert train(run, '--stage=decoder', f'--start={start}') == 1
   assert f'--start={start} has changed (SHA-256 ' in failure(capsys)
@@ -245,7 +245,7 @@ def newest(folder, plan, digests, step):
 @pytest.mark.parametrize('digests', [{}, {'lpips': 'other'}])
 def test_lpips_is_needed_for_further_steps_alone(tmp_path, digests):
   plan = PLAN._replace(lpips='folder', steps=10)
-  plans.settle(tmp_path, plan, {'lpips': 'first'})
+  plans.record(tmp_path, plan, {'lpips': 'first'})
   with pytest.raises(CodecError, match=r'--lpips=folder (has changed|is not there any more)'):
     newest(tmp_path, plan, digests, 5)
   assert newest(tmp_path, plan, {'lpips': 'first'}, 6) == (6, ['going on from step 6'])
@@ -254,5 +254,5 @@ def test_lpips_is_needed_for_further_steps_alone(tmp_path, digests):
 
 def test_a_run_from_before_there_were_digests_goes_on_without_a_word(tmp_path):
   plan = PLAN._replace(start='anything', steps=10)
-  plans.settle(tmp_path, plan)
+  plans.record(tmp_path, plan)
   assert newest(tmp_path, plan, {'start': 'now'}, 5) == (5, ['going on from step 5'])

@@ -305,9 +305,9 @@ def test_the_stage_of_scales_takes_the_steps_and_the_rate_of_its_paper():
 def test_a_run_from_before_there_were_such_options_goes_on(tmp_path):
   old = {k: v for k, v in PLAN._asdict().items() if k not in plans.Plan._field_defaults}
   Path(tmp_path, plans.FILE).write_text(json.dumps(old))
-  assert plans.settle(tmp_path, PLAN)
+  assert plans.record(tmp_path, PLAN)
   with pytest.raises(CodecError, match='channel_steps 0, not 9'):
-    plans.settle(tmp_path, PLAN._replace(channel_steps=9))
+    plans.record(tmp_path, PLAN._replace(channel_steps=9))
 
 
 def test_networks_that_the_first_weights_lack_begin_anew_and_a_line_says_so(tmp_path):
