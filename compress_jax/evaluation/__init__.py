@@ -1,1 +1,1 @@
-"""Codecs measured on images through real files, and the metrics."""
+"""Measurement of codecs on images through real files, and the metrics."""

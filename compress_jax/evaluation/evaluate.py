@@ -1,15 +1,15 @@
-"""Codec x images -> rows, through real files: one process writes, another one reads.
+"""Measurement of codecs on images through real files: one process writes them, another reads them.
 
-A row says what a file of a codec at an operating point costs and gives:
+A row holds the cost and the quality of the file of a codec at an operating point:
 
     method, codec, lambda | quality, image, protocol, width, height, bytes,
     bpp, psnr, ms_ssim (either may be None, see `measure.scores`), encode_s,
     decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file,
-    and, where they are asked for, ssimulacra2 and lpips (None where there is none)
+    and, where they are chosen, ssimulacra2 and lpips (None where there is none)
 
-Rows are kept in `rows.jsonl` in the output folder as they are finished, and
+Rows are written to `rows.jsonl` in the output folder as they are finished, and
 used again as long as everything that decides them is unchanged. Each of several
-processes has a journal of its own there; all of them are read.
+processes has its own journal there; all of them are read.
 """
 
 import contextlib
@@ -31,26 +31,26 @@ from compress_jax.images import sets
 from compress_jax.runtime import jax_settings
 
 ROWS = 'rows.jsonl'
-SCHEMA = 1  # Counts changes of what a row holds: older rows are measured again.
+SCHEMA = 1  # Version of the rows' fields; rows of older versions are measured again.
 
 
 class Result(NamedTuple):
-  """What came of the jobs; `rows` are in their order, without the failed ones."""
+  """The rows of the jobs in their order, without the failed ones, and the failures."""
 
   rows: list[Row]
-  failures: list[str]
-  reused: int
+  failures: list[str]  # A line for each failed job.
+  reused: int  # Number of rows that were not measured again.
 
 
 def jobs_of(recipes: Sequence[Recipe], images: Sequence[sets.NamedImage]) -> list[Job]:
-  """Every codec on every image, codec by codec."""
+  """Returns a job for every codec on every image, codec by codec."""
   return [Job(recipe, image.name, image.load) for recipe in recipes for image in images]
 
 
 def protocol_images(
   images: Sequence[sets.NamedImage], protocol: str, limit: int | None = None
 ) -> list[sets.NamedImage]:
-  """The first `limit` images as the protocol wants them: 'full', or 'crop' to 256x256."""
+  """Returns the first `limit` images, complete ('full') or cropped to 256x256 ('crop')."""
   chosen = list(images[:limit])
   if protocol == 'full':
     return chosen
@@ -68,19 +68,19 @@ def evaluate(
   rows: str = ROWS,
   chosen: Chosen = NOTHING,
 ) -> Result:
-  """Measures the jobs that `output` has no valid row for.
+  """Measures the jobs for which `output` has no valid row.
 
   Args:
-    jobs: they load images that are cut to the protocol already.
+    jobs: jobs whose images are cropped to the protocol already.
     make: builds a recipe's codec; picklable, called in the workers.
     output: a folder for `rows.jsonl` and the coded `files/`.
-    protocol: kept in the rows.
-    processes: so many encode, and as many others decode. With more than one
-      the seconds in the rows include the noise of the neighbours.
-    timing_repeats: seconds are the median of so many calls, after one that
-      compiles; 0 times that first call.
+    protocol: name that is written to the rows.
+    processes: number of processes that encode, and of others that decode. With more than one
+      the seconds in the rows include the noise of the other processes.
+    timing_repeats: number of calls whose median time is measured, after one that
+      compiles; 0 measures that first call.
     rows: the journal to write, `rows*.jsonl`; no other process may write it.
-    chosen: what is measured besides PSNR and MS-SSIM. Rows without it are measured again.
+    chosen: metrics besides PSNR and MS-SSIM. Rows without them are measured again.
 
   Returns:
     Rows, and a line for each job that failed: the others are not affected.
@@ -107,46 +107,49 @@ def evaluate(
 
 def collected(
   jobs: Sequence[Job],
-  told: Sequence[str],
+  reported: Sequence[str],
   *,
   output: Path,
   protocol: str = 'full',
   chosen: Chosen = NOTHING,
 ) -> Result:
-  """What several processes have measured of the jobs, each in its own journal.
+  """Returns the rows that several processes have measured, each in its own journal.
 
   Args:
-    jobs: those of all processes.
-    told: lines about failed jobs, from all processes.
-    output: their folder.
-    protocol: the protocol that the processes used.
+    jobs: the jobs of all processes.
+    reported: lines about failed jobs, from all processes.
+    output: the folder of the processes.
+    protocol: the protocol of the processes.
     chosen: the metrics that they measured.
   """
   keys, unreadable = _keys(jobs, protocol, chosen)
-  known, failures = _known(output), list(dict.fromkeys([*told, *unreadable]))
+  known, failures = _known(output), list(dict.fromkeys([*reported, *unreadable]))
   for i, key in keys.items():
     label = job_label(jobs[i])
-    if key not in known and not any(line.startswith(f'{label}: ') for line in told):
+    if key not in known and not any(line.startswith(f'{label}: ') for line in reported):
       failures.append(f'{label}: no process has left a row')
   rows = [known[key] for key in keys.values() if key in known]
   return Result(rows, failures, len(rows))
 
 
 def job_label(job: Job) -> str:
-  """A job as people name it."""
+  """Returns the name of a job for messages."""
   return f'{job.recipe.codec} {job.recipe.scale}={job.recipe.point:g} {job.image}'
 
 
 def _known(output: Path) -> dict[str, Row]:
-  """The rows of all journals whose files are still there."""
-  found: dict[str, Row] = {}
+  """Returns the rows of all journals whose files still exist."""
+  rows: dict[str, Row] = {}
   for path in sorted(output.glob('rows*.jsonl')):
-    found |= {key: row for key, row in journal.read(path).items() if _valid(row, output)}
-  return found
+    rows |= {key: row for key, row in journal.read(path).items() if _valid(row, output)}
+  return rows
 
 
 def _keys(jobs: Sequence[Job], protocol: str, chosen: Chosen) -> tuple[dict[int, str], list[str]]:
-  """The fingerprint of all that decides a row, by job; and the images that cannot be read."""
+  """Returns the fingerprint of everything that decides a row, by job, and error messages.
+
+  The messages name the images that cannot be read.
+  """
   images: dict[str, str | None] = {}
   keys, failures = {}, []
   for i, job in enumerate(jobs):
@@ -166,32 +169,32 @@ def _cropped(load: Callable[[], Image]) -> Image:
   return sets.centre_crop(load())
 
 
-def _keep(job: Job, found: Measured, protocol: str, output: Path) -> Row:
-  """Stores the file, then returns its row."""
+def _keep(job: Job, result: Measured, protocol: str, output: Path) -> Row:
+  """Stores the file and returns its row."""
   recipe = job.recipe
   file = Path('files') / recipe.codec / f'{recipe.point:g}' / (job.image + recipe.suffix)
   (output / file).parent.mkdir(parents=True, exist_ok=True)
-  write_atomically(output / file, found.file, overwrite=True)
+  write_atomically(output / file, result.file, overwrite=True)
   return {
     'method': recipe.method,
     'codec': recipe.codec,
     recipe.scale: recipe.point,
     'image': job.image,
     'protocol': protocol,
-    'width': found.shape[1],
-    'height': found.shape[0],
-    'bytes': len(found.file),
-    **found.scores,
-    'encode_s': found.encode_s,
-    'decode_s': found.decode_s,
-    'sha256_file': hashlib.sha256(found.file).hexdigest(),
-    'sha256_pixels': found.sha256_pixels,
-    'split': found.split,
+    'width': result.shape[1],
+    'height': result.shape[0],
+    'bytes': len(result.file),
+    **result.scores,
+    'encode_s': result.encode_s,
+    'decode_s': result.decode_s,
+    'sha256_file': hashlib.sha256(result.file).hexdigest(),
+    'sha256_pixels': result.sha256_pixels,
+    'split': result.split,
     'file': file.as_posix(),
   }
 
 
 def _valid(row: Row, output: Path) -> bool:
-  """Whether the file that the row speaks of is still there."""
+  """Returns whether the file that the row describes still exists, unchanged."""
   path = output / row['file']
   return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row['sha256_file']

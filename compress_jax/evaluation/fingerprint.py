@@ -1,4 +1,4 @@
-"""What decides a codec's files: its sources and all that they import, tables, libraries."""
+"""Fingerprints of the code that decides a codec's files: sources, their imports, libraries."""
 
 import ast
 import functools
@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 @functools.cache
 def code_hash(module: str, libraries: tuple[str, ...]) -> str:
-  """The hash of what decides a codec's files and their scores.
+  """Returns the hash of the code that decides a codec's files and their scores.
 
   Args:
-    module: where the codec is; its sources and those that it imports count.
+    module: the module of the codec; its sources and those that it imports count.
     libraries: packages whose versions count.
   """
   files = sorted({*sources(module), *sources('compress_jax.evaluation.metrics')})
@@ -27,19 +27,19 @@ def code_hash(module: str, libraries: tuple[str, ...]) -> str:
 
 
 def sources(module: str) -> set[Path]:
-  """The files of a module of ours and of all that it imports, directly or not."""
-  found: set[Path] = set()
+  """Returns the files of a module of this package and of all that it imports, directly or not."""
+  paths: set[Path] = set()
   waiting = [module]
   while waiting:
     path = _path(waiting.pop())
-    if path and path not in found:
-      found.add(path)
+    if path and path not in paths:
+      paths.add(path)
       waiting += imported(path)
-  return found
+  return paths
 
 
 def imported(path: Path) -> list[str]:
-  """The modules of this package that a file names in its import statements."""
+  """Returns the modules of this package that a file names in its import statements."""
   names: list[str] = []
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):

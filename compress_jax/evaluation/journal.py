@@ -11,12 +11,12 @@ Row = dict[str, Any]
 
 
 def fingerprint(*parts: Any) -> str:
-  """The hash of anything JSON can write: the key of a row is that of its inputs."""
+  """Returns the hash of values that JSON can write; the key of a row is that of its inputs."""
   return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path) -> dict[str, Row]:
-  """The rows written so far by key; a line cut short by a crash is skipped."""
+  """Returns the rows written so far by key; a line that a crash truncated is skipped."""
   rows: dict[str, Row] = {}
   if path.exists():
     for line in path.read_text(errors='replace').splitlines():

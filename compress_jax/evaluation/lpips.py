@@ -1,10 +1,10 @@
-"""LPIPS: how different two images look, by a network that learned from people's answers.
+"""LPIPS: the visible difference of two images, by a network trained on human judgements.
 
 R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep
-features as a perceptual metric", CVPR 2018, in version 0.1 on AlexNet ('alex', what codecs are
-compared by) or on VGG16 ('vgg') as the authors' package `lpips` has it (lpips.py,
-pretrained_networks.py). No weights come with this package: `lpips_weights` says what the user may
-have, and `find` reads it.
+features as a perceptual metric", CVPR 2018, in version 0.1 on AlexNet ('alex', the usual choice
+for comparisons of codecs) or on VGG16 ('vgg'), as in the authors' package `lpips` (lpips.py,
+pretrained_networks.py). No weights come with this package: `lpips_weights` lists the files that
+users may have, and `find` reads them.
 """
 
 from collections.abc import Mapping
@@ -22,33 +22,33 @@ from compress_jax.files.digests import digest
 
 Array = jax.Array
 
-# Of the input in [-1, 1]: class ScalingLayer of lpips.py.
+# Mean and deviation of the input in [-1, 1]: class ScalingLayer of lpips.py.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-# Inside of the root, or flat areas have no finite gradient; the authors add theirs outside.
+# Added under the square root, so that flat areas have a finite gradient; the authors add it after.
 EPSILON = 1e-10
 
 
 class _Stage(NamedTuple):
   """One convolution of a network, with a rectifier after it."""
 
-  name: str  # Of its tensors in torchvision's table.
-  shape: tuple[int, int, int, int]  # Of its kernel there: outputs, inputs, rows, columns.
+  name: str  # Prefix of its tensors in torchvision's table.
+  shape: tuple[int, int, int, int]  # torchvision's kernel: outputs, inputs, rows, columns.
   stride: int = 1
   padding: int = 1
-  pool: int = 0  # Maxima of so many pixels a side, by stride 2, come before it.
-  compared: bool = True  # LPIPS has a head for its features.
+  pool: int = 0  # Side in pixels of the max pooling by stride 2 before it; 0 is none.
+  compared: bool = True  # Whether LPIPS has a head for its features.
 
 
 class _Network(NamedTuple):
-  """A network that LPIPS has heads for."""
+  """A network for which LPIPS has heads."""
 
   stages: tuple[_Stage, ...]
-  min_side: int  # Pixels; below, the last pooling has nothing to see.
+  min_side: int  # Smallest side in pixels for which the last pooling has an output.
 
 
 def _vgg() -> tuple[_Stage, ...]:
-  """Configuration D of torchvision's vgg.py; LPIPS compares the last features of each block."""
+  """Returns configuration D of torchvision's vgg.py; LPIPS compares each block's last features."""
   blocks = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
   stages: list[_Stage] = []
   places = iter(lpips_weights.NAMES['vgg'].places)
@@ -90,7 +90,7 @@ Params = tuple[Layer, ...]
 
 
 def find(path: Path | str, net: str = 'alex') -> Params:
-  """Returns the weights of a network from what the user has: see `lpips_weights`.
+  """Returns the weights of a network from the user's files, see `lpips_weights`.
 
   Args:
     path: a folder or a file.
@@ -122,26 +122,26 @@ def load(trunk: Path | str, heads: Path | str | None = None, *, net: str = 'alex
 
 
 def name_of(params: Params) -> str:
-  """The network that weights are of: 'alex' or 'vgg'."""
+  """Returns the name of the network that weights belong to: 'alex' or 'vgg'."""
   return next(name for name, net in NETWORKS.items() if len(net.stages) == len(params))
 
 
 def about(params: Params) -> str:
-  """Returns for people which LPIPS it is: its network, its version and its weights."""
+  """Returns a description of the metric for the log: its network, its version and its weights."""
   return f'LPIPS ({name_of(params)}, v0.1), weights {fingerprint(params)}'
 
 
 def fingerprint(params: Params) -> str:
-  """Eight hexadecimal digits that tell weights apart."""
+  """Returns eight hexadecimal digits that identify weights."""
   arrays = {f'{i}.{name}': value for i, x in enumerate(params) for name, value in _named(x)}
   return digest(arrays).hex()[:8]
 
 
 def distance(params: Params, x: Array, x_hat: Array) -> Array:
-  """LPIPS f32[B] of f32[B, H, W, 3] in [0, 1].
+  """Returns the LPIPS f32[B] of f32[B, H, W, 3] in [0, 1].
 
-  At each layer that is compared: features divided by their norm at each position, their squared
-  difference weighted by the head, averaged over positions; the sum over layers.
+  At each layer that is compared, features are divided by their norm at each position, their squared
+  differences are weighted by the head and averaged over positions. Layers are summed.
 
   Raises:
     CodecError: a side is below 31 pixels (AlexNet) or 16 (VGG16).
@@ -164,20 +164,20 @@ def features(params: Params, x: Array) -> list[Array]:
   They are all five of AlexNet, and relu1_2, 2_2, 3_3, 4_3 and 5_3 of VGG16.
 
   Args:
-    params: of a network.
+    params: weights of a network.
     x: f32[B, H, W, 3] in [0, 1].
   """
   return features_of_normalised(params, normalised(x))
 
 
 def normalised(x: Array) -> Array:
-  """Images of [0, 1] with the mean and the deviation of ImageNet's taken off, as networks want."""
+  """Returns images in [0, 1] normalised by the mean and deviation of ImageNet."""
   return (2 * x - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
 
 
 def features_of_normalised(params: Params, x: Array, *, average: bool = False) -> list[Array]:
-  """Returns the `features` of normalised images; poolings may take means in place of maxima."""
-  found = []
+  """Returns the `features` of normalised images; with `average`, pooling takes means."""
+  outputs = []
   for stage, layer in zip(NETWORKS[name_of(params)].stages, params, strict=True):
     if stage.pool:
       window, strides = (1, stage.pool, stage.pool, 1), (1, 2, 2, 1)
@@ -185,24 +185,24 @@ def features_of_normalised(params: Params, x: Array, *, average: bool = False) -
         x = lax.reduce_window(x, 0.0, lax.add, window, strides, 'VALID') / stage.pool**2
       else:
         x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, 'VALID')
-    around = (stage.padding, stage.padding)
+    pads = (stage.padding, stage.padding)
     x = lax.conv_general_dilated(
       x,
       layer.kernel,
       (stage.stride, stage.stride),
-      [around, around],
+      [pads, pads],
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
     x = jax.nn.relu(x + layer.bias)
     if stage.compared:
-      found.append(x)
-  return found
+      outputs.append(x)
+  return outputs
 
 
 def _layer(
   tensors: Mapping[str, np.ndarray], number: int | None, stage: _Stage, origin: str
 ) -> Layer:
-  """The weights of a stage, and its head if it has a number."""
+  """Returns the weights of a stage, with its head if it has a number."""
   channels = stage.shape[0]
   kernel = _tensor(tensors, f'{stage.name}.weight', stage.shape, origin)
   bias = _tensor(tensors, f'{stage.name}.bias', (channels,), origin)
@@ -222,10 +222,10 @@ def _tensor(
     raise CodecError(f'{origin}: {name} is missing, which LPIPS on this network needs')
   if tensors[name].shape != shape:
     raise CodecError(f'{origin}: {name} is of shape {tensors[name].shape}, not {shape}')
-  found = tensors[name].astype(np.float32)
-  if not np.isfinite(found).all():
+  value = tensors[name].astype(np.float32)
+  if not np.isfinite(value).all():
     raise CodecError(f'{origin}: {name} holds numbers that are not finite')
-  return found
+  return value
 
 
 def _named(layer: Layer) -> list[tuple[str, np.ndarray]]:

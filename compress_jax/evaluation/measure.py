@@ -1,4 +1,4 @@
-"""Jobs measured by pairs of processes: one of a pair writes the file, the other one reads it."""
+"""Measurement of jobs by pairs of processes: one of a pair writes the file, the other reads it."""
 
 import contextlib
 import functools
@@ -22,16 +22,16 @@ class Recipe(NamedTuple):
   """A codec at an operating point, in words: codecs are closures and cannot be sent."""
 
   method: str
-  codec: str  # A free label: kmeans-universal.
+  codec: str  # A label, such as kmeans-universal.
   scale: str  # 'lambda' or 'quality'.
   point: float
-  options: tuple[tuple[str, Any], ...] = ()  # The factory's other keywords.
+  options: tuple[tuple[str, Any], ...] = ()  # Other keyword arguments of the factory.
   suffix: str = '.cjx'
   code: str = ''  # Fingerprint of the programs and tables that decide the file.
 
 
 class Job(NamedTuple):
-  """One row to be."""
+  """The measurement of one recipe on one image."""
 
   recipe: Recipe
   image: str
@@ -42,19 +42,19 @@ Make = Callable[[Recipe], tuple[Codec, Released]]
 
 
 class Measured(NamedTuple):
-  """What the two processes found out about a job."""
+  """The results of a job's two processes."""
 
   shape: tuple[int, ...]
   file: bytes
   encode_s: float
   decode_s: float
   split: dict[str, float]  # Bytes by purpose.
-  scores: dict[str, float | None]  # bpp, psnr, ms_ssim and what is asked for besides.
-  sha256_pixels: str  # Of what was decoded.
+  scores: dict[str, float | None]  # bpp, psnr, ms_ssim and the chosen metrics.
+  sha256_pixels: str  # SHA-256 of the decoded image.
 
 
 def handlers(make: Make) -> workers.Handlers:
-  """What a worker answers: timed calls of the codec, and the scores of what was decoded."""
+  """Returns a worker's handlers: timed calls of the codec, and the scores of a decoded image."""
   built = functools.lru_cache(maxsize=8)(make)
   warm = set()
 
@@ -76,18 +76,18 @@ def handlers(make: Make) -> workers.Handlers:
 def scores(
   original: Image, decoded: Image, size: int, chosen: Chosen = NOTHING
 ) -> dict[str, float | None]:
-  """The metrics of a file of `size` bytes; None where JSON has no number.
+  """Returns the metrics of a file of `size` bytes; None where JSON has no number.
 
-  psnr is infinite for equal pixels, ms_ssim undefined for small images, and so are those of
-  `chosen` where they say so.
+  psnr is infinite for equal pixels. ms_ssim is undefined for small images, as the metrics of
+  `chosen` may be.
   """
-  found = {
+  values = {
     'bpp': metrics.bpp(size, original.shape[0], original.shape[1]),
     'psnr': metrics.psnr(original, decoded),
     'ms_ssim': metrics.ms_ssim(original, decoded),
     **measure(original, decoded, chosen),
   }
-  return {name: value if math.isfinite(value) else None for name, value in found.items()}
+  return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float]:
@@ -107,17 +107,17 @@ def measured(
   repeats: int,
   chosen: Chosen = NOTHING,
 ) -> Generator[tuple[int, Measured | str], None, None]:
-  """(index of a job, what came of it) as they finish; an error is its one line.
+  """Yields (index of a job, its result or an error message) in the order in which jobs finish.
 
   Closing the iterator ends the processes at once.
 
   Args:
     todo: indices of the jobs to do.
-    jobs: all of them.
+    jobs: all jobs.
     make: builds a recipe's codec; picklable, called in the processes.
-    processes: pairs of processes; only one of a pair works at a time.
-    repeats: see `evaluate`.
-    chosen: what is measured besides PSNR and MS-SSIM.
+    processes: number of pairs of processes; only one of a pair works at a time.
+    repeats: see `timing_repeats` of `evaluate`.
+    chosen: metrics besides PSNR and MS-SSIM.
   """
   waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
   done: queue.SimpleQueue[tuple[int, Measured | str]] = queue.SimpleQueue()
@@ -148,7 +148,7 @@ def measured(
       thread.start()
     for _ in todo:
       yield done.get()
-  finally:  # Also after Ctrl-C: ends what the lanes wait for, then the lanes.
+  finally:  # Also after Ctrl-C: ends the processes that the lanes wait for, then the lanes.
     stopped.set()
     for worker in itertools.chain(*pairs):
       worker.process.terminate()
@@ -159,7 +159,7 @@ def measured(
 
 
 def _outcome(job: Job, pair: list[workers.Worker], repeats: int, chosen: Chosen) -> Measured | str:
-  """What came of one job: nothing it does may stop the others."""
+  """Returns the result of one job or its error message: no error may stop the other jobs."""
   try:
     return _measure(job, *pair, repeats=repeats, chosen=chosen)
   except (CodecError, workers.WorkerError) as error:
@@ -178,12 +178,12 @@ def _measure(
   if decoded.shape != original.shape:
     raise CodecError(f'the file decodes to {decoded.shape}, not {original.shape}')
   split = workers.ask(encoder, 'split', job.recipe, file)
-  found = workers.ask(encoder, 'scores', original, decoded, len(file), chosen)
-  return Measured(original.shape, file, encode_s, decode_s, split, found, pixel_hash(decoded))
+  scores = workers.ask(encoder, 'scores', original, decoded, len(file), chosen)
+  return Measured(original.shape, file, encode_s, decode_s, split, scores, pixel_hash(decoded))
 
 
 def pixel_hash(pixels: Image) -> str:
-  """SHA-256 of the shape and the pixels of an image."""
+  """Returns the SHA-256 of the shape and the pixels of an image."""
   digest = hashlib.sha256(repr(pixels.shape).encode())
   digest.update(pixels.tobytes())
   return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Rate and distortion of what was decoded: bpp, PSNR, MS-SSIM, SSIMULACRA2, BD-rate.
+"""Rate and distortion of decoded images: bpp, PSNR, MS-SSIM, SSIMULACRA2, BD-rate.
 
 Images are u8[H, W, 3], or floats in [0, 1]; distortions are on the 0..255 scale over all channels.
 """
@@ -12,33 +12,33 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # Its interpolate is loaded on first use: half a second that most runs save.
+import scipy  # scipy.interpolate is loaded on first use: it takes half a second.
 
 from compress_jax.codec import Array, CodecError, Image
 
 # Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality
-# assessment", 2003: section 3.2 (exponents), Wang et al. 2004 section III-C (the rest).
+# assessment", 2003: section 3.2 (exponents), Wang et al. 2004 section III-C (other constants).
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 TAPS, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
-MIN_POINTS, MIN_OVERLAP = 4, 1.0  # Below these a BD-rate says nothing.
-MIN_SSIMULACRA2 = 225  # Pixels of a side: the last of six halvings has 8.
+MIN_POINTS, MIN_OVERLAP = 4, 1.0  # Smallest number of points and overlap in dB for a BD-rate.
+MIN_SSIMULACRA2 = 225  # Smallest side in pixels: the last of six scales has 8.
 INTERPOLATORS = {'pchip': 'PchipInterpolator', 'akima': 'Akima1DInterpolator'}
 
 
 class BDRate(NamedTuple):
-  """A Bjontegaard delta rate and the interval that it was really taken over."""
+  """A Bjontegaard delta rate and the interval over which it was computed."""
 
   percent: float  # Negative: curve b needs fewer bits than curve a.
   low: float  # dB.
   high: float  # dB.
-  points: int  # How many points the sparser curve has inside the interval.
+  points: int  # Number of points of the sparser curve inside the interval.
 
 
 def bpp(nbytes: int, height: int, width: int) -> float:
-  """Bits per pixel of a whole file, its header included.
+  """Returns the bits per pixel of a complete file, its header included.
 
   Raises:
-    CodecError: there is no such file or no such image.
+    CodecError: the number of bytes is negative, or a side is less than a pixel.
   """
   if not (nbytes >= 0 and height >= 1 and width >= 1):
     raise CodecError(f'there is no rate of {nbytes} bytes for {width}x{height} pixels')
@@ -46,7 +46,7 @@ def bpp(nbytes: int, height: int, width: int) -> float:
 
 
 def mse(a: Image, b: Image) -> float:
-  """Mean squared error over pixels and channels, on the 0..255 scale.
+  """Returns the mean squared error over pixels and channels, on the 0..255 scale.
 
   Args:
     a, b: u8[H, W, C], or floats in [0, 1], of one shape; grey ones may be [H, W].
@@ -59,19 +59,19 @@ def mse(a: Image, b: Image) -> float:
 
 
 def psnr(a: Image, b: Image) -> float:
-  """Peak signal-to-noise ratio in dB, from the MSE over RGB; inf for equal images.
+  """Returns the peak signal-to-noise ratio in dB, from the MSE over RGB; inf for equal images.
 
-  Images are as `mse` takes them.
+  Args and errors are those of `mse`.
   """
   error = mse(a, b)
   return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def ms_ssim(a: Image, b: Image) -> float:
-  """Multi-scale structural similarity in [0, 1], the mean over the RGB channels.
+  """Returns the multi-scale structural similarity in [0, 1], the mean over the RGB channels.
 
-  Five scales of 11 taps need both sides to be above 160 pixels; with fewer scales the
-  number would mean something else, so smaller images give NaN. Images are as `mse` takes them.
+  Five scales of 11 taps need both sides to be above 160 pixels. With fewer scales the
+  number would not be comparable, so smaller images give NaN. Args are those of `mse`.
 
   Raises:
     CodecError: the images differ in size, or are none of those.
@@ -83,14 +83,14 @@ def ms_ssim(a: Image, b: Image) -> float:
 
 
 def ssimulacra2(a: Image, b: Image) -> float:
-  """SSIMULACRA2 of an image and what was decoded, at most 100, by the package of that name.
+  """Returns the SSIMULACRA2 of a decoded image, at most 100, by the package of that name.
 
   90 is visually lossless, 70 high, 50 medium and 30 low quality; it may be negative (J. Sneyers,
-  cloudinary/ssimulacra2). Its weights belong to six scales; with fewer the number would mean
-  something else, so images with a side below 225 pixels give NaN.
+  cloudinary/ssimulacra2). Its weights belong to six scales. With fewer the number would not be
+  comparable, so images with a side below 225 pixels give NaN.
 
   Args:
-    a: u8[H, W, 3], the original: the two are not treated alike.
+    a: u8[H, W, 3], the original: the metric is not symmetric.
     b: u8[H, W, 3], of the same size.
 
   Raises:
@@ -108,16 +108,16 @@ def ssimulacra2(a: Image, b: Image) -> float:
 
 
 def _as_file(image: Image) -> io.BytesIO:
-  """An image as an open file without compression, as the package takes files only."""
+  """Returns an image as an open file without compression: the package accepts only files."""
   height, width = image.shape[:2]
   return io.BytesIO(b'P6 %d %d 255\n' % (width, height) + image.tobytes())
 
 
 def _comparable(a: Image, b: Image) -> tuple[np.ndarray, np.ndarray]:
-  """Two images [H, W, C] of one shape on the 0..255 scale, i32 where both are u8, else f64.
+  """Returns two images [H, W, C] of one shape on the 0..255 scale, i32 where both are u8, else f64.
 
   Raises:
-    CodecError: they are not.
+    CodecError: the shapes differ, or one is no image.
   """
   x, y = np.asarray(a), np.asarray(b)
   if x.shape != y.shape:
@@ -128,7 +128,7 @@ def _comparable(a: Image, b: Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shaped(x: np.ndarray) -> np.ndarray:
-  """One image as [H, W, C]."""
+  """Returns one image as [H, W, C]."""
   shaped = x[..., None] if x.ndim == 2 else x
   if shaped.ndim != 3 or shaped.shape[2] not in (1, 3) or 0 in shaped.shape:
     raise CodecError(f'an image has the shape [H, W, 3], [H, W, 1] or [H, W], not {x.shape}')
@@ -136,21 +136,21 @@ def _shaped(x: np.ndarray) -> np.ndarray:
 
 
 def _scaled(x: np.ndarray) -> np.ndarray:
-  """An image f64[H, W, C] on the 0..255 scale, of bytes or of floats in [0, 1]."""
+  """Returns f64[H, W, C] on the 0..255 scale, of an image of bytes or of floats in [0, 1]."""
   if x.dtype == np.uint8:
     return _shaped(x).astype(np.float64)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise CodecError(f'an image holds bytes (uint8) or floats in [0, 1], not {x.dtype}')
   wide = _shaped(x).astype(np.float64)
-  if not (wide.min() >= 0 and wide.max() <= 1):  # NaN is neither.
-    found = f'{wide.min():g} to {wide.max():g}'
-    raise CodecError(f'an image of floats has values in [0, 1], not {found}; clip or scale it')
+  if not (wide.min() >= 0 and wide.max() <= 1):  # False for NaN too.
+    limits = f'{wide.min():g} to {wide.max():g}'
+    raise CodecError(f'an image of floats has values in [0, 1], not {limits}; clip or scale it')
   return 255 * wide
 
 
 @jax.jit
 def _ms_ssim(a: Array, b: Array) -> Array:
-  """MS-SSIM of two [H, W, C] on 0..255: product over scales in each channel, then the mean."""
+  """Returns the MS-SSIM of [H, W, C] on 0..255: products over scales, averaged over channels."""
   a, b = (jnp.moveaxis(x, -1, 0).astype(jnp.float32) for x in (a, b))
   score = jnp.ones(a.shape[0])
   terms = scale_terms(a, b, len(MS_SSIM_WEIGHTS))
@@ -160,12 +160,13 @@ def _ms_ssim(a: Array, b: Array) -> Array:
 
 
 def scale_terms(a: Array, b: Array, scales: int) -> list[Array]:
-  """What MS-SSIM multiplies, finest scale first: the mean contrast-structure term of each
-  scale, with luminance at the last.
+  """Returns the factors of MS-SSIM, finest scale first.
+
+  They are the mean contrast-structure term of each scale, with luminance at the last.
 
   Args:
     a, b: f32[..., H, W] on the 0..255 scale, both sides above 10 * 2^(scales - 1).
-    scales: halvings of the grid, and one.
+    scales: number of scales, each half the size of the one before.
 
   Returns:
     f32[...] for each scale, in [-1, 1].
@@ -180,7 +181,7 @@ def scale_terms(a: Array, b: Array, scales: int) -> list[Array]:
 
 
 def _ssim_terms(a: Array, b: Array) -> tuple[Array, Array]:
-  """Luminance and contrast-structure maps f32[..., H-10, W-10] of f32[..., H, W]."""
+  """Returns luminance and contrast-structure maps f32[..., H-10, W-10] of f32[..., H, W]."""
   moments = _blur(jnp.stack([a, b, a * a, b * b, a * b]))
   mean_a, mean_b, aa, bb, ab = moments
   c1, c2 = (K1 * 255) ** 2, (K2 * 255) ** 2
@@ -190,7 +191,7 @@ def _ssim_terms(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _blur(x: Array) -> Array:
-  """Gaussian window over the two last axes, valid positions only."""
+  """Returns the Gaussian average over the two last axes, at valid positions only."""
   taps = np.exp(-((np.arange(TAPS) - TAPS // 2) ** 2) / (2 * SIGMA**2))
   taps = (taps / taps.sum()).astype(np.float32)
   for axis in (-2, -1):
@@ -200,7 +201,7 @@ def _blur(x: Array) -> Array:
 
 
 def _halve(x: Array) -> Array:
-  """2x2 means of f32[..., H, W]; an odd side gets a zero in front, as in pytorch-msssim."""
+  """Returns 2x2 means of f32[..., H, W]; an odd side gets a zero in front, as in pytorch-msssim."""
   *lead, h, w = x.shape
   x = jnp.pad(x, [(0, 0)] * len(lead) + [(h % 2, 0), (w % 2, 0)])
   return jnp.mean(x.reshape(*lead, (h + 1) // 2, 2, (w + 1) // 2, 2), (-3, -1))
@@ -216,23 +217,23 @@ def bd_rate(
   method: str = 'pchip',
   overlap: float = MIN_OVERLAP,
 ) -> BDRate | None:
-  """How many per cent more bits curve b needs than curve a at equal PSNR.
+  """Returns by how many per cent curve b needs more bits than curve a at equal PSNR.
 
-  Any other quality may stand in place of PSNR, on a scale that rises with it.
+  Any other quality measure may replace PSNR if better images have higher values.
 
-  Mean difference of log-rate as a function of PSNR (Bjontegaard, VCEG-M33), with
+  The result is the mean difference of log-rate as a function of PSNR (Bjontegaard, VCEG-M33), with
   piecewise interpolation instead of one cubic. Points that another point of the same curve
-  beats in both rate and PSNR are left out, so the curves may come unsorted and may fold back.
+  beats in both rate and PSNR are left out, so the curves may be unsorted and may fold back.
 
   Args:
     rate_a, psnr_a: the anchor; bits per pixel (or bytes) and dB.
     rate_b, psnr_b: the codec that is compared with it.
-    interval: dB, clipped to where both curves are; all of that where None.
+    interval: dB, clipped to the range of both curves; None is that range.
     method: 'pchip' or 'akima'.
-    overlap: the least that the curves have to have in common, in dB.
+    overlap: the smallest common range of the curves, in dB.
 
   Returns:
-    None for "no overlap": under 4 points in a curve or under `overlap` in common.
+    None for "no overlap": under 4 points in a curve or a common range under `overlap`.
 
   Raises:
     CodecError: a curve holds something else than rates and PSNRs, or the method is unknown.
@@ -244,9 +245,9 @@ def bd_rate(
   curve_a, curve_b = _front(rate_a, psnr_a), _front(rate_b, psnr_b)
   if min(len(curve_a), len(curve_b)) < MIN_POINTS:
     return None
-  asked_low, asked_high = interval or (-math.inf, math.inf)
-  low = max(asked_low, curve_a[0, 0], curve_b[0, 0])
-  high = min(asked_high, curve_a[-1, 0], curve_b[-1, 0])
+  given_low, given_high = interval or (-math.inf, math.inf)
+  low = max(given_low, curve_a[0, 0], curve_b[0, 0])
+  high = min(given_high, curve_a[-1, 0], curve_b[-1, 0])
   if high - low < overlap:
     return None
   fit = getattr(scipy.interpolate, INTERPOLATORS[method])
@@ -257,7 +258,7 @@ def bd_rate(
 
 
 def _front(rate: Sequence[float], psnr: Sequence[float]) -> np.ndarray:
-  """(PSNR, ln rate) f64[N, 2] of the undominated points, rising in both columns."""
+  """Returns (PSNR, ln rate) f64[N, 2] of the undominated points, increasing in both columns."""
   if len(rate) != len(psnr):
     raise CodecError(f'a curve has as many rates as PSNRs, not {len(rate)} and {len(psnr)}')
   if not all(0 <= r < math.inf for r in rate) or any(math.isnan(p) for p in psnr):

@@ -1,8 +1,8 @@
-"""How natural coded textures look: a Fréchet distance between features that nobody trains.
+"""Realism of coded textures: a Fréchet distance between features that are not learned.
 
-PSNR likes blurred textures. A distance between the distributions of local features of original and
-of coded images does not; features of a network that was part of a codec's training would flatter
-that codec. Here they are those of wavelet scattering: J. Bruna, S. Mallat, "Invariant
+PSNR favours blurred textures. A distance between the distributions of local features of original
+and coded images does not. Features of a network that was part of a codec's training would favour
+that codec, so they are those of wavelet scattering here: J. Bruna, S. Mallat, "Invariant
 scattering convolution networks", PAMI 2013. The distance between Gaussians fitted to both
 is that of M. Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash
 equilibrium", NeurIPS 2017, section 4, where features come from Inception.
@@ -19,26 +19,26 @@ from compress_jax.codec import CodecError, Image
 
 SCALES, ANGLES = 4, 6
 FEATURES = SCALES * ANGLES + SCALES * (SCALES - 1) // 2 * ANGLES**2
-_TILE = 128  # Pixels of a side that are transformed at a time,
-_CELL = 2**SCALES  # pixels that a feature is an average over,
-_RIM = 1  # and cells at the rim of a tile that wrap around, and do not count.
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of values 0..255.
-_LEAST = 0.5  # Grey levels: what is weaker cannot be seen.
+_TILE = 128  # Side in pixels of the tiles that are transformed.
+_CELL = 2**SCALES  # Side in pixels of the cells over which features are averaged.
+_RIM = 1  # Cells at the edge of a tile that are dropped, because the transform wraps around.
+_LUMA = (0.299, 0.587, 0.114)  # Weights of R, G and B in luma, ITU-R BT.601.
+_LEAST = 0.5  # Added to responses, in grey levels: weaker ones are invisible.
 
 
 class Moments(NamedTuple):
   """Sums over the features of an image, to which a Gaussian is fitted."""
 
-  cells: int
-  total: np.ndarray  # f64[D]
-  products: np.ndarray  # f64[D, D], the sum of outer products.
+  cells: int  # Number of features.
+  total: np.ndarray  # f64[D], their sum.
+  products: np.ndarray  # f64[D, D], the sum of their outer products.
 
 
 @functools.cache
 def wavelets() -> tuple[np.ndarray, np.ndarray]:
-  """Frequency responses f32[J, L, S, S] of Morlet wavelets, and f32[S, S] of an average.
+  """Returns frequency responses f32[J, L, S, S] of Morlet wavelets, and f32[S, S] of an average.
 
-  Deviations 0.8 * 2^j, frequencies 3/4 pi / 2^j, slants 4 / L, as in the software of Mallat's
+  Deviations are 0.8 * 2^j, frequencies 3/4 pi / 2^j, slants 4 / L, as in the software of Mallat's
   group.
   """
   around = 2 * np.pi * np.fft.fftfreq(_TILE)
@@ -54,7 +54,7 @@ def wavelets() -> tuple[np.ndarray, np.ndarray]:
       centre = np.array([0.75 * np.pi / 2**scale, 0])
       bell = lambda at, width=width: np.exp(-0.5 * ((at * width) ** 2).sum(-1))  # noqa: E731
       around_centre, around_zero = bell(turned - centre).sum(0), bell(turned).sum(0)
-      # Less what leaves no response to a constant.
+      # The correction removes the response to a constant.
       share = around_centre[0, 0] / around_zero[0, 0]
       bank[scale, angle] = around_centre - share * around_zero
   average = np.exp(-0.5 * (0.8 * 2 ** (SCALES - 1)) ** 2 * (grid**2).sum(-1)).sum(0)
@@ -62,7 +62,9 @@ def wavelets() -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(image: Image) -> np.ndarray:
-  """f64[n, D]: of each 16 x 16 pixels, logarithms of the local mean of |x * w| and ||x * w| * w'|.
+  """Returns f64[n, D], scattering features of each cell of 16 x 16 pixels.
+
+  They are logarithms of the local mean of |x * w| and ||x * w| * w'|.
 
   Raises:
     CodecError: a side is below 128 pixels.
@@ -76,39 +78,39 @@ def features(image: Image) -> np.ndarray:
 
 
 def _scattering(tile: np.ndarray) -> np.ndarray:
-  """f64[n, D] of f32[S, S]."""
+  """Returns the features f64[n, D] of a tile f32[S, S]."""
   bank, average = wavelets()
   first = np.abs(scipy.fft.ifft2(scipy.fft.fft2(tile) * bank))
   spectra = scipy.fft.fft2(first)
-  found = [_means(spectra, average).reshape(-1, (_TILE // _CELL - 2 * _RIM) ** 2)]
+  rows = [_means(spectra, average).reshape(-1, (_TILE // _CELL - 2 * _RIM) ** 2)]
   for scale in range(SCALES - 1):
     second = np.abs(scipy.fft.ifft2(spectra[scale][:, None, None] * bank[scale + 1 :]))
     means = _means(scipy.fft.fft2(second), average)
-    found.append(means.reshape(-1, found[0].shape[1]))
-  return np.log(np.concatenate(found).T.astype(np.float64) + _LEAST)
+    rows.append(means.reshape(-1, rows[0].shape[1]))
+  return np.log(np.concatenate(rows).T.astype(np.float64) + _LEAST)
 
 
 def _means(spectra: np.ndarray, average: np.ndarray) -> np.ndarray:
-  """f32[..., n, n]: local averages, one per cell, without the rim."""
+  """Returns f32[..., n, n], local averages, one per cell, without the cells at the edge."""
   blurred = scipy.fft.ifft2(spectra * average).real
   inner = blurred[..., _CELL // 2 :: _CELL, _CELL // 2 :: _CELL]
   return np.maximum(inner[..., _RIM:-_RIM, _RIM:-_RIM], 0)
 
 
 def moments(image: Image) -> Moments:
-  """What `distance` needs to know of an image."""
-  found = features(image)
-  return Moments(len(found), found.sum(0), found.T @ found)
+  """Returns the sums over an image's features that `distance` needs."""
+  rows = features(image)
+  return Moments(len(rows), rows.sum(0), rows.T @ rows)
 
 
 def distance(one: Sequence[Moments], other: Sequence[Moments]) -> float:
-  """The squared Fréchet distance between the features of two sets of images; 0 for equal sets."""
+  """Returns the squared Fréchet distance between the features of two sets; 0 for equal sets."""
   (mean_a, cov_a), (mean_b, cov_b) = _gaussian(one), _gaussian(other)
   root = _root(cov_a)
   mixed = np.linalg.eigvalsh(root @ cov_b @ root)
   shared = np.sqrt(np.maximum(mixed, 0)).sum()
-  found = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * shared
-  return float(max(found, 0.0))
+  squared = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * shared
+  return float(max(squared, 0.0))
 
 
 def _gaussian(parts: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,15 +128,15 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def interval(
   one: Sequence[Moments], other: Sequence[Moments], *, draws: int = 50, seed: int = 0
 ) -> tuple[float, float]:
-  """95 % bootstrap interval of a distance: images are drawn anew, pairs kept together.
+  """Returns the 95 % bootstrap interval of a distance: pairs of images are drawn with replacement.
 
-  Distances of sets drawn from a set are biased upwards; what they differ by is taken off
+  Distances of sets drawn from a set are biased upwards; the bias is removed by the basic bootstrap
   (Efron & Tibshirani 1993, section 13.4).
   """
-  rng, around = np.random.default_rng(seed), 2 * distance(one, other)
-  found = []
+  rng, twice = np.random.default_rng(seed), 2 * distance(one, other)
+  distances = []
   for _ in range(draws):
     picked = rng.integers(0, len(one), len(one))
-    found.append(distance([one[i] for i in picked], [other[i] for i in picked]))
-  low, high = np.quantile(found, [0.025, 0.975])
-  return max(around - float(high), 0.0), around - float(low)
+    distances.append(distance([one[i] for i in picked], [other[i] for i in picked]))
+  low, high = np.quantile(distances, [0.025, 0.975])
+  return max(twice - float(high), 0.0), twice - float(low)

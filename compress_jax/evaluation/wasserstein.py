@@ -1,11 +1,11 @@
-"""Wasserstein distortion: squared error where an eye looks, statistics of texture elsewhere.
+"""Wasserstein distortion: from squared error to statistics of texture, by local window size.
 
 Y. Qiu, A. B. Wagner, J. Ballé, L. Theis, "Wasserstein distortion: unifying fidelity and realism",
 CISS 2024 (arXiv 2310.03629); on features of VGG16 and fast as in section 3 of J. Ballé, L. Versari,
 E. Dupont, H. Kim, M. Bauer, "Good, cheap, and fast: overfitted image compression with Wasserstein
 distortion", CVPR 2025 (arXiv 2412.00505).
 
-At each position the features of both images within about `sigma` pixels are taken as two Gaussian
+At each position the features of both images within about `sigma` pixels are modelled as Gaussian
 distributions, whose squared 2-Wasserstein distance is (mean - mean')^2 + (deviation - deviation')^2
 in each channel. With sigma of a pixel or less that is the squared error of the features; with a
 large one, textures of equal statistics cost nothing. Windows are made by repeated averaging with
@@ -26,9 +26,9 @@ from compress_jax.layers.blocks import lower_bound
 
 Array = jax.Array
 
-LEVELS = 5  # Windows of up to 2^5 pixels.
-SCALES = 3  # Sizes of the image that features are taken of, each half of the one before.
-# It is added under the root, whose slope would be infinite at 0.
+LEVELS = 5  # The largest window has 2^5 pixels.
+SCALES = 3  # Sizes of the image whose features are compared, each half of the one before.
+# Added to variances under the square root, whose derivative would be infinite at 0.
 _ADDED_VARIANCE = 1e-8
 
 
@@ -41,14 +41,14 @@ def distortion(
   scales: int = SCALES,
   levels: int = LEVELS,
 ) -> Array:
-  """Wasserstein distortion f32[B] of the pixels and the features of VGG16.
+  """Returns the Wasserstein distortion f32[B] of the pixels and the features of VGG16.
 
   Args:
-    params: of LPIPS on VGG16, whose heads are not used.
+    params: weights of LPIPS on VGG16, whose heads are not used.
     x: f32[B, H, W, 3] in [0, 1].
-    x_hat: the same.
-    sigma: pixels, of everything or f32[H, W]: how far texture is summarised at a position.
-    scales: sizes of the image that features are taken of.
+    x_hat: f32[B, H, W, 3] in [0, 1].
+    sigma: in pixels, one number or f32[H, W]: the size of the window at each position.
+    scales: number of sizes of the image whose features are compared.
     levels: as in `between_features`.
 
   Raises:
@@ -63,22 +63,22 @@ def distortion(
     )
   sigma = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), x.shape[1:3])
   both = lpips.normalised(jnp.concatenate([x, x_hat]))
-  found = [both]
+  arrays = [both]
   for scale in range(scales):
     both = _lowpass(both)[:, ::2, ::2] if scale else both
-    found += lpips.features_of_normalised(params, both, average=True)
-  one, other = [each[: len(x)] for each in found], [each[len(x) :] for each in found]
+    arrays += lpips.features_of_normalised(params, both, average=True)
+  one, other = [each[: len(x)] for each in arrays], [each[len(x) :] for each in arrays]
   return between_features(one, other, sigma, levels=levels)
 
 
 def between_features(
   one: Sequence[Array], other: Sequence[Array], sigma: Array, *, levels: int = LEVELS
 ) -> Array:
-  """Wasserstein distortion f32[B] between features: the sum over their arrays.
+  """Returns the Wasserstein distortion f32[B] between features: the sum over their arrays.
 
   Args:
-    one: f32[B, h, w, C] of each layer, of any sizes.
-    other: the same.
+    one: f32[B, h, w, C] for each layer, of any sizes.
+    other: arrays of the same shapes.
     sigma: f32[H, W], in pixels of the image; a layer of half the size has half of it.
     levels: the largest window is 2^levels positions; larger sigmas count as that.
   """
@@ -92,12 +92,12 @@ def between_features(
 
 
 def between(a: Array, b: Array, log2_sigma: Array, *, levels: int = LEVELS) -> Array:
-  """Wasserstein distortion f32[B] between two arrays of features, a mean over all of them.
+  """Returns the Wasserstein distortion f32[B] between two arrays of features, as a mean.
 
   Args:
     a: f32[B, h, w, C].
-    b: the same.
-    log2_sigma: f32[h, w] in 0..levels, of positions of these arrays.
+    b: f32[B, h, w, C].
+    log2_sigma: f32[h, w] in 0..levels, at positions of these arrays.
     levels: the number of windows.
   """
   total = _weighted((a - b) ** 2, log2_sigma, 0)
@@ -106,27 +106,27 @@ def between(a: Array, b: Array, log2_sigma: Array, *, levels: int = LEVELS) -> A
   for level in range(1, levels + 1):
     means, powers = _lowpass(both), _lowpass(squares)
     deviations = _root(powers - means**2)
-    apart = (means[0] - means[1]) ** 2 + (deviations[0] - deviations[1]) ** 2
-    total += _weighted(apart, log2_sigma, level)
+    distances = (means[0] - means[1]) ** 2 + (deviations[0] - deviations[1]) ** 2
+    total += _weighted(distances, log2_sigma, level)
     both, squares = means[:, :, ::2, ::2], powers[:, :, ::2, ::2]
     log2_sigma = _lowpass(log2_sigma[None, :, :, None])[0, ::2, ::2, 0]
   return total
 
 
-def _weighted(apart: Array, log2_sigma: Array, level: int) -> Array:
-  """f32[B]: the mean of f32[B, h, w, C] with the share that a level has at each position."""
+def _weighted(distances: Array, log2_sigma: Array, level: int) -> Array:
+  """Returns f32[B], the mean of f32[B, h, w, C] weighted by a level's share at each position."""
   share = jnp.maximum(1 - jnp.abs(log2_sigma - level), 0)
-  return jnp.mean(share[..., None] * apart, (1, 2, 3))
+  return jnp.mean(share[..., None] * distances, (1, 2, 3))
 
 
 def _root(variance: Array) -> Array:
-  """A deviation with a finite slope everywhere; rounding makes some variances negative."""
+  """Returns the square root with a finite derivative; rounding makes some variances negative."""
   bounded = lower_bound(variance, 0.0)
   return jnp.sqrt(bounded + _ADDED_VARIANCE)
 
 
 def _lowpass(x: Array) -> Array:
-  """Means of f32[..., h, w, C] with the weights (1, 2, 1) / 4 along both sides; edges repeat."""
+  """Returns f32[..., h, w, C] averaged by (1, 2, 1) / 4 along both sides; edges repeat."""
   for axis in (-3, -2):
     size = x.shape[axis]
     first = lax.slice_in_dim(x, 0, 1, axis=axis)
