@@ -1,4 +1,4 @@
-"""The `.cjx` file: header, payload, checks.
+"""The `.cjx` file format: header, payload, checks.
 
     magic 3 B | version, method, flags 1 B | model id 4 B | width-1, height-1,
     (varints) | level 1 B | payload length (varint) | payload | CRC-32 4 B
@@ -20,18 +20,18 @@ NO_MODEL = bytes(4)
 
 
 class Header(NamedTuple):
-  """What a file says about itself before its payload."""
+  """The fields of a file before its payload."""
 
-  method: int  # 0..7
+  method: int  # 0..7, the number of the method.
   height: int
   width: int
   level: int = 0  # 0..255, the operating point.
-  flags: int = 0  # 0..3, meaning up to the method.
+  flags: int = 0  # 0..3, defined by the method.
   model_id: bytes = NO_MODEL  # First 4 bytes of the SHA-256 of the decode-side model.
 
 
 def varint(value: int) -> bytes:
-  """LEB128 of a non-negative integer."""
+  """Returns the LEB128 code of a non-negative integer."""
   out = bytearray()
   while value >= 0x80:
     out.append(value & 0x7F | 0x80)
@@ -40,7 +40,7 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int, *, max_bytes: int = 5) -> tuple[int, int]:
-  """The integer that starts at `at`, and where the next field starts.
+  """Returns the integer that starts at `at`, and the position of the next field.
 
   Raises:
     CodecError: the bytes end early, run on past `max_bytes` or are not the
@@ -68,7 +68,7 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def check_image(image: Image) -> tuple[int, int]:
-  """Height and width of an image that a file may hold.
+  """Returns the height and width of an image that a file may hold.
 
   Raises:
     CodecError: it is not u8[H, W, 3], empty or too large.
@@ -109,7 +109,7 @@ def pack(header: Header, payload: bytes) -> bytes:
 
 
 def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
-  """The header and payload of a file.
+  """Returns the header and payload of a file.
 
   Raises:
     CodecError: the file is not a complete, undamaged `.cjx` file of this

@@ -1,4 +1,4 @@
-"""The interface every codec has: a NamedTuple of pure functions."""
+"""The interface of every codec: a NamedTuple of pure functions."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,37 +11,36 @@ import numpy as np
 Array = jax.Array
 Key = jax.Array
 Image = np.ndarray  # u8[H, W, 3], sRGB.
-Params = Any  # A pytree of what is trained; () where nothing is learned.
-Released = (
-  Any  # What codes files, such as `learned.released.Released`; () where nothing is learned.
-)
+Params = Any  # A pytree of trained parameters; () where nothing is learned.
+# The model that codes files, such as `learned.released.Released`; () where nothing is learned.
+Released = Any
 Level = Array | int  # i32[B] or one number, 0..255: the operating point of each example.
 Metrics = Mapping[str, Array]
 
 LAMBDA_RANGE = (0.0009, 0.1)  # Level bytes 0 and 255 stand for these.
-MIDDLE = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])  # The lambda between them.
+MIDDLE = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])  # The geometric mean of the range.
 
 
 class CodecError(ValueError):
-  """Everything that a file, an image or an option can do wrong, in one line."""
+  """Raised for every fault of a file, an image or an option, with a message of one line."""
 
 
 def level_of(lmbda: float) -> int:
-  """The level byte nearest to a lambda."""
+  """Returns the level byte nearest to a lambda."""
   low, high = (math.log(edge) for edge in LAMBDA_RANGE)
   return min(max(round(255 * (math.log(lmbda) - low) / (high - low)), 0), 255)
 
 
 class Rated(NamedTuple):
-  """Latents after the entropy model."""
+  """The symbols, decoded latents and bits that an entropy model returns."""
 
   q: Array  # f32[B, h, w, C], whole symbols.
-  y_hat: Array  # f32[B, h, w, C], what the decoder makes of them.
+  y_hat: Array  # f32[B, h, w, C], the latents that the decoder computes from them.
   bits: Mapping[str, Array]  # f32[B] per stream: {'y': ..., 'z': ...}.
 
 
 class Coded(NamedTuple):
-  """A batch after coding, without writing a bitstream."""
+  """A batch of decoded images with their bits, coded without writing a bitstream."""
 
   x_hat: Array  # f32[B, H, W, 3] in [0, 1].
   y_hat: Array  # f32[B, h, w, C], decoded latents.
@@ -49,14 +48,12 @@ class Coded(NamedTuple):
 
 
 class Latents(NamedTuple):
-  """Integers, the same on every machine."""
+  """The integers in a file, the same on every machine."""
 
   q: np.ndarray  # i64[h, w, C], symbols of the latents.
-  z: np.ndarray  # i64[h', w', C'], of the hyper-latents; empty where there are none.
-  mean: np.ndarray | float = (
-    0.0  # f64[h, w, C] in 2^-8 symbols: what was subtracted before rounding.
-  )
-  y: np.ndarray | None = None  # f32[h, w, C] before gains and rounding; the encoder alone knows.
+  z: np.ndarray  # i64[h', w', C'], symbols of the hyper-latents; empty where there are none.
+  mean: np.ndarray | float = 0.0  # f64[h, w, C] in 2^-8 symbols, subtracted before rounding.
+  y: np.ndarray | None = None  # f32[h, w, C] before gains and rounding, known to the encoder only.
 
 
 class Rate(Protocol):
@@ -74,7 +71,7 @@ class Rate(Protocol):
     """Returns symbols, decoded latents and bits of latents.
 
     Args:
-      params: of the codec.
+      params: parameters of the codec.
       y: f32[B, h, w, C], latents.
       level: i32[B] or one number.
       key: None rounds latents as files do. With Key[B], or one key, the rate is counted with
@@ -100,12 +97,12 @@ class Apply(Protocol):
     """Returns coded images and their bits; without a key those of the file, within 1 % + 64 B.
 
     Args:
-      params: of the codec.
+      params: parameters of the codec.
       x: f32[B, H, W, 3] in [0, 1].
       level: i32[B] or one number.
       key: as in `Rate`.
       as_files: as in `Rate`.
-      mask: bool[C], channels that are sent; of methods with a static entropy model only.
+      mask: bool[C], channels that are sent; only for methods with a static entropy model.
 
     Raises:
       CodecError: x is no batch of images of three channels, or the method takes no mask.
@@ -113,28 +110,24 @@ class Apply(Protocol):
 
 
 def no_params(key: Key) -> Params:
-  """The `init` of a codec that learns nothing."""
+  """Returns the parameters of a codec that learns nothing: the default of `init`."""
   del key
   return ()
 
 
 def no_release(params: Params, images: list[Image]) -> Released:
-  """The `export` of a codec that learns nothing."""
+  """Returns the model of a codec that learns nothing: the default of `export`."""
   del params, images
   return ()
 
 
 def nothing_learned(*args: Any, **options: Any) -> Any:
-  """Stands for the float functions of a codec that has no parameters.
-
-  Raises:
-    CodecError: always.
-  """
+  """Raises CodecError: the default of the float functions, for a codec without parameters."""
   raise CodecError('this codec learns nothing: it has no such function')
 
 
-def whole_file(released: Released, data: bytes) -> Mapping[str, float]:
-  """The `split` of a codec whose files have one part."""
+def one_part(released: Released, data: bytes) -> Mapping[str, float]:
+  """Returns the bytes of a file that has one part: the default of `split`."""
   del released
   return {'file': float(len(data))}
 
@@ -147,18 +140,18 @@ class Codec(NamedTuple):
 
   encode: Callable[[Released, Image], bytes]
   decode: Callable[[Released, bytes], Image]  # Raises CodecError on any bad file.
-  split: Callable[[Released, bytes], Mapping[str, float]] = whole_file  # Bytes by purpose.
+  split: Callable[[Released, bytes], Mapping[str, float]] = one_part  # Bytes by purpose.
   # Floats, which train. `apply` is the composition of the three functions before it.
   init: Callable[[Key], Params] = no_params
   analysis: Callable[[Params, Array], Array] = nothing_learned  # f32[B, H, W, 3] to [B, h, w, C].
   rate: Rate = nothing_learned
-  synthesis: Callable[[Params, Array, tuple[int, int]], Array] = nothing_learned  # To (H, W).
+  synthesis: Callable[[Params, Array, tuple[int, int]], Array] = nothing_learned  # Crops to (H, W).
   apply: Apply = nothing_learned
-  # Between floats and what codes files.
+  # Between float parameters and the model that codes files.
   export: Callable[[Params, list[Image]], Released] = no_release
-  thaw: Callable[[Released], Params] = nothing_learned  # The inverse of `export`, but for rounding.
-  quantise: Callable[[Released, Image], Latents] = nothing_learned  # What the file would hold.
-  latents: Callable[[Released, bytes], Latents] = nothing_learned  # What a file holds.
+  thaw: Callable[[Released], Params] = nothing_learned  # The inverse of `export` up to rounding.
+  quantise: Callable[[Released, Image], Latents] = nothing_learned  # Latents of an image's file.
+  latents: Callable[[Released, bytes], Latents] = nothing_learned  # Latents in a file.
   # The same as `encode` and `decode` for several at a time, whose transforms the local devices
   # share; None if there is no such function.
   encode_all: Callable[[Released, Sequence[Image]], list[bytes]] | None = None
@@ -166,17 +159,17 @@ class Codec(NamedTuple):
 
 
 class Preset(NamedTuple):
-  """A size of a learned method, and how it is trained where no flag says otherwise."""
+  """The size of a learned method, and the defaults of its training."""
 
   options: Mapping[str, Any]  # Keyword arguments of the factory.
   steps: int
   batch: int  # Crops per step, over all devices of all processes.
-  crop: int  # Pixels of a crop's side.
-  lr: float  # At the peak of the schedule.
+  crop: int  # Side of a crop in pixels.
+  lr: float  # Learning rate at the peak of the schedule.
 
 
 class Method(NamedTuple):
-  """A method of compression, as `methods.method` finds it by name."""
+  """A method of compression, as `methods.method` returns it by name."""
 
   codec: Callable[..., Codec]  # The factory; its keyword arguments are the whole configuration.
   lambda_range: tuple[float, float] = LAMBDA_RANGE

@@ -1,4 +1,4 @@
-"""Integer tables and symbols to words and back, on constriction's range coder.
+"""Entropy coding of symbols by integer tables, on constriction's range coder.
 
 A table is a row of non-negative integer counts, held as float64 so that every
 step of the coder's arithmetic is exact and the same on all machines. Their sum
@@ -19,14 +19,14 @@ Tables = np.ndarray  # f64[N, K] or f64[K], integers.
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 _BIT = np.ones(2)
 _ESCAPE_WIDTHS = 11  # Escaped numbers have up to 10 bits after their leading one.
-_PRECISION = 2.0**24  # Of constriction's probabilities.
-_SLACK_BITS = 96.0  # What the coder may look ahead past the last word.
+_PRECISION = 2.0**24  # The unit of constriction's probabilities is 1 / _PRECISION.
+_SLACK_BITS = 96.0  # Bits that the coder may read past the last word.
 
 
 def ideal_bits(symbols: Ints, tables: Tables) -> Ints:
-  """f64[N]: the code length of each symbol, -log2 of its share of its table.
+  """Returns f64[N], the code length of each symbol: -log2 of its share of its table.
 
-  The coder keeps one of 2^24 parts for every symbol and shares out the rest.
+  The coder reserves one of 2^24 parts for every symbol and divides the others by the counts.
   """
   chosen = tables[symbols] if tables.ndim == 1 else tables[np.arange(len(symbols)), symbols]
   free = _PRECISION - tables.shape[-1]
@@ -34,7 +34,7 @@ def ideal_bits(symbols: Ints, tables: Tables) -> Ints:
 
 
 def _model(tables: Tables) -> tuple[Any, ...]:
-  """What constriction wants beside the symbols; f64[K] is not copied N times."""
+  """Returns constriction's arguments beside the symbols; f64[K] is not copied N times."""
   tables = np.ascontiguousarray(tables)
   if tables.ndim == 1:
     return (constriction.stream.model.Categorical(tables, perfect=False),)
@@ -48,7 +48,7 @@ class Writer:
     self._coder = constriction.stream.queue.RangeEncoder()
 
   def put(self, symbols: Ints, tables: Tables) -> None:
-    """Codes i64[N] by f64[N, K], or all by one f64[K]."""
+    """Codes symbols i64[N] by tables f64[N, K], or all by one table f64[K]."""
     assert tables.min(initial=0) >= 0  # Rows without a positive sum are constriction's own error.
     self._coder.encode(np.asarray(symbols, np.int32), *_model(tables))
 
@@ -57,7 +57,7 @@ class Writer:
     self.put(np.array([value >> i & 1 for i in reversed(range(width))], np.int64), _BIT)
 
   def put_escapes(self, values: Ints, *, widths: int = _ESCAPE_WIDTHS) -> None:
-    """Codes i64[N], 0..2^widths - 2: the number of bits of each, then the bits, high ones first."""
+    """Codes i64[N], 0..2^widths - 2: the number of bits of each, then the bits from the highest."""
     values = np.asarray(values, np.int64) + 1
     width = np.frexp(values)[1] - 1
     self.put(width, np.ones(widths))
@@ -65,24 +65,24 @@ class Writer:
       self.put(values[width > bit] >> bit & 1, _BIT)
 
   def finish(self) -> bytes:
-    """Little-endian words without the zero bytes that end the last one."""
+    """Returns little-endian words without the zero bytes that end the last one."""
     data = self._coder.get_compressed().astype('<u4').tobytes()
     last = data[-4:].rstrip(b'\0') or data[-4:-3]
     return data[:-4] + last
 
 
 class Reader:
-  """Reads what a Writer wrote; `bits` is the code length read so far."""
+  """Decodes symbols that a Writer coded; `bits` is the code length read so far."""
 
   def __init__(self, data: bytes) -> None:
     words = np.frombuffer(data + bytes(-len(data) % 4), '<u4').astype(np.uint32)
     self._coder = constriction.stream.queue.RangeDecoder(words)
-    self._padded = data.endswith(b'\0') and len(data) % 4 != 1  # No encoder ends so.
+    self._padded = data.endswith(b'\0') and len(data) % 4 != 1  # No encoder writes such an end.
     self._limit = 32 * len(words) + _SLACK_BITS
     self.bits = 0.0
 
   def get(self, tables: Tables, n: int | None = None) -> Ints:
-    """i64[N] coded by f64[N, K], or `n` symbols coded by one f64[K].
+    """Decodes i64[N] by tables f64[N, K], or `n` symbols by one table f64[K].
 
     Raises:
       CodecError: the data holds fewer symbols than that.
@@ -93,23 +93,23 @@ class Reader:
     amount = (n,) if tables.ndim == 1 else ()
     try:
       symbols = self._coder.decode(*model, *amount).astype(np.int64)
-    except AssertionError:  # How constriction says that no symbol has such a code.
+    except AssertionError:  # constriction raises it where no symbol has such a code.
       raise CodecError('payload does not decode: the file is damaged') from None
     self.bits += float(ideal_bits(symbols, tables).sum())
-    # The coder itself invents symbols past the end. 1 %: its parts of 2^24 are rounded.
+    # The coder returns arbitrary symbols past the end. 1 %: its probabilities are rounded.
     if self.bits > 1.01 * self._limit:
       raise CodecError('payload ends early: the file is damaged')
     return symbols
 
   def get_bits(self, width: int) -> int:
-    """The number that `put_bits` wrote."""
+    """Decodes the number that `put_bits` coded."""
     value = 0
     for bit in self.get(_BIT, width):
       value = value << 1 | int(bit)
     return value
 
   def get_escapes(self, n: int, *, widths: int = _ESCAPE_WIDTHS) -> Ints:
-    """The i64[n] that `put_escapes` wrote."""
+    """Decodes i64[n] that `put_escapes` coded."""
     width, values = self.get(np.ones(widths), n), np.ones(n, np.int64)
     for bit in reversed(range(width.max(initial=0))):
       longer = width > bit
@@ -119,16 +119,16 @@ class Reader:
   def finish(self) -> None:
     """Raises CodecError unless the payload ends where the last symbol does.
 
-    A word that was added by someone who mends the checksum too may go unnoticed.
+    An added word may remain undetected if the checksum was corrected too.
     """
     if self._padded or not self._coder.maybe_exhausted():
       raise CodecError('payload has bytes left over: the file is damaged')
 
 
 def entropy_floor(tables: Tables, shift: int = 9) -> Tables:
-  """Adds at least 2^-shift of each row's peak to it, spread over its symbols.
+  """Returns tables with at least 2^-shift of each row's peak added, spread over its symbols.
 
-  No symbol is then free of charge, so the length of a payload bounds the number
+  Every symbol then costs bits, so the length of a payload bounds the number
   of symbols in it, and a small file cannot claim a large image.
   """
   peak = tables.max(-1, keepdims=True)
@@ -136,7 +136,7 @@ def entropy_floor(tables: Tables, shift: int = 9) -> Tables:
 
 
 def geometric(mean: float, size: int) -> Tables:
-  """f64[size]: integer counts that fall by the same factor, of about this mean."""
+  """Returns f64[size], integer counts of a geometric distribution of about this mean."""
   # Multiplication and floor of doubles are the same everywhere; powers are not.
   ratio = math.floor(65536 * mean / (1 + mean)) / 65536
   counts = np.empty(size)

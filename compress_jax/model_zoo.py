@@ -16,30 +16,30 @@ from compress_jax.learned.released import from_arrays, misfit, unflatten
 
 ZOO = Path(__file__).parent / 'zoo'
 LAMBDA = 0.013
-ENCODING = {'refine', 'rdoq'}  # Options of learned methods beside those of a model: how to encode.
+ENCODING = {'refine', 'rdoq'}  # Options of learned methods that concern only the encoder.
 
 
 def pretrained(
   method: str, *, lmbda: float = LAMBDA, model: str | None = None, **options: Any
 ) -> tuple[Codec, Released]:
-  """The codec of a method and what it codes with.
+  """Returns the codec of a method and the model that it codes with.
 
   Args:
     method: a name in METHODS.
     lmbda: minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
     model: a model file in place of the one that is shipped.
-    **options: keywords of the method's factory; those of a learned method are in its model,
-      but for `refine` and `rdoq`, which are the encoder's alone.
+    **options: keyword arguments of the method's factory. Those of a learned method are stored in
+      its model, except for `refine` and `rdoq`, which concern only the encoder.
 
   Raises:
     CodecError: unknown method or option, a value that is out of range, or no such model.
   """
-  found = methods.method(method)
-  factory = found.codec
-  if found.coding_of:
+  record = methods.method(method)
+  factory = record.codec
+  if record.coding_of:
     if options.keys() - ENCODING:
-      odd = min(options.keys() - ENCODING)
-      raise CodecError(f'{method} has no option {odd!r}: its model has them all')
+      unknown = min(options.keys() - ENCODING)
+      raise CodecError(f'{method} has no option {unknown!r}: its model has them all')
     settings, released = load_model(method, model)
     _check_lambda(lmbda, lambda_range(method, released))
     complaint = f'{_path(method, model)} holds no model of its options'
@@ -57,7 +57,7 @@ def pretrained(
 
 
 def load_model(method: str, path: str | None = None) -> tuple[dict[str, Any], Released]:
-  """The factory's options and the weights of a learned method: ours, or of a model file.
+  """Returns the factory's options and the weights of a learned method, shipped or from a file.
 
   Raises:
     CodecError: not a model of this method.
@@ -72,16 +72,16 @@ def _path(method: str, path: str | None) -> Path:
 
 
 def _explaining(codec: Codec, factory: Callable[..., Codec], complaint: str) -> Codec:
-  """The codec, which raises CodecError where its model lacks weights that it needs.
+  """Returns the codec, which raises CodecError where its model lacks weights that it needs.
 
-  To work out all shapes takes as long as a second: this is done when something went wrong.
+  Working out all shapes takes up to a second, so it is done only after an error.
   """
 
   def explaining(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
-    def explained(released: Released, *given: Any) -> Any:
+    def explained(released: Released, *arguments: Any) -> Any:
       try:
-        return run(released, *given)
+        return run(released, *arguments)
       except CodecError:
         raise
       except Exception as error:
@@ -97,13 +97,13 @@ def _explaining(codec: Codec, factory: Callable[..., Codec], complaint: str) -> 
 
 
 def _misfit(codec: Codec, factory: Callable[..., Codec], released: Released) -> str | None:
-  """What is wrong with the model of a codec; None where it is not the model's fault."""
+  """Returns what is wrong with the model of a codec; None if the model is not the cause."""
   try:
     params = jax.eval_shape(codec.init, jax.random.key(0))
   except Exception as error:  # Options that make no network fail in many ways.
     try:
       jax.eval_shape(factory().init, jax.random.key(0))
-    except Exception:  # JAX fails here with any model: its settings or devices are to blame.
+    except Exception:  # JAX fails with any model: its settings or devices are the cause.
       return None
     return f'{type(error).__name__} where it is made'
   return misfit(released, params)
@@ -111,18 +111,18 @@ def _misfit(codec: Codec, factory: Callable[..., Codec], released: Released) -> 
 
 @functools.lru_cache(4)
 def _load_model(method: str, path: Path, *stamps: int) -> tuple[dict[str, Any], Released]:
-  del stamps  # Files that changed are read anew.
+  del stamps  # They are part of the cache's key: changed files are read again.
   arrays, config = models.read(path)
   if config.get('method') != method:
     raise CodecError(f'{path} is a model of {config.get("method")}, not of {method}')
   if not any(name.startswith('coding.') for name in arrays):
     raise CodecError(f'{path} holds float weights only: --mode=export makes a model of them')
-  found = methods.method(method)
-  if found.coding_of is None:
+  record = methods.method(method)
+  if record.coding_of is None:
     raise CodecError(f'{method} is not learned: it has no such model')
   options = config.get('options', {})
-  check_options(method, found.codec, options)
-  coding = found.coding_of(options)
+  check_options(method, record.codec, options)
+  coding = record.coding_of(options)
   released = from_arrays(arrays, coding.Coding, coding.check)
   ratios = lambdas.of_model(path, config, released.model_id)
   prior = released.prior or _prior_beside(path, released.model_id)
@@ -130,9 +130,9 @@ def _load_model(method: str, path: Path, *stamps: int) -> tuple[dict[str, Any], 
 
 
 def _prior_beside(path: Path, model_id: bytes) -> Params | None:
-  """Returns the float density of hyper-latents for a model file without one, if it is beside it.
+  """Returns the float density of hyper-latents from the file beside a model, if there is one.
 
-  `Codec.thaw` fits one to the integer tables where there is none, which takes seconds.
+  Without it `Codec.thaw` fits a density to the integer tables, which takes seconds.
   """
   beside = path.with_suffix('.prior.safetensors')
   if not beside.exists():
@@ -142,9 +142,9 @@ def _prior_beside(path: Path, model_id: bytes) -> Params | None:
 
 
 def lambda_range(method: str, released: Released = ()) -> tuple[float, float]:
-  """The smallest and largest lambda: those of the method.
+  """Returns the smallest and largest lambda of a method.
 
-  With a model, up to the lambda that takes its finest steps.
+  With a model, the largest is the lambda that uses its finest steps.
   """
   low, high = methods.method(method).lambda_range
   return low, max(high, lambdas.highest(released.ratios)) if released else high
@@ -183,6 +183,6 @@ def check_options(method: str, factory: Callable, options: Mapping[str, Any]) ->
 
 
 def seeded(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
-  """The options with the seed of a program, for methods that have that option."""
+  """Returns the options with the seed of a program, for methods that have that option."""
   names = inspect.signature(methods.method(method).codec).parameters
   return {'seed': seed, **options} if 'seed' in names else dict(options)

@@ -1,4 +1,4 @@
-"""Codecs at an operating point, in words that a worker process can be sent."""
+"""Recipes: codecs at an operating point, in words that a worker process can be sent."""
 
 import bisect
 import hashlib
@@ -15,10 +15,11 @@ from compress_jax.learned import lambdas
 from compress_jax.model_zoo import LAMBDA, ZOO, pretrained
 from compress_jax.runtime.compilation_cache import enable_cache
 
-# What decides a file besides our own sources and tables.
+# The libraries that decide a file, besides the sources and tables of this package.
 LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
 SUFFIXES = {'jpeg': '.jpg', 'jpeg-default': '.jpg', 'jpeg2000': '.j2k'}
-QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 where not named.
+# Qualities of each codec in small steps, increasing in size; 1..95 for those not named.
+QUALITIES: dict[str, tuple[float, ...]] = {
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
   'png': (9,),
 }
@@ -26,7 +27,7 @@ CLASSICAL_LIBRARIES = ('pillow',)
 
 
 def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
-  """One of our methods at an operating point, for `evaluate`."""
+  """Returns the recipe of a method of this package at an operating point, for `evaluate`."""
   code = code_hash(methods.METHODS[method].module, LIBRARIES)
   model = Path(model_file(options) or ZOO / f'{method}.safetensors')
   for file in (model, lambdas.beside(model)):
@@ -45,7 +46,7 @@ def model_file(options: Mapping[str, Any]) -> str | None:
 
 
 def anchor(name: str, quality: float) -> Recipe:
-  """A classical codec at a quality, for `evaluate`.
+  """Returns the recipe of a classical codec at a quality, for `evaluate`.
 
   Raises:
     CodecError: no such codec.
@@ -54,7 +55,7 @@ def anchor(name: str, quality: float) -> Recipe:
 
 
 def anchor_of_size(name: str, size: int) -> Recipe:
-  """A classical codec at the quality whose file is nearest to `size` bytes."""
+  """Returns the recipe of a classical codec at the quality that gives about `size` bytes."""
   return _classical(name, 'size', size)
 
 
@@ -66,7 +67,7 @@ def _classical(name: str, scale: str, point: float) -> Recipe:
 
 
 def make(recipe: Recipe) -> tuple[Codec, Released]:
-  """The codec of a recipe; called in worker processes."""
+  """Returns the codec of a recipe; worker processes call it."""
   enable_cache()  # The metrics compile too.
   if recipe.scale == 'lambda':
     return pretrained(recipe.method, lmbda=recipe.point, **dict(recipe.options))
@@ -84,7 +85,7 @@ def _sized(recipe: Recipe, factory: Callable[..., Codec]) -> Codec:
       return factory(quality=quality).encode(released, image)
 
     start = None
-    if recipe.method == 'jpeg2000':  # Its quality is the rate itself.
+    if recipe.method == 'jpeg2000':  # Its quality is the rate in bits per pixel.
       bpp = 8 * recipe.point / (image.shape[0] * image.shape[1])
       start = min(bisect.bisect(points, bpp), len(points) - 1)
     return budget.nearest_size(encode_at, points, int(recipe.point), start=start)

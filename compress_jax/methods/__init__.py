@@ -1,4 +1,4 @@
-"""The methods by name: one folder and one line here for each."""
+"""The methods by name: each is a folder, and an entry here."""
 
 import importlib
 from typing import NamedTuple
@@ -10,15 +10,15 @@ Interval = tuple[float, float]
 
 
 class Entry(NamedTuple):
-  """What is known of a method before its module is imported."""
+  """Properties of a method that are needed before its module is imported."""
 
-  number: int  # In the header of files, forever.
-  module: str  # That holds its METHOD; each pulls in its own libraries.
-  title: str  # Of its figure.
-  light: str  # Its colour on a light background,
-  dark: str  # and on a dark one.
-  full: Interval  # dB over which BD-rates are taken, on whole Kodak images,
-  crop: Interval  # and on their crops.
+  number: int  # Its number in the header of files, which never changes.
+  module: str  # The module of its METHOD; each imports different libraries.
+  title: str  # The title of its figure.
+  light: str  # Its colour on a light background.
+  dark: str  # Its colour on a dark background.
+  full: Interval  # Range in dB of BD-rates on complete Kodak images.
+  crop: Interval  # Range in dB of BD-rates on crops of Kodak images.
 
 
 METHODS = {
@@ -49,8 +49,8 @@ def method(name: str) -> Method:
   """
   if name not in METHODS:
     raise CodecError(f'no method {name!r}; there are: {", ".join(METHODS)}')
-  found: Method = importlib.import_module(METHODS[name].module).METHOD
-  return found
+  record: Method = importlib.import_module(METHODS[name].module).METHOD
+  return record
 
 
 def of_file(data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> str:
