@@ -3,7 +3,7 @@
   python -m examples.fifth_method --output=/tmp/fifth
 
 It sends the mean of each 8x8 block, rounded in steps that follow from lambda, compressed by zlib.
-The entry in METHODS is all that the rest of the project has to know.
+The entry in METHODS is all that other parts of the project need.
 """
 
 import sys
@@ -25,7 +25,7 @@ METHODS['blocks'] = Entry(
 
 
 def codec(*, lmbda: float = 0.013) -> Codec:
-  """Returns the codec that minimises bits per pixel + lmbda * MSE, as far as it goes."""
+  """Returns a codec whose steps follow from the target of bits per pixel + lmbda * MSE."""
 
   def step_of(level: int) -> float:
     return float(lambda_of(jnp.int32(level))) ** -0.5

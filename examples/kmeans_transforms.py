@@ -2,7 +2,7 @@
 
   python -m examples.kmeans_transforms
 
-The points are the colours of a photograph; its palette comes out.
+The points are the colours of a photograph; the centroids are its palette.
 """
 
 import functools
@@ -18,7 +18,7 @@ CLUSTERS = 8
 
 
 def main() -> None:
-  """Prints a palette, what each tolerance costs, and that devices agree."""
+  """Prints a palette, the steps for each tolerance, and the difference between devices."""
   pixels = sets.centre_crop(sets.sample_photographs()[0][1], 128).reshape(-1, 3)
   points = jnp.asarray(pixels / np.float32(255))
   start = points[:: len(points) // CLUSTERS][:CLUSTERS]

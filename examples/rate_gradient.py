@@ -1,4 +1,4 @@
-"""A pretrained codec taken apart: where the bits of an image are, and what would save them.
+"""A pretrained codec taken apart: which pixels cost most bits, and how to save them.
 
   python -m examples.rate_gradient --method=gmm --lambda=0.013
 
@@ -19,13 +19,13 @@ from compress_jax.images import sets
 
 
 def main() -> None:
-  """Prints the latents, the bits, and what a step against the gradient saves."""
+  """Prints the latents, the bits, and the bits saved by a step against the gradient."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--method', default='gmm')
   parser.add_argument('--lambda', type=float, default=0.013, dest='lmbda')
-  given = parser.parse_args()
-  codec, released = compress_jax.pretrained(given.method, lmbda=given.lmbda)
-  params, level = codec.thaw(released), level_of(given.lmbda)
+  args = parser.parse_args()
+  codec, released = compress_jax.pretrained(args.method, lmbda=args.lmbda)
+  params, level = codec.thaw(released), level_of(args.lmbda)
   name, photograph = sets.sample_photographs()[0]
   x = jnp.asarray(sets.centre_crop(photograph, 128)[None] / np.float32(255))
 
@@ -43,8 +43,8 @@ def main() -> None:
   slope = jax.jit(jax.grad(bits))(x, jax.random.key(0))  # Noise in place of rounding.
   busiest = np.unravel_index(int(jnp.argmax(jnp.abs(slope).sum(-1))), x.shape[:3])[1:]
   print(f'the rate depends most on the pixel at {tuple(map(int, busiest))}')
-  nearer = x - 0.02 * slope / jnp.abs(slope).max()
-  print(f'{float(bits(nearer, None)) / 128**2:.3f} bpp after a step of at most 5 grey levels')
+  changed = x - 0.02 * slope / jnp.abs(slope).max()
+  print(f'{float(bits(changed, None)) / 128**2:.3f} bpp after a step of at most 5 grey levels')
 
 
 if __name__ == '__main__':
