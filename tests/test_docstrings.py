@@ -1,0 +1,110 @@
+"""Docstrings that can be read alone: each one begins with what a function returns or does."""
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'compress_jax'
+# Parts of the package that are not checked yet. The list may only become shorter.
+LATER = (
+  'baselines.py',
+  'cli/',
+  'exact/',
+  'layers/entropy.py',
+  'layers/quantization.py',
+  'layers/winograd.py',
+  'learned/',
+  'methods/cae/',
+  'methods/gan/',
+  'methods/gmm/',
+  'report/',
+)
+COLUMNS = 100
+# First words that continue a sentence which only the code around the docstring begins.
+FRAGMENT = re.compile(
+  r'(Of|What|How|Where|When|Why|Which|Who|Whose|Whether|Those|That|As|Did|Does|Is)\b'
+)
+# A function's docstring begins with a verb, in the third person: "Returns ...", "Encodes ...".
+VERB = re.compile(r'[A-Z][a-z]+s\b')
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def modules():
+  names = (path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob('*.py')))
+  return [name for name in names if not name.startswith(LATER)]
+
+
+def is_function(node):
+  return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def definitions(node, prefix='', public=True):
+  """Yields (name, node, whether it is public) for functions and classes, nested ones too."""
+  for child in ast.iter_child_nodes(node):
+    if isinstance(child, Definition):
+      name, seen = f'{prefix}{child.name}', public and not child.name.startswith('_')
+      yield name, child, seen
+      yield from definitions(child, f'{name}.', seen and not is_function(child))
+    else:
+      yield from definitions(child, prefix, public)
+
+
+@functools.cache
+def documented(module):
+  """Returns (name, whether it is a function, its docstring or None) for all that needs one."""
+  tree = ast.parse((PACKAGE / module).read_text())
+  rows = [('the module', False, ast.get_docstring(tree))]
+  for name, node, public in definitions(tree):
+    text = ast.get_docstring(node)
+    if public or text:
+      rows.append((name, is_function(node), text))
+  return rows
+
+
+@pytest.mark.parametrize('module', modules())
+def test_public_functions_classes_and_modules_have_a_docstring(module):
+  assert not [name for name, _, text in documented(module) if not text]
+
+
+@pytest.mark.parametrize('module', modules())
+def test_no_docstring_begins_as_a_fragment(module):
+  assert not [f'{name}: {text}' for name, _, text in documented(module) if FRAGMENT.match(text)]
+
+
+@pytest.mark.parametrize('module', modules())
+def test_docstrings_of_functions_begin_with_a_verb(module):
+  functions = [(name, text) for name, function, text in documented(module) if function]
+  assert not [f'{name}: {text}' for name, text in functions if not VERB.match(text)]
+
+
+@pytest.mark.parametrize('module', modules())
+def test_first_lines_are_short_sentences(module):
+  for name, _, text in documented(module):
+    first = text.splitlines()[0]
+    assert first.endswith(('.', ':')), f'{name}: {first}'
+    assert len(first) <= COLUMNS, f'{name}: {first}'
+
+
+def test_every_exception_exists():
+  missing = [name for name in LATER if not (PACKAGE / name).exists()]
+  assert not missing
+
+
+@pytest.mark.parametrize(
+  ('text', 'fits'),
+  [
+    ('Returns the bits of symbols.', True),
+    ('Encodes an image.', True),
+    ('Bits of symbols under a table.', True),
+    ('Of each symbol, its bits.', False),
+    ('What a file holds.', False),
+    ('Offsets of symbols.', True),
+  ],
+)
+def test_fragments_are_recognised(text, fits):
+  assert (FRAGMENT.match(text) is None) == fits
