@@ -74,6 +74,7 @@ WHOLE = [
   'methods/test_golden.py',
   'methods/test_laws.py',
   'methods/test_networks.py',
+  'test_docstrings.py',
   'test_layout.py',
   'test_mirror.py',
   'training/test_kills.py',
