@@ -10,6 +10,8 @@ by the file is allocated before every check has passed.
 import zlib
 from typing import NamedTuple
 
+import numpy as np
+
 from compress_jax.codec import CodecError, Image
 
 MAGIC = b'\xcaJX'  # First byte outside ASCII: a .cjx file never looks like text.
@@ -17,6 +19,8 @@ VERSION = 0
 MAX_PIXELS = 2**26
 MAX_SIDE = 2**14
 NO_MODEL = bytes(4)
+# Header flag of all methods: the image is grey, and decodes to equal channels.
+GREY = 2
 
 
 class Header(NamedTuple):
@@ -26,7 +30,7 @@ class Header(NamedTuple):
   height: int
   width: int
   level: int = 0  # 0..255, the operating point.
-  flags: int = 0  # 0..3, defined by the method.
+  flags: int = 0  # 0..3: GREY, and 1 with a meaning that the method defines.
   model_id: bytes = NO_MODEL  # First 4 bytes of the SHA-256 of the decode-side model.
 
 
@@ -77,6 +81,17 @@ def check_image(image: Image) -> tuple[int, int]:
     raise CodecError(f'need an image u8[H, W, 3], got {image.dtype}{list(image.shape)}')
   check_size(*image.shape[:2])
   return image.shape[0], image.shape[1]
+
+
+def grey_flag(image: Image) -> int:
+  """Returns GREY for an image u8[H, W, 3] whose channels are equal, and otherwise 0."""
+  return GREY if (image == image[..., :1]).all() else 0
+
+
+def as_grey(image: Image) -> Image:
+  """Returns u8[H, W, 3] with the rounded mean of the three channels in each of them."""
+  mean = (2 * image.sum(-1, keepdims=True, dtype=np.int32) + 3) // 6
+  return np.repeat(mean.astype(np.uint8), 3, -1)
 
 
 def pack(header: Header, payload: bytes) -> bytes:

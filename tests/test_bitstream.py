@@ -97,3 +97,18 @@ def test_other_kinds_of_file_are_not_ours():
 def test_a_header_without_room_for_its_numbers_is_refused(wrong):
   with pytest.raises(CodecError, match=next(iter(wrong))):
     bitstream.pack(bitstream.Header(**{'method': 1, 'height': 1, 'width': 1, **wrong}), b'')
+
+
+@pytest.mark.parametrize(
+  'pixel,grey', [((1, 1, 2), 1), ((1, 2, 2), 2), ((0, 0, 1), 0), ((255, 255, 255), 255)]
+)
+def test_grey_is_the_rounded_mean_of_the_channels(pixel, grey):
+  image = np.array(pixel, np.uint8).reshape(1, 1, 3)
+  np.testing.assert_array_equal(bitstream.as_grey(image), np.full((1, 1, 3), grey))
+
+
+def test_only_equal_channels_are_grey():
+  image = np.full((2, 3, 3), 7, np.uint8)
+  assert bitstream.grey_flag(image) == bitstream.GREY
+  image[1, 2, 0] = 8
+  assert bitstream.grey_flag(image) == 0

@@ -135,15 +135,15 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     ]
 
   def encode_all(released: Released, images: Sequence[Image]) -> list[bytes]:
-    sides = [_side(scheme, image) for image in images]
-    turned = [_turned(image, side) for image, side in zip(images, sides, strict=True)]
+    flags = [_flags(scheme, image) for image in images]
+    turned = [_turned(image, own) for image, own in zip(images, flags, strict=True)]
     files, level = [], level_in(released)
     coded = chosen(released, turned, level)
-    for image, side, latents in zip(images, sides, coded, strict=True):
+    for image, own, latents in zip(images, flags, coded, strict=True):
       writer = coder.Writer()
       scheme.write(released.coding, writer, latents, level)
       height, width = image.shape[:2]
-      header = bitstream.Header(scheme.number, height, width, level, side, released.model_id)
+      header = bitstream.Header(scheme.number, height, width, level, own, released.model_id)
       files.append(bitstream.pack(header, writer.finish()))
     return files
 
@@ -163,7 +163,7 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     return _read(scheme, released, data)[1]
 
   def quantise(released: Released, image: Image) -> Latents:
-    turned = _turned(image, _side(scheme, image))
+    turned = _turned(image, _flags(scheme, image))
     return chosen(released, [turned], level_in(released))[0]
 
   return Codec(
@@ -229,10 +229,15 @@ def pixels(x_hat: np.ndarray) -> Image:
   return np.rint(np.clip(x_hat, 0, 1) * 255).astype(np.uint8)
 
 
-def _side(scheme: Scheme, image: Image) -> int:
-  """The flags of an image that may be coded."""
+def _flags(scheme: Scheme, image: Image) -> int:
+  """Returns the header flags of an image.
+
+  Raises:
+    CodecError: no file may hold the image.
+  """
   height, width = bitstream.check_image(image)
-  return _TRANSPOSED if scheme.transposes and height > width else 0
+  transposed = _TRANSPOSED if scheme.transposes and height > width else 0
+  return transposed | bitstream.grey_flag(image)
 
 
 def _turned(image: np.ndarray, flags: int) -> np.ndarray:
@@ -240,6 +245,8 @@ def _turned(image: np.ndarray, flags: int) -> np.ndarray:
 
 
 def _cropped(x_hat: np.ndarray, header: bitstream.Header) -> Image:
+  if header.flags & bitstream.GREY:
+    x_hat = np.repeat(x_hat.mean(-1, keepdims=True), 3, -1)
   image = _turned(pixels(x_hat), header.flags)
   return np.ascontiguousarray(image[: header.height, : header.width])
 
@@ -273,7 +280,7 @@ def _read(
   header, payload = bitstream.unpack(data)
   if header.method != scheme.number:
     raise CodecError(f'the file was written by method number {header.method}, not by {scheme.name}')
-  if header.flags > (_TRANSPOSED if scheme.transposes else 0):
+  if header.flags & _TRANSPOSED and not scheme.transposes:
     raise CodecError(f'{scheme.name} has no flags {header.flags}: the file is damaged')
   if header.model_id != released.model_id:
     raise CodecError(

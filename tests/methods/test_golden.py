@@ -85,6 +85,25 @@ def write_kmeans():
   keep(LISTS['kmeans'].name, (json.dumps(hashes, indent=1) + '\n').encode())
 
 
+def write_monochrome():
+  """A grey image as version 0.2 writes it, with the flag, of each method and mode."""
+  grey = images()['grey']
+  codecs = {'kmeans-universal': pretrained('kmeans', lmbda=0.013, codebook='universal')}
+  codecs['kmeans-image'] = pretrained('kmeans', lmbda=0.013, codebook='image')
+  for name, (codec, released) in codecs.items():
+    file, path = codec.encode(released, grey), f'{name}-0.013-monochrome.cjx'
+    keep(path, file)
+    PIXELS[path] = digest(codec.decode(released, file))
+  for method in (*MODELS, small_models.SLICED, small_models.CHANNELS):
+    codec, released = small_models.load(method, 0.013)
+    file, stem = codec.encode(released, grey), f'{method}-0.013-monochrome'
+    keep(f'{stem}.cjx', file)
+    keep(f'{stem}.png', sets.image_bytes(codec.decode(released, file)))
+    LATENTS[f'{stem}.cjx'] = small_models.digest(codec.latents(released, file))
+  keep(LISTS['kmeans'].name, (json.dumps(PIXELS, indent=1) + '\n').encode())
+  keep(LISTS['learned'].name, (json.dumps(LATENTS, indent=1, sort_keys=True) + '\n').encode())
+
+
 def write_learned(method):
   """At two rates; gmm codes the portrait on its side."""
   portrait = small_models.photographs()['chelsea'][40:136, 160:220]
@@ -103,4 +122,9 @@ def write_learned(method):
 
 if __name__ == '__main__':
   for chosen in sys.argv[1:]:
-    write_kmeans() if chosen == 'kmeans' else write_learned(chosen)
+    if chosen == 'kmeans':
+      write_kmeans()
+    elif chosen == 'monochrome':
+      write_monochrome()
+    else:
+      write_learned(chosen)

@@ -23,7 +23,7 @@ from compress_jax.methods.kmeans.tables import PATH, Tables, load
 
 NUMBER = METHODS['kmeans'].number
 LAMBDA_RANGE = (1e-5, 1.0)
-_IMAGE, _UNIVERSAL = 0, 1  # Header flags.
+_IMAGE, _UNIVERSAL = 0, 1  # Header flags, beside that of grey images.
 _MODES = ('universal', 'image')
 _SPLITS = ('half', 'proportional')
 
@@ -91,6 +91,7 @@ def codec(
     else:
       payload = per_image.encode(image, per_image.SPACES[colour], options)
       flags, model_id = _IMAGE, model.image_id
+    flags |= bitstream.grey_flag(image)
     header = bitstream.Header(NUMBER, height, width, level_of(lmbda), flags, model_id)
     return bitstream.pack(header, payload)
 
@@ -119,16 +120,17 @@ def _decode(data: bytes, model: Tables) -> tuple[Image, Mapping[str, float]]:
   header, payload = bitstream.unpack(data)
   if header.method != NUMBER:
     raise CodecError(f'the file was written by method number {header.method}, not by kmeans')
-  if header.flags not in (_IMAGE, _UNIVERSAL):
-    raise CodecError(f'kmeans has no mode {header.flags}: the file is damaged')
-  model_id = model.universal_id if header.flags == _UNIVERSAL else model.image_id
+  shipped = header.flags & _UNIVERSAL
+  model_id = model.universal_id if shipped else model.image_id
   if header.model_id != model_id:
     raise CodecError(
       f'the file needs the kmeans tables {header.model_id.hex()}, but these are {model_id.hex()}'
     )
-  if header.flags == _UNIVERSAL:
-    return universal.decode(payload, header.height, header.width, model.models)
-  return per_image.decode(payload, header.height, header.width, model.prior)
+  if shipped:
+    image, bits = universal.decode(payload, header.height, header.width, model.models)
+  else:
+    image, bits = per_image.decode(payload, header.height, header.width, model.prior)
+  return bitstream.as_grey(image) if header.flags & bitstream.GREY else image, bits
 
 
 METHOD = Method(codec, LAMBDA_RANGE)
