@@ -1,11 +1,12 @@
-"""Checks that the tables of the documents say what the committed rows say.
+"""Checks that the documents say what the committed rows say.
 
   python -m experiments.check_numbers
 
 Tables in Markdown whose heads are known are read cell by cell: bits per pixel, PSNR and BD-rates
 are worked out anew from `results.json`, and have to round to what the cell says. The tables that
-programs write have to stand as these would write them now. Prints one line per wrong figure and
-ends with 1 if there is any. Times are not checked: they are a machine's.
+programs write have to stand as these would write them now. `check_sentences` does the same for
+sentences that compare two codecs. Prints one line per wrong figure and ends with 1 if there is any.
+Times are not checked: they are a machine's.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress_jax.report import curves, tables
-from experiments import realism, sweep
+from experiments import check_sentences, realism, sweep
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
@@ -74,9 +75,14 @@ def check(root: Path) -> Iterator[str]:
   documents = ['README.md', str(RESULTS / 'README.md')]
   documents += [str(page.relative_to(root)) for page in pages]
   documents += [f'compress_jax/zoo/{name}.md' for name in ('cae', 'gan', 'gmm', 'kmeans')]
+  known = check_sentences.known_rates(source.full, source.crop, root / 'experiments' / 'published')
   for document in map(Path, documents):
-    for table in tables_of(document, (root / document).read_text()):
+    text = (root / document).read_text()
+    for table in tables_of(document, text):
       yield from _wrong(table, source)
+    for claim in check_sentences.claims(document, text):
+      if check_sentences.wrong(claim, known):
+        yield f'{document}: no row says so: {claim.text}'
 
 
 def tables_of(document: Path, text: str) -> Iterator[Table]:

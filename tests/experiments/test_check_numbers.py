@@ -7,7 +7,7 @@ import pytest
 
 from compress_jax.report import curves
 from compress_jax.report import tables as report
-from experiments import check_numbers
+from experiments import check_numbers, check_sentences
 
 ROOT, RESULTS = check_numbers.ROOT, check_numbers.ROOT / check_numbers.RESULTS
 
@@ -15,8 +15,8 @@ ROOT, RESULTS = check_numbers.ROOT, check_numbers.ROOT / check_numbers.RESULTS
 @pytest.fixture(autouse=True, scope='module')
 def tables_once():
   """The rows are the same in all tests, and their tables take seconds."""
-  known = {}
-  tables = report.tables
+  known, rates = {}, []
+  tables, known_rates = report.tables, check_sentences.known_rates
 
   def cached(rows, published=()):
     protocol = rows[0]['protocol']
@@ -24,8 +24,14 @@ def tables_once():
       known[protocol] = tables(rows, published)
     return known[protocol]
 
+  def cached_rates(*arguments):
+    if not rates:
+      rates.append(known_rates(*arguments))
+    return rates[0]
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(report, 'tables', cached)
+    patch.setattr(check_sentences, 'known_rates', cached_rates)
     yield
 
 
