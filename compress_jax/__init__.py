@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from compress_jax.codec import Codec as Codec
-  from compress_jax.codec import CodecError as CodecError
+  from compress_jax.errors import CodecError as CodecError
   from compress_jax.methods import METHODS as METHODS
   from compress_jax.model_zoo import pretrained as pretrained
 
@@ -20,7 +20,7 @@ __version__ = '0.1.0'
 __all__ = ['METHODS', 'Codec', 'CodecError', '__version__', 'pretrained']
 _PLACES = {
   'Codec': 'codec',
-  'CodecError': 'codec',
+  'CodecError': 'errors',
   'METHODS': 'methods',
   'pretrained': 'model_zoo',
 }

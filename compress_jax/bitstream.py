@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress_jax.codec import CodecError, Image
+from compress_jax.errors import CodecError
 
 MAGIC = b'\xcaJX'  # First byte outside ASCII: a .cjx file never looks like text.
 VERSION = 0
@@ -21,6 +21,7 @@ MAX_SIDE = 2**14
 NO_MODEL = bytes(4)
 # Header flag of all methods: the image is grey, and decodes to equal channels.
 GREY = 2
+HEAD = 24  # Bytes of the longest header: 8 fixed, three varints of up to 5, the level.
 
 
 class Header(NamedTuple):
@@ -71,7 +72,7 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
     raise CodecError(f'{width}x{height}: sides are limited to {MAX_SIDE} pixels')
 
 
-def check_image(image: Image) -> tuple[int, int]:
+def check_image(image: np.ndarray) -> tuple[int, int]:
   """Returns the height and width of an image that a file may hold.
 
   Raises:
@@ -83,12 +84,12 @@ def check_image(image: Image) -> tuple[int, int]:
   return image.shape[0], image.shape[1]
 
 
-def grey_flag(image: Image) -> int:
+def grey_flag(image: np.ndarray) -> int:
   """Returns GREY for an image u8[H, W, 3] whose channels are equal, and otherwise 0."""
   return GREY if (image == image[..., :1]).all() else 0
 
 
-def as_grey(image: Image) -> Image:
+def as_grey(image: np.ndarray) -> np.ndarray:
   """Returns u8[H, W, 3] with the rounded mean of the three channels in each of them."""
   mean = (2 * image.sum(-1, keepdims=True, dtype=np.int32) + 3) // 6
   return np.repeat(mean.astype(np.uint8), 3, -1)
@@ -123,12 +124,19 @@ def pack(header: Header, payload: bytes) -> bytes:
   return body + zlib.crc32(body).to_bytes(4, 'little')
 
 
-def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
-  """Returns the header and payload of a file.
+class Opening(NamedTuple):
+  """A header, and where the payload lies."""
+
+  header: Header
+  start: int  # Of the payload, in bytes from the start of the file.
+  length: int  # Of the payload, in bytes; a checksum of 4 bytes follows.
+
+
+def opening(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Opening:
+  """Returns what the first bytes of a file say; `HEAD` bytes are enough of any file.
 
   Raises:
-    CodecError: the file is not a complete, undamaged `.cjx` file of this
-      version, or claims more than `max_pixels`.
+    CodecError: they do not begin a `.cjx` file of this version, or claim more than `max_pixels`.
   """
   if data[:3] != MAGIC[: len(data[:3])] or not data:
     raise CodecError('not a .cjx file')
@@ -139,13 +147,24 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]
     raise CodecError(f'file format version {version} is newer than this decoder ({VERSION})')
   width, at = read_varint(data, 8)
   height, at = read_varint(data, at)
-  header = Header(method, height + 1, width + 1, 0, flags, bytes(data[4:8]))
-  check_size(header.height, header.width, max_pixels)
+  check_size(height + 1, width + 1, max_pixels)
   if at >= len(data):
     raise CodecError('file ends inside its header')
-  length, at_payload = read_varint(data, at + 1)
-  if at_payload + length + 4 != len(data):
-    raise CodecError(f'expected {at_payload + length + 4} bytes, found {len(data)}')
+  length, start = read_varint(data, at + 1)
+  header = Header(method, height + 1, width + 1, data[at], flags, bytes(data[4:8]))
+  return Opening(header, start, length)
+
+
+def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
+  """Returns the header and payload of a file.
+
+  Raises:
+    CodecError: the file is not a complete, undamaged `.cjx` file of this
+      version, or claims more than `max_pixels`.
+  """
+  header, start, length = opening(data, max_pixels=max_pixels)
+  if start + length + 4 != len(data):
+    raise CodecError(f'expected {start + length + 4} bytes, found {len(data)}')
   if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], 'little'):
     raise CodecError('checksum mismatch: the file is damaged')
-  return header._replace(level=data[at]), bytes(data[at_payload:-4])
+  return header, bytes(data[start:-4])

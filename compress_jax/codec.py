@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from compress_jax.errors import CodecError as CodecError
+
 Array = jax.Array
 Key = jax.Array
 Image = np.ndarray  # u8[H, W, 3], sRGB.
@@ -16,13 +18,11 @@ Params = Any  # A pytree of trained parameters; () where nothing is learned.
 Released = Any
 Level = Array | int  # i32[B] or one number, 0..255: the operating point of each example.
 Metrics = Mapping[str, Array]
+# Takes what is under way, such as 'synthesis', how many parts of it are done, and how many it has.
+Progress = Callable[[str, int, int], None]
 
 LAMBDA_RANGE = (0.0009, 0.1)  # Level bytes 0 and 255 stand for these.
 MIDDLE = math.sqrt(LAMBDA_RANGE[0] * LAMBDA_RANGE[1])  # The geometric mean of the range.
-
-
-class CodecError(ValueError):
-  """Raised for every fault of a file, an image or an option, with a message of one line."""
 
 
 def level_of(lmbda: float) -> int:
@@ -109,6 +109,24 @@ class Apply(Protocol):
     """
 
 
+class EncodeAll(Protocol):
+  """Several images to files at a time, whose transforms the local devices share."""
+
+  def __call__(
+    self, released: Released, images: Sequence[Image], *, progress: Progress | None = None
+  ) -> list[bytes]:
+    """Returns the files of images u8[H, W, 3]; `progress` is told after each part of the work."""
+
+
+class DecodeAll(Protocol):
+  """Several files to images at a time, whose transforms the local devices share."""
+
+  def __call__(
+    self, released: Released, files: Sequence[bytes], *, progress: Progress | None = None
+  ) -> list[Image]:
+    """Returns the images of files; `progress` is told after each part of the work."""
+
+
 def no_params(key: Key) -> Params:
   """Returns the parameters of a codec that learns nothing: the default of `init`."""
   del key
@@ -154,8 +172,8 @@ class Codec(NamedTuple):
   latents: Callable[[Released, bytes], Latents] = nothing_learned  # Latents in a file.
   # The same as `encode` and `decode` for several at a time, whose transforms the local devices
   # share; None if there is no such function.
-  encode_all: Callable[[Released, Sequence[Image]], list[bytes]] | None = None
-  decode_all: Callable[[Released, Sequence[bytes]], list[Image]] | None = None
+  encode_all: EncodeAll | None = None
+  decode_all: DecodeAll | None = None
 
 
 class Preset(NamedTuple):

@@ -11,7 +11,13 @@ PACKAGE, TESTS = ROOT / 'compress_jax', ROOT / 'tests'
 # Test files that hold the tests of other modules than the one that they are named after.
 ELSEWHERE = {
   # One interface, one set of laws and one set of random models for all methods.
-  'methods/test_laws.py': ['codec', 'learned/codec', 'methods/*/codec', 'methods/kmeans/tables'],
+  'methods/test_laws.py': [
+    'codec',
+    'errors',
+    'learned/codec',
+    'methods/*/codec',
+    'methods/kmeans/tables',
+  ],
   'methods/test_coding.py': [
     'exact/static',
     'methods/cae/coding',

@@ -71,6 +71,24 @@ def load_image(
     return np.array(flat if _is_upright(picture) else _turned(flat, picture))
 
 
+def from_pillow(picture: PILImage.Image, *, flatten: str | None = None) -> Image:
+  """Returns the pixels u8[H, W, 3] in sRGB of a picture that Pillow has opened or made.
+
+  They are made as by `load_image`, but are not turned as EXIF says, so that the size is the same.
+
+  Args:
+    picture: of any mode that holds 8-bit grey or RGB.
+    flatten: a colour to put behind transparent pixels.
+
+  Raises:
+    CodecError: it has transparent pixels, or colours that cannot become 8-bit RGB without loss.
+  """
+  background = None if flatten is None else _colour(flatten)
+  if picture.mode not in COLOUR_MODES + GREY_MODES:
+    raise CodecError(f'cannot write mode {picture.mode}; convert the image to RGB first')
+  return np.array(_flat(picture, Facts(), background))
+
+
 def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
   """Returns the width and height of the picture, without decoding it.
 

@@ -1,10 +1,13 @@
 """The methods by name: each is a folder, and an entry here."""
 
 import importlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from compress_jax import bitstream
-from compress_jax.codec import CodecError, Method
+from compress_jax.errors import CodecError
+
+if TYPE_CHECKING:  # JAX takes a second, which reading headers need not wait for.
+  from compress_jax.codec import Method
 
 Interval = tuple[float, float]
 
@@ -41,7 +44,7 @@ METHODS = {
 }
 
 
-def method(name: str) -> Method:
+def method(name: str) -> 'Method':
   """Returns the record of a method.
 
   Raises:
@@ -53,14 +56,22 @@ def method(name: str) -> Method:
   return record
 
 
+def name_of(number: int) -> str:
+  """Returns the name of the method that files call by a number.
+
+  Raises:
+    CodecError: this version knows no such method.
+  """
+  for name, entry in METHODS.items():
+    if entry.number == number:
+      return name
+  raise CodecError(f'the file was written by method number {number}, unknown to this version')
+
+
 def of_file(data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> str:
   """Returns the name of the method that wrote a file.
 
   Raises:
     CodecError: not a complete `.cjx` file, or one of an unknown method.
   """
-  number = bitstream.unpack(data, max_pixels=max_pixels)[0].method
-  for name, entry in METHODS.items():
-    if entry.number == number:
-      return name
-  raise CodecError(f'the file was written by method number {number}, unknown to this version')
+  return name_of(bitstream.unpack(data, max_pixels=max_pixels)[0].method)
