@@ -16,7 +16,7 @@ if TYPE_CHECKING:
   from compress_jax.methods import METHODS as METHODS
   from compress_jax.model_zoo import pretrained as pretrained
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = ['METHODS', 'Codec', 'CodecError', '__version__', 'pretrained']
 _PLACES = {
   'Codec': 'codec',

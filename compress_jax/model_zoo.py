@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from compress_jax import baselines, methods
-from compress_jax.codec import Codec, CodecError, Image, Params, Released
+from compress_jax.codec import Codec, CodecError, Image, Params, Progress, Released
 from compress_jax.files import models
 from compress_jax.learned import lambdas
 from compress_jax.learned.released import from_arrays, misfit, unflatten
@@ -79,9 +79,9 @@ def _explaining(codec: Codec, factory: Callable[..., Codec], complaint: str) -> 
 
   def explaining(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
-    def explained(released: Released, *arguments: Any) -> Any:
+    def explained(released: Released, *arguments: Any, **more: Any) -> Any:
       try:
-        return run(released, *arguments)
+        return run(released, *arguments, **more)
       except CodecError:
         raise
       except Exception as error:
@@ -162,8 +162,11 @@ def decoder(method: str, **options: Any) -> Callable[[bytes], Image]:
   return lambda file: decode([file])[0]
 
 
-def group_decoder(method: str, **options: Any) -> Callable[[Sequence[bytes]], list[Image]]:
-  """Returns a function that decodes several files, which learned methods spread over devices."""
+def group_decoder(method: str, **options: Any) -> Callable[..., list[Image]]:
+  """Returns a function that decodes several files, which learned methods spread over devices.
+
+  It takes the files and, as the keyword `progress`, what `Codec.decode_all` takes by that name.
+  """
   if method in baselines.CODECS:
     anchor = baselines.CODECS[method]
     codec, released = anchor.factory(quality=anchor.qualities[0]), ()
@@ -171,7 +174,16 @@ def group_decoder(method: str, **options: Any) -> Callable[[Sequence[bytes]], li
     codec, released = pretrained(method, **options)
   if codec.decode_all is not None:
     return functools.partial(codec.decode_all, released)
-  return lambda files: [codec.decode(released, file) for file in files]
+
+  def decode(files: Sequence[bytes], *, progress: Progress | None = None) -> list[Image]:
+    images = []
+    for i, file in enumerate(files):
+      images.append(codec.decode(released, file))
+      if progress:
+        progress('decoding', i + 1, len(files))
+    return images
+
+  return decode
 
 
 def check_options(method: str, factory: Callable, options: Mapping[str, Any]) -> None:

@@ -83,6 +83,7 @@ WHOLE = [
   'test_docstrings.py',
   'test_layout.py',
   'test_mirror.py',
+  'test_package.py',
   'training/test_kills.py',
 ]
 OUTSIDE = ('docs', 'examples', 'experiments')  # Folders beside the package.

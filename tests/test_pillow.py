@@ -138,7 +138,7 @@ def test_a_damaged_payload_opens_and_fails_where_it_is_read(file, step):
   for damaged in (file[:-20], file[:-20] + bytes([file[-20] ^ 1]) + file[-19:]):
     image = Image.open(io.BytesIO(damaged))
     assert image.size == (64, 40)
-    with pytest.raises(OSError, match='expected|checksum'):
+    with pytest.raises(OSError, match=r'expected|checksum'):
       getattr(image, step)()
 
 

@@ -57,7 +57,7 @@ def guarded(program: str, body: Callable[[], int]) -> int:
     try:
       sys.stdout.flush()
     except OSError as error:
-      return _fail(program, _named(error), status or 1)
+      return _fail(program, named(error), status or 1)
     return status
 
 
@@ -71,7 +71,7 @@ def _status(program: str, body: Callable[[], int]) -> int:
   except CodecError as error:
     return _fail(program, str(error), 1)
   except OSError as error:
-    return _fail(program, _named(error), 1)
+    return _fail(program, named(error), 1)
   except KeyboardInterrupt:
     return _fail(program, 'interrupted', 130)
   except Exception:
@@ -80,8 +80,8 @@ def _status(program: str, body: Callable[[], int]) -> int:
     return _fail(program, reason, 1)
 
 
-def _named(error: OSError) -> str:
-  """The file and what is wrong with it; of two files, the one that was to be made."""
+def named(error: OSError) -> str:
+  """Returns the file and what is wrong with it; of two files, the one that was to be made."""
   name = error.filename2 or error.filename
   return f'{os.fspath(name)}: {error.strerror}' if name else str(error)
 

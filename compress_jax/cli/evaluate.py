@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from compress_jax.cli import files
+from compress_jax.cli import files, records
 from compress_jax.cli.command import options as method_options
 from compress_jax.codec import Image
 from compress_jax.evaluation.evaluate import Result, evaluate, jobs_of, protocol_images
@@ -32,23 +32,31 @@ COLUMNS = (
   ('enc s', 'encode_s', '{:.2f}'),
   ('dec s', 'decode_s', '{:.2f}'),
 )
+# What --json prints of a row.
+KEPT = (
+  *('method', 'lambda', 'quality', 'width', 'height', 'bytes', 'bpp', 'psnr', 'ms_ssim'),
+  *('encode_s', 'decode_s'),
+)
 # The words that stand for a missing number: equal pixels, and an image too small for the metric.
 WITHOUT = {'psnr': 'lossless', 'ms_ssim': 'too small'}
 
 
 def run(values: flags.FlagValues) -> int:
   """Prints the overview that the flags ask for; returns the exit status."""
-  return overview(
-    values.method,
-    getattr(values, 'lambda'),
-    method_options(values),
-    images=values.images,
-    protocol=values.protocol,
-    processes=values.workers,
-    seed=values.seed,
-    output=values.output,
-    read=files.reader(values),
-  )
+  options = method_options(values)
+  with records.failing(values.images or '', json=values.json):
+    return overview(
+      values.method,
+      getattr(values, 'lambda'),
+      options,
+      images=values.images,
+      protocol=values.protocol,
+      processes=values.workers,
+      seed=values.seed,
+      output=values.output,
+      read=files.reader(values),
+      json=values.json,
+    )
 
 
 def overview(
@@ -62,6 +70,7 @@ def overview(
   seed: int,
   output: str | None = None,
   read: Callable[[str | Path], Image] = sets.load_image,
+  json: bool = False,
 ) -> int:
   """Prints how a method does on each image and on average; returns 1 if anything failed, else 0.
 
@@ -75,6 +84,7 @@ def overview(
     seed: of everything random.
     output: a folder for rows and files; None keeps neither.
     read: reads an image; it can be sent to another process.
+    json: print a line of JSON for each file and for each failure instead.
 
   Raises:
     CodecError: there is no such codec, or there are no images.
@@ -84,7 +94,8 @@ def overview(
   left_out: list[str] = []
   description, found = sets.default_images(images, report=left_out.append, read=read)
   measured_images = protocol_images(found, protocol)
-  print(f'Images: {description}{", their 256x256 centre crops" if protocol == "crop" else ""}')
+  if not json:
+    print(f'Images: {description}{", their 256x256 centre crops" if protocol == "crop" else ""}')
   chosen = recipe(method, lmbda=lmbda, **seeded_options)
   with tempfile.TemporaryDirectory() as folder:
     measure = functools.partial(
@@ -96,10 +107,23 @@ def overview(
     )
     ours = measure(jobs_of([chosen], measured_images))
     theirs = measure(_anchor_jobs(ours, measured_images), timing_repeats=0)
+  if json:
+    return _json(ours, theirs, left_out, output)
   print(f'{method} at lambda {lmbda:g}, and the PSNR of others at that size')
   print(table(ours.rows, theirs.rows))
   if output:
     print(f'Rows and files are in {output}')
+  return _status(ours, theirs, left_out)
+
+
+def _json(ours: Result, theirs: Result, left_out: Sequence[str], output: str | None) -> int:
+  """Prints a record of each file and each failure; returns 1 if there is a failure."""
+  for row in (*ours.rows, *theirs.rows):
+    names = {'file': row['image'], 'output': str(Path(output) / row['file']) if output else None}
+    seconds = row['encode_s'] + row['decode_s']
+    records.write({**names, **{key: row[key] for key in KEPT if key in row}, 'seconds': seconds})
+  for line in (*left_out, *ours.failures, *theirs.failures):
+    records.failed_line(line)
   return _status(ours, theirs, left_out)
 
 

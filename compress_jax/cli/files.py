@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
 
-from compress_jax import methods, model_zoo
-from compress_jax.cli import console
+from compress_jax import bitstream, methods, model_zoo
+from compress_jax.cli import console, progress, records
 from compress_jax.cli.command import options as method_options
 from compress_jax.cli.processes import join
-from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.codec import Codec, CodecError, Image, Progress, Released
 from compress_jax.evaluation import budget, metrics
 from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
@@ -38,9 +38,24 @@ class Task(NamedTuple):
     return f'{self.source or "stdin"} -> {self.target or "stdout"}'
 
 
+class Made(NamedTuple):
+  """A file that is made, and what there is to say about it."""
+
+  file: bytes
+  report: str  # In words, for people,
+  facts: dict[str, Any]  # and in numbers, for --json.
+
+
+class Ways(NamedTuple):
+  """How files are written and reported."""
+
+  several: bool  # One that fails leaves the others to go on.
+  force: bool
+  json: bool
+
+
 Source = bytes | Path
-# From several tasks and their sources to (the file, what to report) of each.
-Work = Callable[[Sequence[tuple[Task, Source]]], list[tuple[bytes, str]]]
+Work = Callable[[Sequence[tuple[Task, Source]], Progress], list[Made]]
 
 
 def run(values: flags.FlagValues) -> int:
@@ -57,8 +72,11 @@ def run(values: flags.FlagValues) -> int:
       raise flags.Error(f'--mode={values.mode} needs --{name}')
   if values.force and values.skip_existing:
     raise flags.Error('--force and --skip_existing exclude each other')
-  mine = join(values)
-  return 1 if processes.gathered(mine, ['failed'] * bool(_run(values, mine))) else 0
+  if values.json and values.output == PIPE:
+    raise flags.Error('--json and --output=- exclude each other: both write to stdout')
+  with records.failing(values.input, json=values.json):
+    mine = join(values)
+    return 1 if processes.gathered(mine, ['failed'] * bool(_run(values, mine))) else 0
 
 
 def _run(values: flags.FlagValues, mine: processes.Share) -> int:
@@ -69,6 +87,8 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
     if mine.rank == 0:  # All processes see the same folder.
       skipped.append(line)
       print(f'error: {line}', file=sys.stderr)
+      if values.json:
+        records.failed_line(line)
 
   if values.mode == 'compress':
     work = compressor(values)
@@ -77,7 +97,7 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
   else:
     work = decompressor(values)
     tasks = plan(values.input, values.output, '.png', functools.partial(_find_coded, report=report))
-  several, ours = len(tasks) > 1, mine.of(tasks)
+  ways, ours = Ways(len(tasks) > 1, values.force, values.json), mine.of(tasks)
   if values.skip_existing:
     ours = _missing(ours)
   check(ours, force=values.force)
@@ -85,8 +105,8 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
   enable_cache()
   devices, failed = jax.local_device_count(), 0
   for start in range(0, len(ours), devices):  # Learned methods use all devices for a group.
-    failed += _failures(ours[start : start + devices], work, several, values.force)
-  if failed and several:
+    failed += _failures(ours[start : start + devices], work, ways)
+  if failed and ways.several:
     print(f'{failed} of {len(ours)} files failed', file=sys.stderr)
   if skipped:
     print(f'{len(skipped)} files or folders were left out, see above', file=sys.stderr)
@@ -162,24 +182,42 @@ def compressor(values: flags.FlagValues) -> Work:
 
   _, released = codec_at(getattr(values, 'lambda'))  # Complains before any work.
 
-  def points(images: list[Image]) -> list[budget.Point]:
+  def points(images: list[Image], told: Progress) -> list[budget.Point]:
     if bpp is None and psnr is None:
-      return _code_all(codec_at, images, getattr(values, 'lambda'))
+      return _code_all(codec_at, images, getattr(values, 'lambda'), told)
     lambdas = model_zoo.lambda_range(values.method, released)
     coders = [functools.partial(_code, codec_at, image) for image in images]
+    found = functools.partial(told, 'search')
     if bpp is not None:
-      return [budget.within_bpp(code_at, bpp, lambdas) for code_at in coders]
+      return [budget.within_bpp(code_at, bpp, lambdas, progress=found) for code_at in coders]
     assert psnr is not None
-    return [budget.reaching_psnr(code_at, psnr, lambdas) for code_at in coders]
+    return [budget.reaching_psnr(code_at, psnr, lambdas, progress=found) for code_at in coders]
 
-  def work(group: Sequence[tuple[Task, Source]]) -> list[tuple[bytes, str]]:
-    made = []
-    for point in points([read(source) for _, source in group]):
-      size = f'{len(point.file)} bytes, {point.bpp:.4f} bpp, {point.psnr:.2f} dB'
-      made.append((point.file, f'{size} at lambda {point.lmbda:.5g}'))
-    return made
+  def work(group: Sequence[tuple[Task, Source]], told: Progress) -> list[Made]:
+    found = points([read(source) for _, source in group], told)
+    return [_compressed(point, values.method) for point in found]
 
   return work
+
+
+def _compressed(point: budget.Point, method: str) -> Made:
+  """A compressed file with its size and quality."""
+  header = bitstream.opening(point.file).header
+  size = f'{len(point.file)} bytes, {point.bpp:.4f} bpp, {point.psnr:.2f} dB'
+  facts = {**_facts(point.file, header, method), 'psnr': point.psnr, 'lambda': point.lmbda}
+  return Made(point.file, f'{size} at lambda {point.lmbda:.5g}', facts)
+
+
+def _facts(file: bytes, header: bitstream.Header, method: str) -> dict[str, Any]:
+  """What --json says about a compressed file, whether it is written or read."""
+  return {
+    'method': method,
+    'level': header.level,
+    'width': header.width,
+    'height': header.height,
+    'bytes': len(file),
+    'bpp': metrics.bpp(len(file), header.height, header.width),
+  }
 
 
 def reader(values: flags.FlagValues) -> Callable[[str | Path | bytes], Image]:
@@ -204,19 +242,20 @@ def decompressor(values: flags.FlagValues) -> Work:
       raise CodecError(f'too large for an image of {values.max_pixels} pixels')
     return source if isinstance(source, bytes) else source.read_bytes()
 
-  def work(group: Sequence[tuple[Task, Source]]) -> list[tuple[bytes, str]]:
+  def work(group: Sequence[tuple[Task, Source]], told: Progress) -> list[Made]:
     files = [read(source) for _, source in group]
     names = [methods.of_file(file, max_pixels=values.max_pixels) for file in files]
     images: dict[int, Image] = {}
     for name in set(names):
       places = [i for i, other in enumerate(names) if other == name]
-      found = decoders(name)([files[i] for i in places])
+      found = decoders(name)([files[i] for i in places], progress=told)
       images |= dict(zip(places, found, strict=True))
     made = []
     for i, (task, _) in enumerate(group):
       suffix = task.target.suffix if task.target else '.png'
       report = f'{images[i].shape[1]}x{images[i].shape[0]}, {names[i]}'
-      made.append((sets.image_bytes(images[i], suffix), report))
+      facts = _facts(files[i], bitstream.opening(files[i]).header, names[i])
+      made.append(Made(sets.image_bytes(images[i], suffix), report, facts))
     return made
 
   return work
@@ -232,49 +271,66 @@ def _code(
 
 
 def _code_all(
-  codec_at: Callable[[float], tuple[Codec, Released]], images: list[Image], lmbda: float
+  codec_at: Callable[[float], tuple[Codec, Released]],
+  images: list[Image],
+  lmbda: float,
+  told: Progress,
 ) -> list[budget.Point]:
   """Of several images together, where the codec can."""
   codec, released = codec_at(lmbda)
   if codec.encode_all is None or codec.decode_all is None:
     return [_code(codec_at, image, lmbda) for image in images]
-  files = codec.encode_all(released, images)
+  files = codec.encode_all(released, images, progress=told)
+  decoded_all = codec.decode_all(released, files, progress=told)
   points = []
-  for image, file, decoded in zip(images, files, codec.decode_all(released, files), strict=True):
+  for image, file, decoded in zip(images, files, decoded_all, strict=True):
     bpp = metrics.bpp(len(file), *image.shape[:2])
     points.append(budget.Point(lmbda, file, bpp, metrics.psnr(image, decoded)))
   return points
 
 
-def _failures(tasks: list[Task], work: Work, several: bool, force: bool) -> int:
+def _failures(tasks: list[Task], work: Work, ways: Ways) -> int:
   """Makes some files; of several, one that fails is named and leaves the others to go on."""
   start, failed = time.perf_counter(), 0
-  for task, made in zip(tasks, _made(tasks, work), strict=True):
+  first = str(tasks[0].source or 'standard input')
+  with progress.shown(first if len(tasks) == 1 else f'{first} and {len(tasks) - 1} more') as told:
+    all_made = _made(tasks, work, told)
+  for task, made in zip(tasks, all_made, strict=True):
     try:
       if isinstance(made, Exception):
         raise made
-      _write(task, made[0], force)
+      _write(task, made.file, ways.force)
     except (CodecError, OSError) as error:
       line = _named(task, error)
-      if not several:
+      if not ways.several:
         raise CodecError(line) from error
       print(f'error: {line}', file=sys.stderr)
+      if ways.json:
+        records.failed(str(task.source or PIPE), line)
       failed += 1
     else:
-      seconds = (time.perf_counter() - start) / len(tasks)
-      print(f'{task}: {made[1]}, {seconds:.2f} s', file=sys.stderr)
+      _report(task, made, (time.perf_counter() - start) / len(tasks), ways)
   return failed
 
 
-def _made(tasks: list[Task], work: Work) -> list[tuple[bytes, str] | Exception]:
+def _report(task: Task, made: Made, seconds: float, ways: Ways) -> None:
+  """Says what was made: by a line for people, or one of JSON."""
+  if ways.json:
+    names = {'file': str(task.source or PIPE), 'output': str(task.target or PIPE)}
+    records.write({**names, **made.facts, 'seconds': seconds})
+  else:
+    print(f'{task}: {made.report}, {seconds:.2f} s', file=sys.stderr)
+
+
+def _made(tasks: list[Task], work: Work, told: Progress) -> list[Made | Exception]:
   """What `work` makes, all together; where that fails, each on its own, to see which one it is."""
   try:
     sources = [console.receive() if task.source is None else task.source for task in tasks]
-    return [*work(list(zip(tasks, sources, strict=True)))]
+    return [*work(list(zip(tasks, sources, strict=True)), told)]
   except (CodecError, OSError) as error:
     if len(tasks) == 1:
       return [error]
-    return [made for task in tasks for made in _made([task], work)]
+    return [made for task in tasks for made in _made([task], work, told)]
 
 
 def _named(task: Task, error: Exception) -> str:

@@ -29,7 +29,7 @@ MODES = {
     'Measure a method on photographs, beside classical codecs of equal size.',
     ('--method=gmm', '--images=photos/ --protocol=crop --output=measured/'),
     (
-      *('lambda', 'model', 'refine', 'seed', 'images', 'protocol', 'workers'),
+      *('lambda', 'model', 'refine', 'seed', 'images', 'protocol', 'workers', 'json'),
       *('depth8', 'flatten', 'first_frame', 'max_pixels'),
     ),
   ),
@@ -41,13 +41,13 @@ MODES = {
     ),
     (
       *('input', 'force', 'skip_existing', 'lambda', 'target_bpp', 'target_psnr', 'model'),
-      *('refine', 'seed', 'depth8', 'flatten', 'first_frame', 'max_pixels', *_PROCESSES),
+      *('refine', 'seed', 'depth8', 'flatten', 'first_frame', 'max_pixels', 'json', *_PROCESSES),
     ),
   ),
   'decompress': Mode(
     'Turn the files into images; each knows its method.',
     ('--input=photo.cjx --output=photo.png',),
-    ('input', 'force', 'skip_existing', 'model', 'max_pixels', *_PROCESSES),
+    ('input', 'force', 'skip_existing', 'model', 'max_pixels', 'json', *_PROCESSES),
   ),
   'train': Mode(
     'Train a method on photographs; the same command goes on where it was stopped.',

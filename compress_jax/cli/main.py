@@ -45,6 +45,8 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_bool('skip_existing', False, about, **here)
   about = 'Round samples of more than 8 bits.'
   flags.DEFINE_bool('depth8', False, about, **here)
+  about = 'Print a line of JSON for each file, and nothing else, to stdout.'
+  flags.DEFINE_bool('json', False, about, **here)
   about = 'A colour to put behind transparent pixels.'
   flags.DEFINE_string('flatten', None, about, **here)
   about = 'Take the first frame of an animation.'

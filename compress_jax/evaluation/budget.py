@@ -1,5 +1,6 @@
 """Operating points for a budget: the best file within a number of bits, or of a given quality."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,16 +18,30 @@ class Point(NamedTuple):
 
 
 CodeAt = Callable[[float], Point]
+PRECISION = 0.01  # A search stops when lambda is known to this relative precision.
 SIZE_RANGE = math.log(60)  # Typical ratio of a codec's largest and smallest file: a first guess.
 
 
-def within_bpp(code: CodeAt, target: float, lambdas: tuple[float, float]) -> Point:
+def within_bpp(
+  code: CodeAt,
+  target: float,
+  lambdas: tuple[float, float],
+  *,
+  progress: Callable[[int, int], None] | None = None,
+) -> Point:
   """Returns the file of the highest PSNR among those tried with at most `target` bits per pixel.
+
+  Args:
+    code: makes the file at a lambda.
+    target: bits per pixel.
+    lambdas: the smallest and the largest.
+    progress: is called after each file, with how many are made and how many there will be at most.
 
   Raises:
     CodecError: even the smallest lambda gives a larger file.
   """
   low, high = lambdas
+  code = _counted(code, lambdas, progress)
   points = _bisect(code, lambda point: point.bpp <= target, low, high)
   if not points:
     least = code(low).bpp
@@ -34,13 +49,26 @@ def within_bpp(code: CodeAt, target: float, lambdas: tuple[float, float]) -> Poi
   return max(points, key=lambda point: (point.psnr, -point.bpp))
 
 
-def reaching_psnr(code: CodeAt, target: float, lambdas: tuple[float, float]) -> Point:
+def reaching_psnr(
+  code: CodeAt,
+  target: float,
+  lambdas: tuple[float, float],
+  *,
+  progress: Callable[[int, int], None] | None = None,
+) -> Point:
   """Returns the smallest file among those tried with at least `target` dB.
+
+  Args:
+    code: makes the file at a lambda.
+    target: PSNR in dB.
+    lambdas: the smallest and the largest.
+    progress: is called after each file, with how many are made and how many there will be at most.
 
   Raises:
     CodecError: even the largest lambda gives less.
   """
   low, high = lambdas
+  code = _counted(code, lambdas, progress)
   points = _bisect(code, lambda point: point.psnr >= target, high, low)
   if not points:
     most = code(high).psnr
@@ -48,9 +76,24 @@ def reaching_psnr(code: CodeAt, target: float, lambdas: tuple[float, float]) -> 
   return min(points, key=lambda point: (point.bpp, -point.psnr))
 
 
-def _bisect(
-  code: CodeAt, fits: Callable[[Point], bool], easy: float, hard: float, *, precision: float = 0.01
-) -> list[Point]:
+def _counted(
+  code: CodeAt, lambdas: tuple[float, float], progress: Callable[[int, int], None] | None
+) -> CodeAt:
+  """Returns `code`, which tells after each file how many of a search are made."""
+  if progress is None:
+    return code
+  halvings = math.log2(math.log(lambdas[1] / lambdas[0]) / PRECISION)
+  most, made = 2 + max(0, math.ceil(halvings)), itertools.count(1)
+
+  def counted(lmbda: float) -> Point:
+    point = code(lmbda)
+    progress(next(made), most)
+    return point
+
+  return counted
+
+
+def _bisect(code: CodeAt, fits: Callable[[Point], bool], easy: float, hard: float) -> list[Point]:
   """Returns the fitting points of a bisection for the limit of fitting, on a log scale of lambda.
 
   Args:
@@ -58,7 +101,6 @@ def _bisect(
     fits: true near `easy`, false near `hard`.
     easy: the first lambda; the list is empty if it does not fit.
     hard: the other end; nothing else is tried if it fits.
-    precision: the relative precision of lambda at which the search stops.
   """
   points = [code(easy)]
   if not fits(points[0]):
@@ -66,7 +108,7 @@ def _bisect(
   last = code(hard)
   if fits(last):
     return [*points, last]
-  while abs(math.log(hard / easy)) > precision:
+  while abs(math.log(hard / easy)) > PRECISION:
     middle = math.sqrt(easy * hard)
     point = code(middle)
     if fits(point):

@@ -92,7 +92,7 @@ def evaluate(
   reused = sum(key in known for key in keys.values())
   todo = [i for i, key in keys.items() if key not in known]
   answers = measured(todo, jobs, make, processes, timing_repeats, chosen)
-  bar = tqdm(total=len(todo), unit='file', disable=not todo)
+  bar = tqdm(total=len(todo), unit='file', disable=None if todo else True)
   with contextlib.closing(answers), bar:
     for i, answer in answers:
       bar.set_postfix_str(job_label(jobs[i]), refresh=False)

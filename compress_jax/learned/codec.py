@@ -1,6 +1,7 @@
 """From the scheme of a learned method to its codec: images to files and back."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from compress_jax.codec import (
   Latents,
   Level,
   Params,
+  Progress,
   Rated,
   level_of,
 )
@@ -118,27 +120,33 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     params['log_gains'] = floats.log_gains_of(released.coding.rates, model.levels)
     return jax.tree.map(jnp.asarray, params)
 
-  def quantised(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
+  def quantised(
+    released: Released, images: Sequence[Image], level: int, progress: Progress | None
+  ) -> list[Latents]:
     coding = released.coding
-    both = _analyse(scheme, released.encoder, images)
+    both = _analyse(scheme, released.encoder, images, progress)
     return [scheme.quantise(coding, y, z, level)._replace(y=y) for y, z in both]
 
-  def chosen(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
-    found = quantised(released, images, level)
+  def chosen(
+    released: Released, images: Sequence[Image], level: int, progress: Progress | None = None
+  ) -> list[Latents]:
+    found = quantised(released, images, level, progress)
     if rdoq:
       found = [scheme.decide(released.coding, latents, level, rdoq) for latents in found]
     if not refine:
       return found
     return [
-      _refined(scheme, released, image, latents, level, lmbda, refine)
+      _refined(scheme, released, image, latents, level, lmbda, refine, progress)
       for image, latents in zip(images, found, strict=True)
     ]
 
-  def encode_all(released: Released, images: Sequence[Image]) -> list[bytes]:
+  def encode_all(
+    released: Released, images: Sequence[Image], *, progress: Progress | None = None
+  ) -> list[bytes]:
     flags = [_flags(scheme, image) for image in images]
     turned = [_turned(image, own) for image, own in zip(images, flags, strict=True)]
     files, level = [], level_in(released)
-    coded = chosen(released, turned, level)
+    coded = chosen(released, turned, level, progress)
     for image, own, latents in zip(images, flags, coded, strict=True):
       writer = coder.Writer()
       scheme.write(released.coding, writer, latents, level)
@@ -147,11 +155,19 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
       files.append(bitstream.pack(header, writer.finish()))
     return files
 
-  def decode_all(released: Released, files: Sequence[bytes]) -> list[Image]:
+  def decode_all(
+    released: Released, files: Sequence[bytes], *, progress: Progress | None = None
+  ) -> list[Image]:
     read = [_read(scheme, released, data)[:2] for data in files]
     table = released.coding.rates
     y_hats = [rates.dequantise(held.q, table, header.level, held.mean) for header, held in read]
-    found = tiles.run_many(scheme.synthesis, released.decoder, y_hats, largest=scheme.largest)
+    found = tiles.run_many(
+      scheme.synthesis,
+      released.decoder,
+      y_hats,
+      largest=scheme.largest,
+      progress=_stage(progress, 'synthesis'),
+    )
     return [_cropped(x_hat, header) for x_hat, (header, _) in zip(found, read, strict=True)]
 
   def split(released: Released, data: bytes) -> Mapping[str, float]:
@@ -207,11 +223,25 @@ def _levels(level: Level, batch: int) -> Array:
   return jnp.broadcast_to(levels, (batch,))
 
 
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+  """Returns what takes the progress of one stage of the work."""
+  return functools.partial(progress, stage) if progress else None
+
+
 def _analyse(
-  scheme: Scheme, encoder: Params, images: Sequence[np.ndarray]
+  scheme: Scheme,
+  encoder: Params,
+  images: Sequence[np.ndarray],
+  progress: Progress | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
   """Returns latents and hyper-latents of each image; the latter are empty where there are none."""
-  ys = tiles.run_many(scheme.analysis, encoder, list(images), largest=scheme.largest)
+  ys = tiles.run_many(
+    scheme.analysis,
+    encoder,
+    list(images),
+    largest=scheme.largest,
+    progress=_stage(progress, 'analysis'),
+  )
   if scheme.hyper_analysis is None:
     return [(y, np.zeros((0, 0, 0), np.float32)) for y in ys]
   zs = tiles.run_many(scheme.hyper_analysis, encoder, ys, largest=scheme.largest)
@@ -259,6 +289,7 @@ def _refined(
   level: int,
   lmbda: float,
   passes: int,
+  progress: Progress | None,
 ) -> Latents:
   table = released.coding.rates
   mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, latents.q.shape)
@@ -270,7 +301,8 @@ def _refined(
     jnp.asarray(image),
     jnp.float32(lmbda),
   )
-  q = refined(scheme.relaxed.rate, scheme.whole, given, latents.q, passes)
+  told = _stage(progress, 'refinement')
+  q = refined(scheme.relaxed.rate, scheme.whole, given, latents.q, passes, told)
   return latents._replace(q=q)
 
 

@@ -11,6 +11,7 @@ them back in the cells around which the cost rose.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -48,7 +49,12 @@ class _State(NamedTuple):
 
 
 def refine(
-  rate: Rate, synthesise: Synthesis, given: Given, q: np.ndarray, passes: int
+  rate: Rate,
+  synthesise: Synthesis,
+  given: Given,
+  q: np.ndarray,
+  passes: int,
+  progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
   """Symbols i64[h, w, C] that cost no more than q, by so many passes.
 
@@ -58,6 +64,7 @@ def refine(
     given: the image.
     q: i64[h, w, C], what the encoder would write.
     passes: each looks at all symbols.
+    progress: is called after each pass, with how many are done and how many there are.
 
   Raises:
     CodecError: the image is too large.
@@ -72,6 +79,9 @@ def refine(
   state = _State(start, costs, up, down, jnp.full(costs.shape, _SHARE))
   for i in range(passes):
     state = _pass(rate, synthesise, given, bend, state, jax.random.fold_in(key, i))
+    if progress:
+      jax.block_until_ready(state)
+      progress(i + 1, passes)
   return np.asarray(state.q).astype(np.int64)
 
 

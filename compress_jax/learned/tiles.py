@@ -83,7 +83,12 @@ def run(transform: Transform, params: Params, x: np.ndarray, *, largest: int) ->
 
 
 def run_many(
-  transform: Transform, params: Params, xs: list[np.ndarray], *, largest: int
+  transform: Transform,
+  params: Params,
+  xs: list[np.ndarray],
+  *,
+  largest: int,
+  progress: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
   """Applies a transform to several images; tiles of one shape share the local devices.
 
@@ -92,6 +97,7 @@ def run_many(
     params: its parameters.
     xs: f32[H, W, C], or u8[H, W, C], which the network sees divided by 255.
     largest: the longest side of a tile in cells; memory grows with its square.
+    progress: is called after each tile, with how many are done and how many there are.
 
   Returns:
     For each image f32[cells high * cell_out, cells wide * cell_out, C'].
@@ -108,12 +114,16 @@ def run_many(
       shape = tile.rows.size, tile.columns.size
       pools.setdefault(shape, []).append(_Job(image, tile))
   results: dict[int, np.ndarray] = {}
+  done, total = 0, sum(map(len, pools.values()))
   for jobs in pools.values():
     for job, output in zip(jobs, _outputs(transform, params, xs, jobs), strict=True):
       if job.image not in results:
         height, width = (cells * transform.cell_out for cells in grids[job.image])
         results[job.image] = np.empty((height, width, output.shape[-1]), np.float32)
       _keep(results[job.image], output, job.tile, transform.cell_out)
+      done += 1
+      if progress:
+        progress(done, total)
   return [results[image] for image in range(len(xs))]
 
 

@@ -46,3 +46,16 @@ def test_the_nearest_size_is_met_on_an_exponential_scale(size):
   made.clear()
   assert len(budget.nearest_size(encode, points, size)) == pytest.approx(best, rel=0.05)
   assert len(made) <= 4
+
+
+@pytest.mark.parametrize(('search', 'target'), [('within_bpp', 0.03), ('reaching_psnr', 30)])
+def test_a_search_says_how_many_files_it_has_made(search, target):
+  made, told = [], []
+
+  def code(lmbda):
+    made.append(lmbda)
+    return curve(lmbda)
+
+  getattr(budget, search)(code, target, (0.001, 1.0), progress=lambda *at: told.append(at))
+  # Two ends, then halvings of log(1000) = 6.9 until a hundredth is left: 2^9 < 691 < 2^10.
+  assert told == [(i, 12) for i in range(1, 13)] and len(made) == 12

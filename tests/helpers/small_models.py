@@ -149,9 +149,10 @@ def force_tiles(monkeypatch, *, buckets=(), smallest=6):
   """Cuts every image into the smallest tiles, except those that fit one of `buckets` (cells)."""
   run_many = tiles.run_many
 
-  def run_small(transform, params, xs, *, largest):
+  def run_small(transform, params, xs, *, largest, progress=None):
     del largest
-    return run_many(transform, params, xs, largest=max(smallest, 2 * transform.halo + 2))
+    smallest_here = max(smallest, 2 * transform.halo + 2)
+    return run_many(transform, params, xs, largest=smallest_here, progress=progress)
 
   monkeypatch.setattr(tiles, 'run_many', run_small)
   monkeypatch.setattr(tiles, 'BUCKETS', buckets)

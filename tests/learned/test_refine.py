@@ -131,7 +131,9 @@ def test_symbols_for_themselves_reach_the_best_there_is(lmbda):
       changed = found.copy()
       changed[place] = other
       assert total(alone, given, jnp.asarray(changed, jnp.float32)) >= least * (1 - 1e-5), place
-  again = refine.refine(alone, plain, given, found, 5)
+  told = []
+  again = refine.refine(alone, plain, given, found, 5, lambda *at: told.append(at))
+  assert told == [(i, 5) for i in range(1, 6)]
   np.testing.assert_array_equal(again, found)
 
 

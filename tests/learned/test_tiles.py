@@ -200,6 +200,16 @@ def test_several_images_on_four_devices_give_the_numbers_of_each_alone(transform
     np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
+def test_progress_is_told_after_each_tile():
+  told, xs = [], [image(ANALYSIS, 31, 33), image(ANALYSIS, 90, 70)]
+  grids = [(-(-x.shape[0] // ANALYSIS.cell_in), -(-x.shape[1] // ANALYSIS.cell_in)) for x in xs]
+  margin = ANALYSIS.margin / ANALYSIS.cell_in
+  planned = [tiles.plan(*grid, ANALYSIS.halo, largest=16, margin=margin) for grid in grids]
+  tiles.run_many(ANALYSIS, PARAMS[ANALYSIS], xs, largest=16, progress=lambda *at: told.append(at))
+  total = sum(map(len, planned))
+  assert total > 2 and told == [(i, total) for i in range(1, total + 1)]
+
+
 def test_no_images_give_none():
   assert tiles.run_many(ANALYSIS, PARAMS[ANALYSIS], [], largest=16) == []
 
