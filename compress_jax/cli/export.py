@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from compress_jax import methods
+from compress_jax.cli import progress
 from compress_jax.cli.command import check_new, settings
 from compress_jax.cli.fit import trained
 from compress_jax.codec import CodecError
@@ -49,8 +50,14 @@ def run(values: flags.FlagValues) -> int:
     raise CodecError('export has one option: half=True or half=False')
   check_new(output, force=values.force)
   enable_cache()
-  if output.suffix == '.json':
-    return _measure(values, output)
+  with progress.shown(str(output)):
+    line = _measure(values, output) if output.suffix == '.json' else _model(values, output, half)
+  print(f'{output}: {line}')
+  return 0
+
+
+def _model(values: flags.FlagValues, output: Path, half: bool) -> str:
+  """Writes the model of the weights that the flags name; returns what it is."""
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
   if methods.method(config['method']).coding_of is None:
     raise CodecError(f'{config["method"]} has no float weights to export')
@@ -60,12 +67,11 @@ def run(values: flags.FlagValues) -> int:
   ratios = measured_ratios(config['method'], config['options'], released, images)
   config = {**config, lambdas.FIELD: ratios}
   models.write(output, to_arrays(released), config, overwrite=values.force)
-  print(f'{output}: {config["method"]} model {released.model_id.hex()}')
-  return 0
+  return f'{config["method"]} model {released.model_id.hex()}'
 
 
-def _measure(values: flags.FlagValues, output: Path) -> int:
-  """Writes the ratios of the model in --input, as `lambdas.beside` names their file."""
+def _measure(values: flags.FlagValues, output: Path) -> str:
+  """Writes the ratios of the model in --input to a file of the name of `lambdas.beside`."""
   if not values.input:
     raise flags.Error('a table of lambdas needs --input: a model that codes files')
   path = file_of(Path(values.input))
@@ -76,5 +82,4 @@ def _measure(values: flags.FlagValues, output: Path) -> int:
   ratios = measured_ratios(method, options, released, calibration(values.data))
   content = lambdas.written(ratios, released.model_id)
   write_atomically(output, content, overwrite=values.force)
-  print(f'{output}: lambdas of the {method} model {released.model_id.hex()}')
-  return 0
+  return f'lambdas of the {method} model {released.model_id.hex()}'

@@ -1,7 +1,9 @@
 """Work that takes long shows how far it is on a terminal, and nothing elsewhere."""
 
 import pytest
+from PIL import Image as PILImage
 
+from tests.helpers.small_models import picture
 from tests.helpers.terminals import in_a_pipe, on_a_terminal
 
 SLOW = """
@@ -51,3 +53,19 @@ def test_quick_work_shows_nothing():
 
 def test_work_that_fails_ends_what_is_shown():
   assert on_a_terminal(FAILING)[0] == 'end\n'
+
+
+def test_a_search_for_a_rate_shows_how_many_files_are_made(tmp_path):
+  PILImage.fromarray(picture(32, 48, 0)).save(tmp_path / 'a.png')
+  code = (
+    'from compress_jax.cli import main, progress\n'
+    'progress.QUIET, progress.PERIOD = 0.0, 0.01\n'
+    "flags = ['--mode=compress', '--target_bpp=1', '--force']\n"
+    f"files = ['--input={tmp_path}/a.png', '--output={tmp_path}/a.cjx']\n"
+    "main.main(['compress-jax', *flags, *files])"
+  )
+  out, shown = on_a_terminal(code)
+  assert out == '' and 'a.png: search: ' in shown
+  assert shown.rpartition('\r\n')[0].rpartition('\r')[2].startswith(f'{tmp_path}/a.png -> ')
+  out, shown = in_a_pipe(code)
+  assert out == '' and shown.count('\n') == 1 and ': search' not in shown

@@ -67,7 +67,12 @@ def test_refined_files_cost_less_and_decode_as_all_others(name, shape):
   *before, after = (cost(file, plain.decode(released, file), x) for file in files)
   assert after < 0.99 * min(before)
   assert bitstream.unpack(files[2])[0].level == level_of(0.8 * LAMBDA)
-  assert refined.encode(released, x) == files[2]  # Nothing about it is random.
+  told = []
+  again = refined.encode_all(released, [x], progress=lambda *at: told.append(at))
+  assert again == [files[2]]  # Nothing about it is random.
+  assert told == [('analysis', 1, 1), *(('refinement', i, 6) for i in range(1, 7))]
+  refined.decode_all(released, again, progress=lambda *at: told.append(at))
+  assert told[7:] == [('synthesis', 1, 1)]
   latents = refined.latents(released, files[2])
   np.testing.assert_array_equal(latents.q, refined.quantise(released, x).q)
 
