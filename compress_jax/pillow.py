@@ -27,7 +27,7 @@ METHOD = 'gmm'  # Where `save` is given no other.
 
 
 class CjxImageFile(ImageFile.ImageFile):
-  """A `.cjx` file as Pillow opens it.
+  """A `.cjx` file as Pillow opens it: of mode L if it is marked as grey, else RGB.
 
   `info` holds the method, the level (0 to 255) and the id of the model in hexadecimal digits.
   """
@@ -40,7 +40,8 @@ class CjxImageFile(ImageFile.ImageFile):
     with _errors_of_pillow():
       header = bitstream.opening(self.fp.read(bitstream.HEAD)).header
       name = methods.name_of(header.method)
-    self._size, self._mode = (header.width, header.height), 'RGB'
+    self._size = header.width, header.height
+    self._mode = 'L' if header.flags & bitstream.GREY else 'RGB'
     self.info = {'method': name, 'level': header.level, 'model_id': header.model_id.hex()}
     self.tile = [ImageFile._Tile(FORMAT, (0, 0, *self.size), 0, (name,))]
 
@@ -65,7 +66,8 @@ class CjxDecoder(ImageFile.PyDecoder):
     assert self.fd is not None
     with _errors_of_pillow():
       pixels = _decoder(self.args[0])(self.fd.read())
-    self.set_as_raw(np.ascontiguousarray(pixels).tobytes())
+    grey = self.mode == 'L'  # All channels are equal then.
+    self.set_as_raw((pixels[..., 0] if grey else pixels).tobytes())
     return -1, 0
 
 

@@ -83,6 +83,14 @@ def test_grey_and_palettes_are_saved_as_rgb(pixels):
     assert saved(image) == saved(image.convert('RGB')), mode
 
 
+def test_a_grey_image_comes_back_as_grey(pixels):
+  held = io.BytesIO(saved(Image.fromarray(pixels).convert('L')))
+  opened = Image.open(held)
+  assert opened.mode == 'L'
+  decoded = model_zoo.decoder('kmeans')(held.getvalue())
+  np.testing.assert_array_equal(np.asarray(opened), decoded[..., 0])
+
+
 def test_transparent_pixels_need_a_colour_behind_them(pixels):
   image = Image.fromarray(pixels)
   assert saved(image.convert('RGBA')) == saved(image)  # All opaque.
