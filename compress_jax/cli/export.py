@@ -1,16 +1,18 @@
 """The command line's export: from trained float weights to a model that codes files.
 
-Its second use measures which steps each lambda takes for a model that is there already.
+Two more uses are of a model that is there already: to measure which steps each lambda takes, and to
+write its networks as programs that run elsewhere.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from compress_jax import methods
 from compress_jax.cli.command import check_new, settings
 from compress_jax.cli.fit import trained
-from compress_jax.codec import CodecError
+from compress_jax.codec import CodecError, Released
 from compress_jax.files import models
 from compress_jax.files.atomic import write_atomically
 from compress_jax.learned import lambdas
@@ -25,6 +27,9 @@ from compress_jax.training.float_weights import (
   weights,
 )
 
+# What --format=stablehlo writes: programs, the model whose integers files hold, what they are.
+FILES = 'analysis.stablehlo', 'synthesis.stablehlo', 'model.safetensors', 'programs.json'
+
 
 def run(values: flags.FlagValues) -> int:
   """Reads --input, or what the run in --workdir has reached, and writes --output.
@@ -37,6 +42,9 @@ def run(values: flags.FlagValues) -> int:
   With an --output that ends in .json it only measures those steps, for the model in --input: beside
   NAME.safetensors, NAME.lambdas.json is used in place of what that file says.
 
+  `--format=stablehlo` writes a folder, for the model in --input: its analysis and its synthesis as
+  programs of `jax.export`, and the model itself, whose integers files are read with.
+
   Raises:
     CodecError: the weights cannot be read, or are none that integers can hold.
     flags.Error: a flag is missing.
@@ -47,6 +55,8 @@ def run(values: flags.FlagValues) -> int:
   half = options.pop('half', False)
   if options or not isinstance(half, bool):
     raise CodecError('export has one option: half=True or half=False')
+  if values.format == 'stablehlo':
+    return _programs(values, output)
   check_new(output, force=values.force)
   enable_cache()
   if output.suffix == '.json':
@@ -66,15 +76,52 @@ def run(values: flags.FlagValues) -> int:
 
 def _measure(values: flags.FlagValues, output: Path) -> int:
   """Writes the ratios of the model in --input, as `lambdas.beside` names their file."""
-  if not values.input:
-    raise flags.Error('a table of lambdas needs --input: a model that codes files')
-  path = file_of(Path(values.input))
-  method = models.read(path)[1].get('method')
-  if method not in methods.METHODS:
-    raise CodecError(f'{path} is no model of a learned method')
-  options, released = load_model(method, str(path))
+  method, options, released = _model(values, 'a table of lambdas')
   ratios = measured_ratios(method, options, released, calibration(values.data))
   content = lambdas.written(ratios, released.model_id)
   write_atomically(output, content, overwrite=values.force)
   print(f'{output}: lambdas of the {method} model {released.model_id.hex()}')
   return 0
+
+
+def _programs(values: flags.FlagValues, output: Path) -> int:
+  """Writes the folder of --format=stablehlo."""
+  from compress_jax.learned import stablehlo  # Export is for few, and takes time to load.
+
+  if values.workdir or values.set or values.data:
+    raise flags.Error('--format=stablehlo has no --workdir, --set and --data: export a model first')
+  method, options, released = _model(values, '--format=stablehlo')
+  for name in FILES:
+    check_new(output / name, force=values.force)
+  made = stablehlo.programs(methods.method(method).codec(**options), released)
+  config = {'method': method, 'options': options, lambdas.FIELD: released.ratios}
+  analysis, synthesis, model, about = (output / name for name in FILES)
+  output.mkdir(parents=True, exist_ok=True)
+  write_atomically(analysis, made.analysis, overwrite=values.force)
+  write_atomically(synthesis, made.synthesis, overwrite=values.force)
+  models.write(model, to_arrays(released), config, overwrite=values.force)
+  content = stablehlo.description(made, method, released.model_id)
+  write_atomically(about, content, overwrite=values.force)
+  print(f'{output}: programs of the {method} model {released.model_id.hex()}')
+  return 0
+
+
+def _model(values: flags.FlagValues, purpose: str) -> tuple[str, dict[str, Any], Released]:
+  """Returns the method, the options and the weights of the model in --input.
+
+  Args:
+    values: the flags.
+    purpose: what needs it, for messages.
+
+  Raises:
+    CodecError: there is no such model.
+    flags.Error: there is no --input.
+  """
+  if not values.input:
+    raise flags.Error(f'{purpose} needs --input: a model that codes files')
+  path = file_of(Path(values.input))
+  method = models.read(path)[1].get('method')
+  if method not in methods.METHODS:
+    raise CodecError(f'{path} is no model of a learned method')
+  options, released = load_model(method, str(path))
+  return method, options, released
