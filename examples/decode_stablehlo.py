@@ -1,8 +1,7 @@
 """Decodes a file by the integers of its model and an exported program, without flax.
 
-The first command makes the program:
-  python run.py --mode=export --format=stablehlo --input=gmm --output=programs
-  python -m examples.decode_stablehlo programs photo.cjx photo.png
+python run.py --mode=export --format=stablehlo --input=gmm --output=programs
+python -m examples.decode_stablehlo programs photo.cjx photo.png
 """
 
 import json
@@ -33,7 +32,7 @@ def decode(folder: Path, data: bytes) -> np.ndarray:
   coding = coding_of(arrays, module.Coding)
   header, payload = bitstream.unpack(data)
   turned = header.flags & 1  # The image was coded on its side.
-  sides = (header.width, header.height) if turned else (header.height, header.width)
+  sides = (header.height, header.width)[:: -1 if turned else 1]
   grid = [-(-side // cell) for side in sides]
   latents, _ = module.read(coding, coder.Reader(payload), *grid, header.level)
   y_hat = rates.dequantise(latents.q, coding.rates, header.level, latents.mean)
@@ -45,8 +44,7 @@ def decode(folder: Path, data: bytes) -> np.ndarray:
 
 def main(folder: Path, file: Path, output: Path) -> None:
   """Decodes a file into an image, and compares it with that of `Codec.decode`."""
-  data = file.read_bytes()
-  image = decode(folder, data)
+  image = decode(folder, data := file.read_bytes())
   assert 'flax' not in sys.modules
   sets.save_image(output, image)
   from compress_jax import methods, model_zoo
