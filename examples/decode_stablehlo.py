@@ -20,26 +20,26 @@ from compress_jax.methods.cae import coding as cae
 from compress_jax.methods.gan import coding as gan
 from compress_jax.methods.gmm import channels_coding, serial_coding
 
-CODINGS = {'cae': cae, 'gan': gan, 'serial': serial_coding, 'channels': channels_coding}
+CODINGS = {'cae': cae, 'gan': gan, 'gmm': serial_coding, 'channels': channels_coding}
 
 
 def decode(folder: Path, data: bytes) -> np.ndarray:
   """Returns the image u8[H, W, 3] of a file, by a folder of --format=stablehlo."""
   arrays, config = models.read(folder / 'model.safetensors')
   cell = json.loads((folder / 'programs.json').read_text())['cell']
-  default = 'serial' if config['method'] == 'gmm' else config['method']
-  module = CODINGS[config['options'].get('context', default)]
+  module = CODINGS.get(config['options'].get('context'), CODINGS[config['method']])
   coding = coding_of(arrays, module.Coding)
   header, payload = bitstream.unpack(data)
-  turned = header.flags & 1  # The image was coded on its side.
-  sides = (header.height, header.width)[:: -1 if turned else 1]
+  sides = (header.height, header.width)[:: -1 if header.flags & 1 else 1]  # 1: on its side.
   grid = [-(-side // cell) for side in sides]
   latents, _ = module.read(coding, coder.Reader(payload), *grid, header.level)
   y_hat = rates.dequantise(latents.q, coding.rates, header.level, latents.mean)
   program = jax.export.deserialize(bytearray((folder / 'synthesis.stablehlo').read_bytes()))
   x_hat = np.asarray(program.call(y_hat[None]))[0, : sides[0], : sides[1]]
+  if header.flags & bitstream.GREY:
+    x_hat = np.repeat(x_hat.mean(-1, keepdims=True), 3, -1)
   image = np.rint(x_hat.clip(0, 1) * 255).astype(np.uint8)
-  return image.swapaxes(0, 1) if turned else image
+  return image.swapaxes(0, 1) if header.flags & 1 else image
 
 
 def main(folder: Path, file: Path, output: Path) -> None:
