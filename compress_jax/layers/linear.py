@@ -88,7 +88,7 @@ def _within(rows: int, columns: int) -> np.ndarray:
 
 
 def _within_any(rows: int, columns: int) -> Array:
-  """The same for sizes that are not known yet, as in programs of `jax.export`."""
+  """Returns what `_within` does, for sizes that are not known yet: see `jax.export`."""
 
   def along(count: int) -> Array:
     place = jnp.arange(count)
