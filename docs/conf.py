@@ -10,10 +10,14 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 
 project = 'compress_jax'
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.mathjax', 'sphinx.ext.napoleon']
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.mathjax', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
+nb_execution_mode = 'force'  # The notebook has no outputs: they are made with the pages.
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # Seconds of a cell.
+nb_execution_in_temp = True
 
 html_theme = 'furo'
 html_title = 'compress_jax'

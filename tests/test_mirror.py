@@ -26,7 +26,11 @@ ELSEWHERE = {
     'methods/gmm/serial_coding',
     'methods/gmm/serial_export',
   ],
-  'methods/test_networks.py': ['methods/*/networks', 'methods/gmm/serial'],
+  'methods/test_networks.py': [
+    'methods/*/geometry',
+    'methods/*/networks',
+    'methods/gmm/serial',
+  ],
   'learned/test_refine.py': ['learned/relaxed', 'methods/*/*relaxed'],
   'learned/test_reach.py': ['learned/scheme', 'layers/convolution'],
   'methods/gmm/test_channels.py': [

@@ -1,9 +1,11 @@
 """The command line's export: from trained float weights to a model that codes files.
 
-Its second use measures which steps each lambda takes for a model that is there already.
+Two more uses are of a model that is there already: to measure which steps each lambda takes, and to
+write its networks as programs that run elsewhere.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -11,7 +13,7 @@ from compress_jax import methods
 from compress_jax.cli import progress
 from compress_jax.cli.command import check_new, settings
 from compress_jax.cli.fit import trained
-from compress_jax.codec import CodecError
+from compress_jax.codec import CodecError, Released
 from compress_jax.files import models
 from compress_jax.files.atomic import write_atomically
 from compress_jax.learned import lambdas
@@ -26,6 +28,9 @@ from compress_jax.training.float_weights import (
   weights,
 )
 
+# What --format=stablehlo writes: programs, the model whose integers files hold, what they are.
+FILES = 'analysis.stablehlo', 'synthesis.stablehlo', 'model.safetensors', 'programs.json'
+
 
 def run(values: flags.FlagValues) -> int:
   """Reads --input, or what the run in --workdir has reached, and writes --output.
@@ -38,6 +43,9 @@ def run(values: flags.FlagValues) -> int:
   With an --output that ends in .json it only measures those steps, for the model in --input: beside
   NAME.safetensors, NAME.lambdas.json is used in place of what that file says.
 
+  `--format=stablehlo` writes a folder, for the model in --input: its analysis and its synthesis as
+  programs of `jax.export`, and the model itself, whose integers files are read with.
+
   Raises:
     CodecError: the weights cannot be read, or are none that integers can hold.
     flags.Error: a flag is missing.
@@ -48,16 +56,23 @@ def run(values: flags.FlagValues) -> int:
   half = options.pop('half', False)
   if options or not isinstance(half, bool):
     raise CodecError('export has one option: half=True or half=False')
-  check_new(output, force=values.force)
+  programs = values.format == 'stablehlo'
+  for path in [output / name for name in FILES] if programs else [output]:
+    check_new(path, force=values.force)
   enable_cache()
   with progress.shown(str(output)):
-    line = _measure(values, output) if output.suffix == '.json' else _model(values, output, half)
+    if programs:
+      line = _programs(values, output)
+    elif output.suffix == '.json':
+      line = _measure(values, output)
+    else:
+      line = _model(values, output, half)
   print(f'{output}: {line}')
   return 0
 
 
 def _model(values: flags.FlagValues, output: Path, half: bool) -> str:
-  """Writes the model of the weights that the flags name; returns what it is."""
+  """Writes the model of the weights that the flags name; returns a line about it."""
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
   if methods.method(config['method']).coding_of is None:
     raise CodecError(f'{config["method"]} has no float weights to export')
@@ -71,15 +86,52 @@ def _model(values: flags.FlagValues, output: Path, half: bool) -> str:
 
 
 def _measure(values: flags.FlagValues, output: Path) -> str:
-  """Writes the ratios of the model in --input to a file of the name of `lambdas.beside`."""
+  """Writes the ratios of the model in --input, as `lambdas.beside` names their file.
+
+  Returns a line about the model.
+  """
+  method, options, released = _released(values, 'a table of lambdas')
+  ratios = measured_ratios(method, options, released, calibration(values.data))
+  content = lambdas.written(ratios, released.model_id)
+  write_atomically(output, content, overwrite=values.force)
+  return f'lambdas of the {method} model {released.model_id.hex()}'
+
+
+def _programs(values: flags.FlagValues, output: Path) -> str:
+  """Writes the folder of --format=stablehlo; returns a line about the model."""
+  from compress_jax.learned import stablehlo  # Export is for few, and takes time to load.
+
+  if values.workdir or values.set or values.data:
+    raise flags.Error('--format=stablehlo has no --workdir, --set and --data: export a model first')
+  method, options, released = _released(values, '--format=stablehlo')
+  made = stablehlo.programs(methods.method(method).codec(**options), released)
+  config = {'method': method, 'options': options, lambdas.FIELD: released.ratios}
+  analysis, synthesis, model, about = (output / name for name in FILES)
+  output.mkdir(parents=True, exist_ok=True)
+  write_atomically(analysis, made.analysis, overwrite=values.force)
+  write_atomically(synthesis, made.synthesis, overwrite=values.force)
+  models.write(model, to_arrays(released), config, overwrite=values.force)
+  content = stablehlo.description(made, method, released.model_id)
+  write_atomically(about, content, overwrite=values.force)
+  return f'programs of the {method} model {released.model_id.hex()}'
+
+
+def _released(values: flags.FlagValues, purpose: str) -> tuple[str, dict[str, Any], Released]:
+  """Returns the method, the options and the weights of the model in --input.
+
+  Args:
+    values: the flags.
+    purpose: what needs it, for messages.
+
+  Raises:
+    CodecError: there is no such model.
+    flags.Error: there is no --input.
+  """
   if not values.input:
-    raise flags.Error('a table of lambdas needs --input: a model that codes files')
+    raise flags.Error(f'{purpose} needs --input: a model that codes files')
   path = file_of(Path(values.input))
   method = models.read(path)[1].get('method')
   if method not in methods.METHODS:
     raise CodecError(f'{path} is no model of a learned method')
   options, released = load_model(method, str(path))
-  ratios = measured_ratios(method, options, released, calibration(values.data))
-  content = lambdas.written(ratios, released.model_id)
-  write_atomically(output, content, overwrite=values.force)
-  return f'lambdas of the {method} model {released.model_id.hex()}'
+  return method, options, released

@@ -62,8 +62,9 @@ MODES = {
     (
       '--workdir=runs/gmm --output=model.safetensors',
       '--input=cheng2020-attn.pth.tar --output=model.safetensors --data=photos/',
+      '--format=stablehlo --input=gmm --output=programs/',
     ),
-    ('input', 'workdir', 'data', 'force'),
+    ('input', 'workdir', 'data', 'force', 'format'),
   ),
 }
 _OVERVIEW = """\

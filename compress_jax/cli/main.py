@@ -53,6 +53,8 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_bool('first_frame', False, about, **here)
   about = 'Refuse larger images.'
   flags.DEFINE_integer('max_pixels', 2**26, about, 1, 2**26, **here)
+  about = 'What to write: a model that codes files, or its networks as programs.'
+  flags.DEFINE_enum('format', 'model', ('model', 'stablehlo'), about, **here)
   define_path('images', None, 'A folder of images to measure on.', **here)
   define_paths('data', 'A folder of images; repeatable.', **here)
   about = 'Measure on all of an image, or on its 256x256 centre?'

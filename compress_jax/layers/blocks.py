@@ -78,6 +78,17 @@ def pad_to_cells(x: Array, cell: int) -> Array:
   return jnp.pad(x, ((0, 0), (0, -height % cell), (0, -width % cell), (0, 0)), 'edge')
 
 
+def mirror(x: Array, margin: int) -> Array:
+  """Returns f32[B, H + 2 * margin, W + 2 * margin, C]: f32[B, H, W, C] and its mirror images."""
+  if all(isinstance(side, int) for side in x.shape[1:3]):
+    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), 'reflect')
+  for axis in (1, 2):  # Of a size that is not known yet, `jnp.pad` mirrors no more than once.
+    last = x.shape[axis] - 1
+    index = jnp.arange(-margin, last + 1 + margin) % (2 * last)
+    x = jnp.take(x, last - jnp.abs(last - index), axis)
+  return x
+
+
 def to_cells(x: Array, cell: int) -> Array:
   """Returns f32[B, h, w, cell * cell * C] of f32[B, cell * h, cell * w, C]: a row per block."""
   batch, height, width, channels = x.shape

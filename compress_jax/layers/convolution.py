@@ -40,6 +40,8 @@ def _convolve3(x: Array, kernel: Array) -> Array:
   Large ones on a CPU use Winograd's algorithm, because XLA's code for CPUs does not.
   """
   pixels, narrow = x.shape[1] * x.shape[2], min(kernel.shape[2:])
+  if not isinstance(pixels, int):  # A program for any size, which cannot choose by the size.
+    return _convolve(x, kernel)
   if pixels < _VERY_LARGE or narrow < _VERY_WIDE or x.dtype != jnp.float32:
     return _convolve(x, kernel)
   return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_convolve)

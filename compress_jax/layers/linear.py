@@ -69,7 +69,9 @@ def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
   """
   colours = cells.reshape(*cells.shape[:3], -1, 3).mean(3)
   if frame is None:
-    share = jnp.asarray(_within(*colours.shape[1:3]), colours.dtype)
+    known = all(isinstance(side, int) for side in colours.shape[1:3])
+    within = _within if known else _within_any
+    share = jnp.asarray(within(*colours.shape[1:3]), colours.dtype)
   else:
     share = mean_pool(masked(jnp.ones_like(colours[..., :1]), frame), 7, 'SAME')
   mean = mean_pool(masked(colours, frame), 7, 'SAME') / jnp.maximum(share, 1e-6)
@@ -83,6 +85,17 @@ def _within(rows: int, columns: int) -> np.ndarray:
   """
   along = (np.convolve(np.ones(count), np.ones(7) / 7, 'full')[3:-3] for count in (rows, columns))
   return np.outer(*along).astype(np.float32)[None, :, :, None]
+
+
+def _within_any(rows: int, columns: int) -> Array:
+  """Returns what `_within` does, for sizes that are not known yet: see `jax.export`."""
+
+  def along(count: int) -> Array:
+    place = jnp.arange(count)
+    inside = jnp.minimum(place + 4, count) - jnp.maximum(place - 3, 0)
+    return inside.astype(jnp.float32) / 7
+
+  return jnp.outer(along(rows), along(columns))[None, :, :, None]
 
 
 def centring(params: Params) -> Params:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, get_type_hints
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from compress_jax.codec import CodecError, Params
 from compress_jax.exact import layers, tables
@@ -39,6 +38,8 @@ def compact(array: np.ndarray) -> np.ndarray:
 
 def flatten(params: Params, prefix: str) -> dict[str, np.ndarray]:
   """Arrays by their paths, joined by dots after `prefix`."""
+  from flax.traverse_util import flatten_dict  # Integers are read without flax.
+
   flat = flatten_dict(params, sep='.')
   return {f'{prefix}.{name}': np.asarray(value) for name, value in flat.items()}
 
@@ -49,6 +50,8 @@ def unflatten(arrays: Arrays, prefix: str) -> Params:
   Raises:
     CodecError: an array has the path of one that others are part of.
   """
+  from flax.traverse_util import unflatten_dict
+
   start = prefix + '.'
   flat = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
   parents = {name[:at] for name in flat for at, letter in enumerate(name) if letter == '.'}
@@ -79,6 +82,8 @@ def misfit(released: Released, params: Params) -> str | None:
 
 
 def _shapes(params: Params, prefix: str) -> dict[str, tuple[int, ...]]:
+  from flax.traverse_util import flatten_dict
+
   return {f'{prefix}.{k}': v.shape for k, v in flatten_dict(params, sep='.').items()}
 
 
@@ -127,7 +132,7 @@ def from_arrays(arrays: Arrays, kind: type, check: Callable[[Any], None]) -> Rel
     CodecError: an array is missing, or they do not fit together.
   """
   encoder, decoder = unflatten(arrays, 'encoder'), unflatten(arrays, 'decoder')
-  coding = _coding(arrays, 'coding', kind)
+  coding = coding_of(arrays, kind)
   check(coding)
   prior = unflatten(arrays, 'prior') or None
   return release(encoder, decoder, coding)._replace(prior=prior)
@@ -152,7 +157,17 @@ def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:
   return arrays
 
 
-def _coding(arrays: Arrays, prefix: str, kind: type) -> Any:
+def coding_of(arrays: Arrays, kind: type, prefix: str = 'coding') -> Any:
+  """Returns the coding that `coding_arrays` took apart, without checking that its parts fit.
+
+  Args:
+    arrays: by name; those with other prefixes are not looked at.
+    kind: the class of the coding.
+    prefix: of the names.
+
+  Raises:
+    CodecError: an integer array is missing.
+  """
   fields: dict[str, Any] = {}
   for name, hint in get_type_hints(kind).items():
     path = f'{prefix}.{name}'
@@ -164,7 +179,7 @@ def _coding(arrays: Arrays, prefix: str, kind: type) -> Any:
       )
       fields[name] = tuple(layers.from_arrays(arrays, start) for start in starts)
     elif hasattr(hint, '_fields'):
-      fields[name] = _coding(arrays, path, hint)
+      fields[name] = coding_of(arrays, hint, path)
     elif path not in arrays or arrays[path].dtype.kind != 'i':
       raise CodecError(f'the model lacks integers named {path}')
     else:

@@ -1,5 +1,7 @@
 """From float weights to a model that codes files, on the command line."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image as PILImage
 from compress_jax.cli import main
 from compress_jax.codec import CodecError
 from compress_jax.files import models
-from compress_jax.learned import released
+from compress_jax.learned import released, stablehlo
 from compress_jax.methods.cae import codec as cae
 from compress_jax.model_zoo import load_model
 from compress_jax.training import float_weights
@@ -202,3 +204,31 @@ def test_lambdas_of_what_is_no_model_are_refused(weights, tmp_path, capsys):
   assert export(weights, tmp_path / 'weights.lambdas.json') == 1
   assert 'holds float weights only' in failure(capsys)
   assert not (tmp_path / 'weights.lambdas.json').exists()
+
+
+def test_stablehlo_is_a_folder_of_programs_and_the_model(weights, tmp_path, capsys):
+  model, folder = tmp_path / 'model.safetensors', tmp_path / 'new' / 'programs'
+  assert export(weights, model) == export(model, folder, '--format=stablehlo') == 0
+  options, found = load_model('cae', str(folder / 'model.safetensors'))
+  assert capsys.readouterr().out.endswith(f'programs of the cae model {found.model_id.hex()}\n')
+  own = load_model('cae', str(model))
+  assert (options, found.model_id, found.ratios) == (own[0], own[1].model_id, own[1].ratios)
+  about = json.loads((folder / 'programs.json').read_text())
+  assert about == {'method': 'cae', 'model_id': found.model_id.hex(), 'cell': 8, 'channels': 4}
+  made = stablehlo.programs(CODEC, own[1])
+  assert (folder / 'analysis.stablehlo').read_bytes() == made.analysis
+  assert (folder / 'synthesis.stablehlo').read_bytes() == made.synthesis
+  assert export(model, folder, '--format=stablehlo') == 1
+  assert '--force' in failure(capsys)
+  assert export(model, folder, '--format=stablehlo', '--force') == 0
+
+
+def test_stablehlo_is_of_a_model_alone(weights, tmp_path, capsys):
+  folder = tmp_path / 'programs'
+  assert export(weights, folder, '--format=stablehlo') == 1
+  assert 'holds float weights only' in failure(capsys)
+  assert export('kmeans', folder, '--format=stablehlo') == 1
+  assert 'no model of a learned method' in failure(capsys)
+  assert export('cae', folder, '--format=stablehlo', '--set=half=True') == 2
+  assert 'export a model first' in failure(capsys)
+  assert not folder.exists()

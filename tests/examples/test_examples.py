@@ -47,6 +47,20 @@ def test_a_prior_of_ones_own_writes_a_file_somewhat_larger_than_that_of_cae():
   assert float(mixtures) < laplace < 1.5 * float(mixtures) and psnr > 28
 
 
+def test_an_exported_program_decodes_a_file_without_flax(tmp_path):
+  photo, file = tmp_path / 'photo.png', tmp_path / 'photo.cjx'
+  sets.save_image(photo, sets.sample_photographs()[0][1][:90, :130])
+  for flags in (
+    ['--mode=export', '--format=stablehlo', '--input=gmm', f'--output={tmp_path / "programs"}'],
+    ['--mode=compress', '--method=gmm', f'--input={photo}', f'--output={file}'],
+  ):
+    subprocess.run([sys.executable, 'run.py', *flags], cwd=ROOT, check=True, capture_output=True)
+  printed = run('decode_stablehlo', str(tmp_path / 'programs'), str(file), str(tmp_path / 'a.png'))
+  assert '130x90' in printed
+  error = sets.load_image(tmp_path / 'a.png').astype(float) - sets.load_image(photo)
+  assert -10 * np.log10(np.mean((error / 255) ** 2)) > 28
+
+
 def test_kmeans_gives_the_same_under_jit_vmap_and_pmap():
   printed = run('kmeans_transforms')
   steps = [int(x) for x in re.findall(r'(\d+) steps', printed)]

@@ -268,3 +268,14 @@ def test_initial_kernels_are_uniform_with_the_variance_asked_for(gain):
   limit = gain / np.sqrt(9 * 64)
   assert 0.99 * limit < np.abs(kernel).max() <= limit
   assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.01)
+
+
+@pytest.mark.parametrize('sides', [(3, 2), (8, 40)])
+def test_mirror_images_are_those_of_numpy_also_where_the_size_is_not_known_yet(sides):
+  x = np.random.default_rng(0).random((1, *sides, 2), np.float32)
+  expected = np.pad(x, ((0, 0), (7, 7), (7, 7), (0, 0)), 'reflect')
+  np.testing.assert_array_equal(blocks.mirror(jnp.asarray(x), 7), expected)
+  shape = jax.export.symbolic_shape('b, h, w, 2')
+  given = jax.ShapeDtypeStruct(shape, np.float32)
+  program = jax.export.export(jax.jit(lambda x: blocks.mirror(x, 7)))(given)
+  np.testing.assert_array_equal(program.call(x), expected)

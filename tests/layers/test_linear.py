@@ -88,3 +88,11 @@ def test_weights_that_saw_whole_images_make_the_same_of_differences():
 def test_weights_without_such_a_layer_are_refused():
   with pytest.raises(CodecError, match='where they have a stem'):
     linear.centring({'analysis': {'down0': {}}})
+
+
+def test_images_of_a_size_that_is_not_known_yet_are_centred_the_same():
+  shape = jax.export.symbolic_shape('b, 4*h, 4*w, 3')
+  program = jax.export.export(jax.jit(linear.centred))(jax.ShapeDtypeStruct(shape, np.float32))
+  for rows, columns in ((1, 2), (9, 5)):
+    x = np.random.default_rng(0).random((2, 4 * rows, 4 * columns, 3), np.float32)
+    np.testing.assert_allclose(program.call(x), linear.centred(jnp.asarray(x)), atol=1e-5)

@@ -16,6 +16,7 @@ PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
 EXTRAS = PROJECT['optional-dependencies']
 # What an absence of which extra stops, as a program that is run without the extra's packages.
 ABSENT = {
+  'deploy': ['flatbuffers'],
   'train': ['optax', 'orbax', 'tensorstore', 'grain', 'tensorboardX', 'filelock', 'skimage'],
   'report': ['jinja2', 'matplotlib', 'plotly'],
   'tfds': ['tensorflow_datasets'],
@@ -93,5 +94,5 @@ def test_requirements_are_all_but_the_formats():
 
 
 def test_the_tests_have_every_extra():
-  assert EXTRAS['all'] == ['compress_jax[formats,report,tfds,train]']
+  assert EXTRAS['all'] == ['compress_jax[deploy,formats,report,tfds,train]']
   assert 'compress_jax[all]' in EXTRAS['test']

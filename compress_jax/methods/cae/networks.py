@@ -21,6 +21,7 @@ from compress_jax.layers.blocks import (
   initial,
   leaky,
   lower_bound,
+  mirror,
   pad_to_cells,
 )
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis
@@ -151,8 +152,7 @@ class Model(nn.Module):
 
   def analyse(self, x: Array) -> Array:
     """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
-    around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
-    return self.analysis(jnp.pad(pad_to_cells(x, CELL), around, 'reflect'))
+    return self.analysis(mirror(pad_to_cells(x, CELL), MARGIN))
 
   def rate(
     self,

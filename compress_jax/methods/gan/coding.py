@@ -10,7 +10,7 @@ from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import export, hyper, layers, mixture, rates, rdoq, tables, thaw
 from compress_jax.exact.export import FloatLayer
-from compress_jax.methods.gan.networks import HYPER_CELL
+from compress_jax.methods.gan.geometry import HYPER_CELL
 
 _STEP = 64  # Positions that are coded together; part of the format.
 

@@ -25,11 +25,10 @@ from compress_jax.layers.blocks import (
 )
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.layers.restoration import Restoration
+from compress_jax.methods.gan.geometry import CELL, HYPER_CELL
 
 Array = jax.Array
 
-CELL = 16  # Pixels of a latent's side; a hyper-latent covers HYPER_CELL latents.
-HYPER_CELL = 4
 _STAGES = 4
 
 

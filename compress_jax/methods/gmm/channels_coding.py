@@ -15,7 +15,7 @@ import numpy as np
 from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import checkerboard, hyper, layers, mixture, rates, rdoq
-from compress_jax.methods.gmm.networks import HYPER_CELL
+from compress_jax.methods.gmm.geometry import HYPER_CELL
 from compress_jax.methods.gmm.serial_coding import seen
 
 RUN = 2048  # Positions of a step: part of the format, and what bounds the memory of large images.

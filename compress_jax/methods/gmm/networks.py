@@ -34,6 +34,7 @@ from compress_jax.layers.blocks import (
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.layers.restoration import Restoration
 from compress_jax.methods.gmm.channels import ChannelContext
+from compress_jax.methods.gmm.geometry import CELL, HYPER_CELL
 from compress_jax.methods.gmm.serial import (
   Context,
   EntropyParameters,
@@ -43,9 +44,6 @@ from compress_jax.methods.gmm.serial import (
 )
 
 Array = jax.Array
-
-CELL = 16  # Pixels of a latent's side; a hyper-latent covers HYPER_CELL latents.
-HYPER_CELL = 4
 
 
 class Analysis(nn.Module):

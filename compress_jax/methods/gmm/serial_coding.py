@@ -13,7 +13,7 @@ import numpy as np
 from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import hyper, layers, mixture, packed, rates, rdoq, wavefront
-from compress_jax.methods.gmm.networks import HYPER_CELL
+from compress_jax.methods.gmm.geometry import HYPER_CELL
 
 _BATCH = 2048  # Positions whose mixtures the encoder predicts at a time.
 
