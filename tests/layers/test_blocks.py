@@ -272,7 +272,7 @@ def test_initial_kernels_are_uniform_with_the_variance_asked_for(gain):
 
 @pytest.mark.parametrize('size', [3, 5])
 def test_the_slopes_of_a_transposed_convolution_are_those_of_its_formula(size):
-  """It is linear in the input and in the kernel: a slope times a change is the change by formula."""
+  """It is linear in input and kernel: a slope times a change is the change by the formula."""
   x, dx = normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)
   kernel, dk = normal(size, size, 5, 2), normal(size, size, 5, 2, seed=1)
   weight, no_bias = normal(2, 6, 8, 2), np.zeros(2)
