@@ -33,6 +33,7 @@ def run(values: flags.FlagValues) -> int:
   which steps each lambda takes.
 
   `--set=half=True` rounds the float weights to 16 bits, which halves the file.
+  `--set=deflate=True` makes the file smaller without loss, see `files.deflated`.
 
   With an --output that ends in .json it only measures those steps, for the model in --input: beside
   NAME.safetensors, NAME.lambdas.json is used in place of what that file says.
@@ -44,9 +45,9 @@ def run(values: flags.FlagValues) -> int:
   if not values.output or not (values.input or values.workdir):
     raise flags.Error('--mode=export needs --output, and --input or --workdir')
   output, options = Path(values.output), settings(values.set)
-  half = options.pop('half', False)
-  if options or not isinstance(half, bool):
-    raise CodecError('export has one option: half=True or half=False')
+  half, deflate = options.pop('half', False), options.pop('deflate', False)
+  if options or not isinstance(half, bool) or not isinstance(deflate, bool):
+    raise CodecError('export has two options: half and deflate, each True or False')
   check_new(output, force=values.force)
   enable_cache()
   if output.suffix == '.json':
@@ -59,7 +60,7 @@ def run(values: flags.FlagValues) -> int:
   released = codec.export(halve(params) if half else params, images)
   ratios = measured_ratios(config['method'], config['options'], released, images)
   config = {**config, lambdas.FIELD: ratios}
-  models.write(output, to_arrays(released), config, overwrite=values.force)
+  models.write(output, to_arrays(released), config, overwrite=values.force, deflate=deflate)
   print(f'{output}: {config["method"]} model {released.model_id.hex()}')
   return 0
 

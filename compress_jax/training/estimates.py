@@ -66,7 +66,7 @@ def estimate(
 
 
 def _seconds(step: trainer.Step, began: trainer.TrainState, data: Any, index: np.ndarray) -> float:
-  """The time of a step after the first one: a mean of a few, or that of one which takes long."""
+  """Returns the mean time of a few steps after the first one, or of one that takes long."""
   now, _ = jax.block_until_ready(step(trainer.replicated(began), data, index))
   taken: list[float] = []
   while len(taken) < _TIMED and sum(taken) < _LONG:
@@ -77,7 +77,7 @@ def _seconds(step: trainer.Step, began: trainer.TrainState, data: Any, index: np
 
 
 def _available() -> int | None:
-  """Bytes that programs may still take, on an accelerator or of the machine's memory."""
+  """Returns the bytes of an accelerator, or those of the machine's memory that are free."""
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'bytes_limit' in stats:
     return int(stats['bytes_limit'])
