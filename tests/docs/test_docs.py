@@ -24,7 +24,7 @@ SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 FOLDERS = {path.name for at in (ROOT, ROOT / 'compress_jax') for path in at.iterdir()}
 PROGRAMS = ('python run.py', 'compress-jax', 'python -m compress_jax', 'python -m experiments.')
-OTHERS = {'export': {'half'}}  # Options that a mode has beside those of methods.
+OTHERS = {'export': {'half', 'deflate'}}  # Options that a mode has beside those of methods.
 
 
 def name_of(page: Path) -> str:
