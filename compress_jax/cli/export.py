@@ -39,6 +39,7 @@ def run(values: flags.FlagValues) -> int:
   which steps each lambda takes.
 
   `--set=half=True` rounds the float weights to 16 bits, which halves the file.
+  `--set=deflate=True` makes the file smaller without loss, see `files.deflated`.
 
   With an --output that ends in .json it only measures those steps, for the model in --input: beside
   NAME.safetensors, NAME.lambdas.json is used in place of what that file says.
@@ -53,9 +54,9 @@ def run(values: flags.FlagValues) -> int:
   if not values.output or not (values.input or values.workdir):
     raise flags.Error('--mode=export needs --output, and --input or --workdir')
   output, options = Path(values.output), settings(values.set)
-  half = options.pop('half', False)
-  if options or not isinstance(half, bool):
-    raise CodecError('export has one option: half=True or half=False')
+  half, deflate = options.pop('half', False), options.pop('deflate', False)
+  if options or not isinstance(half, bool) or not isinstance(deflate, bool):
+    raise CodecError('export has two options: half and deflate, each True or False')
   programs = values.format == 'stablehlo'
   for path in [output / name for name in FILES] if programs else [output]:
     check_new(path, force=values.force)
@@ -66,12 +67,12 @@ def run(values: flags.FlagValues) -> int:
     elif output.suffix == '.json':
       line = _measure(values, output)
     else:
-      line = _model(values, output, half)
+      line = _model(values, output, half=half, deflate=deflate)
   print(f'{output}: {line}')
   return 0
 
 
-def _model(values: flags.FlagValues, output: Path, half: bool) -> str:
+def _model(values: flags.FlagValues, output: Path, *, half: bool, deflate: bool) -> str:
   """Writes the model of the weights that the flags name; returns a line about it."""
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
   if methods.method(config['method']).coding_of is None:
@@ -81,7 +82,7 @@ def _model(values: flags.FlagValues, output: Path, half: bool) -> str:
   released = codec.export(halve(params) if half else params, images)
   ratios = measured_ratios(config['method'], config['options'], released, images)
   config = {**config, lambdas.FIELD: ratios}
-  models.write(output, to_arrays(released), config, overwrite=values.force)
+  models.write(output, to_arrays(released), config, overwrite=values.force, deflate=deflate)
   return f'{config["method"]} model {released.model_id.hex()}'
 
 

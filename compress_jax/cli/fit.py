@@ -120,7 +120,7 @@ def _leave_weights(
 
 def _reading(plan: Plan, codec: Codec) -> Setup:
   """Returns the setup that reads a run, without the files that only training needs."""
-  return setup_of(plan._replace(lpips=None), codec)
+  return setup_of(plan._replace(lpips=None, perceptual='lpips'), codec)
 
 
 def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
@@ -164,6 +164,10 @@ def plan_of(values: flags.FlagValues) -> Plan:
     lr=preset.lr if values.lr is None else values.lr,
     precision=values.precision or ('bfloat16' if accelerated else 'float32'),
     minutes=values.minutes,
+    perceptual=values.perceptual,
+    learns=values.learns,
+    updates=values.updates,
+    target_rate=values.target_rate,
     **taken,
   )
 
@@ -187,7 +191,9 @@ def codec_of(plan: Plan, lmbda: float | None = None) -> Codec:
 def _estimate(plan: Plan, setup: Setup) -> int:
   """Says what the run would take, on these devices."""
   each = trainer.shares(plan.batch, jax.process_count(), jax.local_device_count())
-  found = estimates.estimate(*setup.init(), setup.loss, setup.optimizer, batch=each, crop=plan.crop)
+  found = estimates.estimate(
+    setup.init, setup.form, setup.loss, setup.optimizer, batch=each, crop=plan.crop
+  )
   estimates.report(found, steps=plan.steps, pixels=each * plan.crop**2, log=print)
   return 0
 

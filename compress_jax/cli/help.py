@@ -8,10 +8,11 @@ from absl import flags
 
 _PROCESSES = 'coordinator', 'num_processes', 'process_id', 'distributed'
 _RUN = 'workdir', 'preset', 'val', 'start', 'stage', 'distortion', 'lpips', 'precision', 'stream'
+_HIFIC = 'perceptual', 'target_rate', 'learns', 'updates'
 _UPDATES = 'steps', 'minutes', 'batch', 'crop', 'lr', 'inner'
 _RHYTHM = 'log_every', 'save_every', 'validate_every', 'evaluate', 'dry_run'
 # Flags of --mode=train that one kind of method has only.
-_NETWORKS = (*_RUN, *_UPDATES, *_RHYTHM, *_PROCESSES, 'lambda', 'images', 'protocol')
+_NETWORKS = (*_RUN, *_HIFIC, *_UPDATES, *_RHYTHM, *_PROCESSES, 'lambda', 'images', 'protocol')
 _TABLES = 'output', 'force'
 
 

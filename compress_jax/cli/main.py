@@ -82,7 +82,16 @@ def _define_training(here: dict[str, Any]) -> None:
   about = 'Stage of training; all but the first need --start, and adversarial is for gan only.'
   flags.DEFINE_enum('stage', STAGES[0], STAGES, about, **here)
   flags.DEFINE_enum('distortion', 'mse', ('mse', 'ms-ssim'), 'What is minimised.', **here)
-  define_path('lpips', None, 'Weights of LPIPS for the second stage.', **here)
+  about = 'Weights of LPIPS, which joins what is minimised.'
+  define_path('lpips', None, about, **here)
+  about = 'What --lpips is for: LPIPS, or Wasserstein distortion on VGG16.'
+  flags.DEFINE_enum('perceptual', 'lpips', ('lpips', 'wasserstein'), about, **here)
+  about = 'Steer a model of one rate to so many bits per pixel; --lambda counts above it.'
+  define_positive('target_rate', None, about, **here)
+  about = 'Of gan in the adversarial stage: the generator alone, or all as in HiFiC?'
+  flags.DEFINE_enum('learns', 'generator', ('generator', 'all'), about, **here)
+  about = 'Of codec and discriminator in that stage: at once, or in turn as in HiFiC?'
+  flags.DEFINE_enum('updates', 'once', ('once', 'alternate'), about, **here)
   flags.DEFINE_integer('steps', None, "Updates, else the preset's.", **whole)
   define_positive('minutes', None, 'As many updates as fit; saving follows.', **here)
   flags.DEFINE_integer('batch', None, "Crops per update, else the preset's.", **whole)

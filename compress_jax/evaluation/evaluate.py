@@ -5,7 +5,7 @@ A row holds the cost and the quality of the file of a codec at an operating poin
     method, codec, lambda | quality, image, protocol, width, height, bytes,
     bpp, psnr, ms_ssim (either may be None, see `measure.scores`), encode_s,
     decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file,
-    and, where they are chosen, ssimulacra2 and lpips (None where there is none)
+    and, where they are chosen, ssimulacra2, lpips and wasserstein (None where there is none)
 
 Rows are written to `rows.jsonl` in the output folder as they are finished, and
 used again as long as everything that decides them is unchanged. Each of several

@@ -28,6 +28,9 @@ Array = jax.Array
 
 LEVELS = 5  # The largest window has 2^5 pixels.
 SCALES = 3  # Sizes of the image whose features are compared, each half of the one before.
+# Pixels. The papers take a map of where people look, for which there is no model here.
+SIGMA = 8.0
+MIN_SIDE = lpips.NETWORKS['vgg'].min_side << (SCALES - 1)
 # Added to variances under the square root, whose derivative would be infinite at 0.
 _ADDED_VARIANCE = 1e-8
 
@@ -69,6 +72,11 @@ def distortion(
     arrays += lpips.features_of_normalised(params, both, average=True)
   one, other = [each[: len(x)] for each in arrays], [each[len(x) :] for each in arrays]
   return between_features(one, other, sigma, levels=levels)
+
+
+def about(params: lpips.Params) -> str:
+  """Returns for people which distortion it is: its network, its sigma and its weights."""
+  return f'Wasserstein distortion (VGG16, sigma {SIGMA:g}), weights {lpips.fingerprint(params)}'
 
 
 def between_features(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from compress_jax.layers.convolution import convolve
+from compress_jax.layers.convolution import convolve, transposed
 
 Array = jax.Array
 
@@ -182,7 +182,7 @@ def phases(kernel: Array) -> Array:
 
 
 class Deconv(nn.Module):
-  """A transposed convolution by stride 2, computed as a sub-pixel convolution."""
+  """A transposed convolution by stride 2."""
 
   features: int
   kernel: int = 3
@@ -195,8 +195,7 @@ class Deconv(nn.Module):
       'kernel', initial(3.5), (self.kernel, self.kernel, x.shape[-1], self.features)
     )
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    kernel, bias = phases(kernel).astype(x.dtype), bias.astype(x.dtype)
-    return pixel_shuffle(convolve(masked(x, frame), kernel)) + bias
+    return transposed(masked(x, frame), kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
 
 class GDN(nn.Module):

@@ -7,7 +7,7 @@ A row is a mapping, one per coded file:
     images), encode_s, decode_s, sha256_file, sha256_pixels,
     split (bytes by purpose), file (stored bitstream; may be absent),
     ssimulacra2, lpips (absent where they were not asked for; None without weights, and on
-    images that are too small)
+    images that are too small), and in the same way wasserstein, a column only where a row has it
 """
 
 import csv
@@ -35,6 +35,7 @@ FIELDS = (
   *('bytes', 'bpp', 'psnr', 'ms_ssim', 'ssimulacra2', 'lpips', 'encode_s', 'decode_s'),
   *('sha256_file', 'sha256_pixels', 'split', 'file'),
 )
+ON_REQUEST = ('wasserstein',)
 OPTIONAL = frozenset({'lambda', 'quality', 'file', 'ssimulacra2', 'lpips'})
 # Targets of the win counts; wide enough for crops and full images.
 PSNR_TARGETS = (24.0, 26.0, 28.0, 30.0, 32.0)
@@ -100,7 +101,7 @@ def checked(row: Row, index: int = 0) -> dict[str, Any]:
     CodecError: the row lacks a field or has an unknown one.
   """
   missing = [k for k in FIELDS if k not in row and k not in OPTIONAL]
-  unknown = [k for k in row if k not in FIELDS]
+  unknown = [k for k in row if k not in (*FIELDS, *ON_REQUEST)]
   if missing or unknown or ('lambda' in row) == ('quality' in row):
     wrong = missing or unknown or ['one of lambda and quality']
     verb = 'has unknown' if unknown and not missing else 'lacks'
@@ -114,10 +115,11 @@ def results_json(meta: Meta, rows: Iterable[Row]) -> str:
   return f'{{"meta": {json.dumps(meta, indent=1)},\n"rows": [\n{lines}\n]}}\n'
 
 
-def results_csv(rows: Iterable[Row]) -> str:
+def results_csv(rows: Sequence[Row]) -> str:
   """A line per row with every field; `split` as JSON, what is absent left empty."""
   out = io.StringIO()
-  writer = csv.DictWriter(out, FIELDS, lineterminator='\n')
+  asked = [name for name in ON_REQUEST if any(name in row for row in rows)]
+  writer = csv.DictWriter(out, (*FIELDS, *asked), lineterminator='\n')
   writer.writeheader()
   for row in rows:
     writer.writerow({**row, 'split': json.dumps(row['split'])})

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,9 @@ from compress_jax.codec import Params
 from compress_jax.training import trainer
 from compress_jax.training.objectives import LossFn, State
 
-_TIMED = 3  # Number of steps that are timed.
+_TIMED = 3  # Number of steps that are timed, or fewer
+_LONG = 10.0  # where they take so many seconds.
+_SHARE = 0.9  # The part of the available memory that a step may take.
 
 
 class Estimate(NamedTuple):
@@ -21,42 +24,69 @@ class Estimate(NamedTuple):
   parameters: int  # Number of parameters.
   flops: float  # Forward and backward, as the compiler counts them.
   bytes: int  # Memory of arguments, results and intermediate values.
-  seconds: float  # Measured time.
+  available: int | None  # Memory of the device in bytes; None where it is unknown.
+  seconds: float | None  # Measured time; None where the memory is too small.
 
 
 def estimate(
-  params: Params,
-  state: State,
+  init: Callable[[], tuple[Params, State]],
+  form: tuple[Params, State],
   loss: LossFn,
   optimizer: optax.GradientTransformation,
   *,
   batch: int,
   crop: int,
 ) -> Estimate:
-  """Returns the cost of a step: compiles it for grey crops and runs it a few times.
+  """Returns the cost of a step: compiles it for grey crops, and runs it if the memory suffices.
 
   Args:
-    params, state: the initial parameters and state of training.
+    init: returns the initial parameters and state of training; called only to run the step.
+    form: their shapes and types.
     loss: one of the losses of `objectives`.
     optimizer: the optimizer of training.
     batch: examples on one device.
     crop: side of a crop in pixels.
   """
   step = trainer.make_train_step(loss, optimizer, seed=0)
-  began = trainer.replicated(trainer.start(params, state, optimizer, 1000))
   devices = jax.local_device_count()
   grey = np.full((devices, 1, batch, crop, crop, 3), 128, np.uint8)
   index = np.arange(devices * batch, dtype=np.int32).reshape(devices, batch)
-  compiled = step.lower(began, grey, index).compile()
+  start = lambda params, state: trainer.start(params, state, optimizer, 1000)  # noqa: E731
+  shapes = jax.eval_shape(start, *form)
+  compiled = step.lower(shapes, grey, index).compile()
   cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-  used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-  now, _ = jax.block_until_ready(step(began, grey, index))
-  since = time.perf_counter()
-  for _ in range(_TIMED):
-    now, _ = jax.block_until_ready(step(now, grey, index))
-  seconds = (time.perf_counter() - since) / _TIMED
-  size = sum(leaf.size for leaf in jax.tree.leaves(params))
-  return Estimate(size, float(cost['flops']), int(used - memory.alias_size_in_bytes), seconds)
+  arguments, rest = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+  used = arguments + rest + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  size = sum(leaf.size for leaf in jax.tree.leaves(form[0]))
+  found = Estimate(size, float(cost['flops']), int(used), _available(), None)
+  held = used if jax.default_backend() != 'cpu' else devices * used + arguments  # And their start.
+  if found.available is not None and held > _SHARE * found.available:
+    return found
+  return found._replace(seconds=_seconds(step, start(*init()), grey, index))
+
+
+def _seconds(step: trainer.Step, began: trainer.TrainState, data: Any, index: np.ndarray) -> float:
+  """Returns the mean time of a few steps after the first one, or of one that takes long."""
+  now, _ = jax.block_until_ready(step(trainer.replicated(began), data, index))
+  taken: list[float] = []
+  while len(taken) < _TIMED and sum(taken) < _LONG:
+    since = time.perf_counter()
+    now, _ = jax.block_until_ready(step(now, data, index))
+    taken.append(time.perf_counter() - since)
+  return sum(taken) / len(taken)
+
+
+def _available() -> int | None:
+  """Returns the bytes of an accelerator, or those of the machine's memory that are free."""
+  stats = jax.local_devices()[0].memory_stats()
+  if stats and 'bytes_limit' in stats:
+    return int(stats['bytes_limit'])
+  try:
+    lines = Path('/proc/meminfo').read_text().splitlines()
+    (found,) = [line.split()[1] for line in lines if line.startswith('MemAvailable:')]
+  except (OSError, ValueError):
+    return None
+  return 1024 * int(found)
 
 
 def report(cost: Estimate, *, steps: int, pixels: int, log: Callable[[str], Any]) -> None:
@@ -64,4 +94,8 @@ def report(cost: Estimate, *, steps: int, pixels: int, log: Callable[[str], Any]
   log(f'parameters   {cost.parameters:,}')
   log(f'arithmetic   {cost.flops / pixels / 1e3:,.0f} kFLOP per pixel, forward and backward')
   log(f'memory       {cost.bytes / 2**20:,.0f} MiB per device, without the images')
-  log(f'time         {cost.seconds:.3f} s per step, {steps * cost.seconds / 3600:.1f} h in all')
+  if cost.seconds is not None:
+    hours = steps * cost.seconds / 3600
+    log(f'time         {cost.seconds:.3f} s per step, {hours:.1f} h in all')
+  elif cost.available is not None:
+    log(f'time         not measured: {cost.available / 2**20:,.0f} MiB are available')

@@ -15,7 +15,7 @@ from compress_jax.training.trainer import CLIP
 def learning_only(apply: Apply, parts: Collection[str]) -> Apply:
   """Returns `apply` with gradients that reach only these parts of the parameters."""
 
-  def applied(params: Params, x: Array, level: Array, keys: Key) -> Coded:
+  def applied(params: Params, x: Array, level: Array, keys: Key | None) -> Coded:
     stopped = {
       name: part if name in parts else lax.stop_gradient(part) for name, part in params.items()
     }

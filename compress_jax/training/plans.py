@@ -32,11 +32,18 @@ class Plan(NamedTuple):
   lr: float
   precision: str  # Type of activations.
   minutes: float | None  # Time after which training ends, whatever the step; None sets no limit.
-  # Fields with a default are set by --set, like the options of the method.
+  # The fields in `SET` are set by --set, like the options of the method.
   channel_steps: int = 0  # Steps until cae's next channel is enabled; 0 enables all at once.
   refit_prior: bool = False  # In the stage scales: whether the prior learns too.
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
+  perceptual: str = 'lpips'  # What the weights of `lpips` serve: that, or 'wasserstein'.
+  learns: str = 'generator'  # In the stage adversarial: the part of the codec, or 'all'.
+  updates: str = 'once'  # In that stage: codec and discriminator at once, or 'alternate'.
+  target_rate: float | None = None  # Bits per pixel; None leaves the rate to lambda.
+
+
+SET = ('channel_steps', 'refit_prior', 'adversarial_weight', 'details')
 
 
 def pop_fields(options: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +52,7 @@ def pop_fields(options: dict[str, Any]) -> dict[str, Any]:
   Raises:
     CodecError: a value is not of its type, or negative.
   """
-  fields = {name: options.pop(name) for name in Plan._field_defaults if name in options}
+  fields = {name: options.pop(name) for name in SET if name in options}
   for name, value in fields.items():
     wanted = type(Plan._field_defaults[name])
     if type(value) not in ((int, float) if wanted is float else (wanted,)) or value < 0:

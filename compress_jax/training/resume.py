@@ -28,7 +28,8 @@ def digests_of(plan: Plan) -> dict[str, str]:
   if plan.start:
     files['start'] = lambda: [float_weights.file_of(Path(plan.start or ''))]
   if plan.lpips:
-    files['lpips'] = lambda: lpips_weights.files(plan.lpips or '')
+    net = 'vgg' if plan.perceptual == 'wasserstein' else 'alex'
+    files['lpips'] = lambda: lpips_weights.files(plan.lpips or '', net)
   digests = {}
   for name, paths in files.items():
     try:

@@ -21,6 +21,7 @@ from compress_jax.training import (
   masking,
   objectives,
   scales,
+  target_rate,
   trainer,
 )
 from compress_jax.training.plans import Plan
@@ -33,6 +34,8 @@ _STAGE_OF = {
   'refit_prior': 'scales',
   'adversarial_weight': 'adversarial',
   'details': 'adversarial',
+  'learns': 'adversarial',
+  'updates': 'adversarial',
 }
 Log = Callable[[str], None]
 
@@ -61,12 +64,26 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
     if value != Plan._field_defaults[name] and plan.stage != stage:
       shown = f'{value:g}' if isinstance(value, float) else value
       raise CodecError(f'{name}={shown} is of the stage {stage}, not {plan.stage}')
+  _check_target(plan)
   return STAGES[plan.stage](plan, codec, log)
+
+
+def _check_target(plan: Plan) -> None:
+  """Raises CodecError if the plan has a target rate that its stage cannot reach."""
+  if plan.target_rate is None:
+    return
+  if plan.lmbda is None:
+    raise CodecError('--target_rate is for a model of one rate: --set=levels=1')
+  if plan.stage in ('decoder', 'scales') or (
+    plan.stage == 'adversarial' and plan.learns == 'generator'
+  ):
+    also = ' with --learns=generator' if plan.stage == 'adversarial' else ''
+    raise CodecError(f'the stage {plan.stage}{also} has no --target_rate: its rate does not learn')
 
 
 def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   """Sets up the stage in which all parts of a codec learn."""
-  loss_of = lambda apply: _loss(plan, apply, _level(plan))  # noqa: E731
+  loss_of = lambda apply: _loss(plan, apply, _level(plan), log)  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = trainer.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
@@ -100,7 +117,7 @@ def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
   return Setup(
     lambda: (_begin(plan, codec, log, extended), {}),
     (form, {}),
-    _loss(plan, freezing.learning_only(codec.apply, parts), chosen),
+    _loss(plan, freezing.learning_only(codec.apply, parts), chosen, log),
     freezing.optimizer(adam, form, parts),
     lambda params, average: _only(average, parts, params),
   )
@@ -120,7 +137,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   return Setup(
     lambda: (_begin(plan, codec, log), {}),
     (form, {}),
-    _loss(plan, freezing.learning_only(apply, parts), _level(plan)),
+    _loss(plan, freezing.learning_only(apply, parts), _level(plan), log),
     freezing.optimizer(trainer.unclipped_adam(plan.lr), form, parts),
     lambda params, average: _only(average, parts, params),
   )
@@ -133,16 +150,17 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
   """
   if not plan.start:
     raise CodecError('the stage rounded needs --start: weights to go on from')
-  loss = _loss(plan, _as_files(codec, noisy=True), _level(plan))
+  loss = _loss(plan, _as_files(codec, noisy=True), _level(plan), log)
   optimizer = trainer.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
 
 def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
-  """Sets up the stage of gan in which its synthesis and a discriminator learn."""
+  """Sets up the stage of gan in which its synthesis, or all of it, and a discriminator learn."""
   if plan.method != 'gan' or not plan.start:
     raise CodecError('the adversarial stage is one of gan, and needs --start: the first weights')
-  apply = _as_files(codec)
+  whole, alternate = plan.learns == 'all', plan.updates == 'alternate'
+  apply = codec.apply if whole else _as_files(codec)
   discriminator, key = networks.Discriminator(details=plan.details), jax.random.key(plan.seed)
   shape = 1, plan.crop, plan.crop, 3
   latents = jax.eval_shape(apply, _shapes(codec), _zeros(shape), _zeros(1), key)
@@ -153,7 +171,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     )
     return {'codec': params, 'discriminator': fresh}, state
 
-  perceptual = objectives.perceptual_of(plan.lpips)
+  perceptual = objectives.perceptual_of(plan.lpips, plan.perceptual)
   log(perceptual.about)
   loss = objectives.adversarial(
     apply,
@@ -161,17 +179,23 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     perceptual=perceptual,
     level=_level(plan),
     weight=plan.adversarial_weight,
+    whole=whole,
+    alternate=alternate,
+    target=_target(plan),
     compute_dtype=jnp.dtype(plan.precision),
   )
   generator, judge = trainer.unclipped_adam(plan.lr), trainer.unclipped_adam(plan.lr, b1=0.5)
   form = jax.eval_shape(with_discriminator, _shapes(codec))
-  optimizer = objectives.two_stage_optimizer(generator, judge, form[0], clip=trainer.CLIP)
+  optimizer = objectives.two_stage_optimizer(
+    generator, judge, form[0], clip=trainer.CLIP, whole=whole, alternate=alternate
+  )
+  learning = form[0]['codec'].keys() if whole else {'synthesis'}
   return Setup(
     lambda: with_discriminator(_begin(plan, codec, log)),
     form,
     loss,
     optimizer,
-    lambda params, average: _only(average['codec'], {'synthesis'}, params['codec']),
+    lambda params, average: _only(average['codec'], learning, params['codec']),
   )
 
 
@@ -185,14 +209,30 @@ STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
 
 
 def _loss(
-  plan: Plan, apply: objectives.Apply, level: int | tuple[int, ...] | None
+  plan: Plan, apply: objectives.Apply, level: int | tuple[int, ...] | None, log: Log
 ) -> trainer.LossFn:
+  """Returns the loss of all stages but the adversarial one; logs which perceptual term it has."""
+  perceptual = None
+  if plan.lpips is not None or plan.perceptual != 'lpips':
+    perceptual = objectives.perceptual_of(plan.lpips, plan.perceptual)
+    log(perceptual.about)
   return objectives.rate_distortion(
     apply,
     level=level,
     distortion=DISTORTIONS[plan.distortion],
+    perceptual=perceptual,
+    target=_target(plan),
     compute_dtype=jnp.dtype(plan.precision),
   )
+
+
+def _target(plan: Plan) -> target_rate.Target | None:
+  """Returns the target rate; without a number of steps it has no relaxed start."""
+  if plan.target_rate is None:
+    return None
+  assert plan.lmbda is not None
+  relaxed = target_rate.relaxed_steps(plan.steps) if plan.minutes is None else 0
+  return target_rate.Target(plan.target_rate, plan.lmbda, relaxed=relaxed, axis=trainer.AXIS)
 
 
 def _as_files(codec: Codec, *, noisy: bool = False) -> objectives.Apply:

@@ -21,6 +21,7 @@ from compress_jax.training.objectives import LossFn, State, Weighted
 
 Draw = Callable[[Any, Key], Array]  # Returns f32[B, H, W, 3] from data on the device and Key[B].
 AVERAGE = 0.999
+AXIS = 'device'  # What the mapped axis of a step is called inside of it.
 # Far below the usual norms (1.4 to 2.3 for trained weights of gmm, 5 to 13 for fresh ones), so that
 # all steps have the same weight: crops differ tenfold in error, and the hardest would dominate
 # Adam's average of squares.
@@ -192,14 +193,14 @@ def make_train_step(
     grads, (extra, metrics) = jax.grad(of, has_aux=True)(
       state.params, state.state, x, keys, state.step
     )
-    grads, metrics = lax.pmean((grads, dict(metrics)), 'device')
+    grads, metrics = lax.pmean((grads, dict(metrics)), AXIS)
     norm = optax.tree.norm(grads)
     good = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
 
     def made() -> TrainState:
       with jax.numpy_dtype_promotion('standard'):  # optax mixes integers and floats.
         changes, opt_state = optimizer.update(
-          grads, state.opt_state, state.params, total=state.total
+          grads, state.opt_state, state.params, step=state.step, total=state.total
         )
       params = optax.apply_updates(state.params, changes)
       count = state.step - state.skipped
@@ -233,7 +234,7 @@ def make_train_step(
 
   optimizer = optax.with_extra_args_support(optimizer)
   axes = (None, None if draw else 0, 0, None)
-  compiled = jax.pmap(train_step, 'device', in_axes=axes, out_axes=None, donate_argnums=0)
+  compiled = jax.pmap(train_step, AXIS, in_axes=axes, out_axes=None, donate_argnums=0)
   return Step(compiled, replicated(loss.weights) if isinstance(loss, Weighted) else ())
 
 

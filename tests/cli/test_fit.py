@@ -17,7 +17,7 @@ from compress_jax.cli import fit as cli_fit
 from compress_jax.files import models
 from compress_jax.learned.released import flatten
 from compress_jax.model_zoo import pretrained
-from compress_jax.training import fit, plans
+from compress_jax.training import estimates, fit, plans, stages
 from tests.helpers.small_models import picture
 from tests.helpers.training_calls import OFTEN, SMALL, arguments
 
@@ -175,6 +175,22 @@ def test_a_dry_run_tells_size_and_leaves_nothing(photos, tmp_path, capsys):
   out = capsys.readouterr().out
   assert 'parameters   ' in out and 'MiB per device' in out and 's per step' in out
   assert not run.exists()
+
+
+def test_a_dry_run_of_what_does_not_fit_into_memory_is_compiled_and_not_run(
+  photos, tmp_path, monkeypatch, capsys
+):
+  def begun():
+    raise AssertionError('parameters were made')
+
+  def setup_of(plan, codec, log):
+    return stages.setup_of(plan, codec, log)._replace(init=begun)
+
+  monkeypatch.setattr(cli_fit, 'setup_of', setup_of)
+  monkeypatch.setattr(estimates, '_available', lambda: 2**20)
+  assert train(photos, tmp_path / 'run', '--dry_run') == 0
+  out = capsys.readouterr().out
+  assert 'MiB per device' in out and 'not measured: 1 MiB are available' in out
 
 
 def test_a_run_can_be_exported_before_its_end(photos, tmp_path, capsys):

@@ -14,7 +14,7 @@ from compress_jax import methods
 from compress_jax.cli import main as program
 from compress_jax.cli.command import settings
 from compress_jax.images import sets
-from compress_jax.training.plans import Plan
+from compress_jax.training import plans
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -24,7 +24,7 @@ SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 FOLDERS = {path.name for at in (ROOT, ROOT / 'compress_jax') for path in at.iterdir()}
 PROGRAMS = ('python run.py', 'compress-jax', 'python -m compress_jax', 'python -m experiments.')
-OTHERS = {'export': {'half'}}  # Options that a mode has beside those of methods.
+OTHERS = {'export': {'half', 'deflate'}}  # Options that a mode has beside those of methods.
 
 
 def name_of(page: Path) -> str:
@@ -76,7 +76,7 @@ def flags_of(command: list[str]) -> tuple[flags.FlagValues, list[str]]:
 def options_of(values: flags.FlagValues) -> set[str]:
   """What --set may name where these flags are given."""
   factory = methods.method(values.method).codec
-  return {*inspect.signature(factory).parameters, *Plan._field_defaults}
+  return {*inspect.signature(factory).parameters, *plans.SET}
 
 
 @pytest.fixture

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from compress_jax.codec import CodecError
-from compress_jax.evaluation import chosen_metrics, lpips, lpips_weights, measure, metrics
+from compress_jax.evaluation import (
+  chosen_metrics,
+  lpips,
+  lpips_weights,
+  measure,
+  metrics,
+  wasserstein,
+)
 
 RNG = np.random.default_rng(0)
 ORIGINAL = RNG.integers(0, 256, (225, 240, 3), np.uint8)
@@ -86,3 +93,24 @@ def test_without_weights_and_on_small_images_there_is_no_number(weights):
   small = ORIGINAL[:30], DECODED[:30]
   found = chosen_metrics.measure(*small, chosen_metrics.choose(chosen_metrics.EXTRA, 'mine'))
   assert math.isnan(found['ssimulacra2']) and math.isnan(found['lpips'])
+
+
+def test_wasserstein_distortion_is_measured_where_it_is_asked_for(monkeypatch):
+  asked, seen = [], []
+
+  def distortion(params, x, x_hat, sigma):
+    seen.append((params, x.shape, sigma))
+    return (x - x_hat).mean((1, 2, 3))
+
+  monkeypatch.setattr(chosen_metrics, '_weights', lambda path, net: asked.append(net) or path)
+  monkeypatch.setattr(chosen_metrics, '_distortion', distortion)
+  monkeypatch.setattr(lpips, 'fingerprint', lambda params: '12345678')
+  chosen = chosen_metrics.choose(['wasserstein', 'psnr'], 'mine')
+  assert chosen.names == ('wasserstein',) and set(asked) == {'vgg'}
+  assert chosen.about == ('Wasserstein distortion (VGG16, sigma 8), weights 12345678',)
+  found = measure.scores(ORIGINAL, DECODED, 1000, chosen)['wasserstein']
+  assert found == pytest.approx(float(np.mean(ORIGINAL / 255 - DECODED / 255)), rel=1e-4)
+  assert seen == [('mine', (1, 225, 240, 3), wasserstein.SIGMA)]
+  assert math.isnan(chosen_metrics.measure(ORIGINAL[:63], DECODED[:63], chosen)['wasserstein'])
+  assert chosen_metrics.choose(['wasserstein']).about == ('no weights',)
+  assert 'wasserstein' not in chosen_metrics.EXTRA

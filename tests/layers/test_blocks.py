@@ -279,3 +279,32 @@ def test_mirror_images_are_those_of_numpy_also_where_the_size_is_not_known_yet(s
   given = jax.ShapeDtypeStruct(shape, np.float32)
   program = jax.export.export(jax.jit(lambda x: blocks.mirror(x, 7)))(given)
   np.testing.assert_array_equal(program.call(x), expected)
+
+
+@pytest.mark.parametrize('size', [3, 5])
+def test_the_slopes_of_a_transposed_convolution_are_those_of_its_formula(size):
+  """It is linear in input and kernel: a slope times a change is the change by the formula."""
+  x, dx = normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)
+  kernel, dk = normal(size, size, 5, 2), normal(size, size, 5, 2, seed=1)
+  weight, no_bias = normal(2, 6, 8, 2), np.zeros(2)
+  total = lambda x, kernel: jnp.vdot(weight, blocks.transposed(x, kernel))  # noqa: E731
+  of_x, of_kernel = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
+  by_x = np.vdot(weight, transposed(dx, {'kernel': kernel, 'bias': no_bias}))
+  by_kernel = np.vdot(weight, transposed(x, {'kernel': dk, 'bias': no_bias}))
+  assert float(np.vdot(of_x, dx)) == pytest.approx(by_x, rel=1e-4, abs=1e-3)
+  assert float(np.vdot(of_kernel, dk)) == pytest.approx(by_kernel, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize('size', [3, 5])
+def test_a_transposed_convolution_takes_one_product_per_tap_and_input(size):
+  x, kernel = normal(1, 8, 12, 32), normal(size, size, 32, 16)
+  cost = jax.jit(blocks.transposed).lower(x, kernel).compile().cost_analysis()
+  assert cost['flops'] <= 2 * size**2 * 8 * 12 * 32 * 16
+
+
+@pytest.mark.parametrize('size', [3, 5])
+def test_a_transposed_convolution_is_the_sub_pixel_convolution_that_files_are_coded_by(size):
+  x, kernel = normal(2, 5, 7, 6), normal(size, size, 6, 3)
+  wide = blocks.pixel_shuffle(blocks.convolve(x, blocks.phases(kernel)))
+  found = jax.jit(blocks.transposed)(x, kernel)
+  np.testing.assert_allclose(found, wide, atol=1e-5 * np.abs(wide).max())

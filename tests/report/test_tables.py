@@ -53,6 +53,14 @@ def test_results_csv_holds_every_field_exactly(tmp_path, rows):
       assert got[key] == ('' if want[key] is None else str(want[key]))
 
 
+def test_a_metric_that_is_rarely_asked_for_has_a_column_where_a_row_has_it(tmp_path, rows):
+  tables.write_results(tmp_path, {}, [{**rows[0], 'wasserstein': 1.5}, *rows[1:]])
+  with open(tmp_path / 'results.csv', newline='') as file:
+    found = [line['wasserstein'] for line in csv.DictReader(file)]
+  assert found == ['1.5', *[''] * (len(rows) - 1)]
+  assert tables.read_results(tmp_path)[1][0]['wasserstein'] == 1.5
+
+
 def test_results_are_valid_json_even_with_infinite_psnr_and_nan_ms_ssim(tmp_path):
   tables.write_results(tmp_path, {}, [row(psnr=math.inf, ms_ssim=math.nan)])
 

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from compress_jax.codec import Coded
+from compress_jax.codec import CodecError, Coded
 from compress_jax.methods.gan.networks import Discriminator
 from compress_jax.training import losses, objectives
+from tests.helpers.modules import jit
 
 LOW, HIGH = 0.0009, 0.1  # lambda of level bytes 0 and 255.
 LEVEL = 100
@@ -200,7 +201,8 @@ TERMS = ('g_adv', 'd_real', 'd_fake', 'perceptual', 'loss')
 def apply(params, x, level, keys):
   """A codec of linear maps, with all groups of parameters that gan has."""
   means = x.reshape(len(x), 2, 16, 2, 16, 3).mean((2, 4))
-  noise = jax.vmap(lambda key: jax.random.uniform(key, (2, 2, 4)))(keys)
+  draw = jax.vmap(lambda key: jax.random.uniform(key, (2, 2, 4)))
+  noise = 0.5 if keys is None else draw(keys)  # As files round, and with noise.
   y_hat = means @ params['analysis']['kernel'] * jnp.exp(params['log_gains'])
   up = jnp.repeat(jnp.repeat(y_hat @ params['synthesis']['kernel'], 16, 1), 16, 2)
   x_hat = 0.5 * x + up * (1 + x)  # Not flat, or no feature could match.
@@ -433,3 +435,127 @@ def test_gradients_are_clipped_in_each_group_alone():
   assert moved['codec']['log_gains'] == 0 and not moved['codec']['analysis']['b'].any()
   tighter = step(params, grads, clip=0.05)
   np.testing.assert_allclose(tighter['codec']['synthesis']['a'], [-0.03, -0.04], rtol=1e-5)
+
+
+# The options that HiFiC's own recipe takes.
+
+
+def recipe(step, options):
+  """The slopes by all parameters, and the metrics, of the whole loss with some options."""
+  return with_options(*start(), step, options)
+
+
+@functools.partial(jit, static_argnames='options')
+def with_options(params, state, x, step, options):
+  loss = objectives.adversarial(
+    apply, DISCRIMINATOR, perceptual=NOTHING, level=LEVEL, **dict(options)
+  )
+  (_, (after, metrics)), slopes = jax.value_and_grad(loss, has_aux=True)(
+    params, state, x, keys_of(3), step
+  )
+  return slopes, metrics, after
+
+
+def test_all_of_a_codec_may_learn_and_its_rate_weighs_as_the_distortion_does():
+  frozen, _, _ = recipe(STEP, ())
+  slopes, _, _ = recipe(STEP, (('whole', True),))
+  params, _, x = start()
+
+  def terms(codec):
+    coded = apply(codec, x, jnp.full(3, LEVEL), objectives._draw(keys_of(3), LEVEL).noise)
+    bpp = sum(coded.bits.values()) / SIDE**2
+    return jnp.mean(bpp)
+
+  of_rate = jax.grad(terms)(params['codec'])
+  # The prior decides about the rate alone, whose weight is HiFiC's: k_M / lambda.
+  np.testing.assert_allclose(
+    slopes['codec']['prior'], SHARE / LAMBDA * of_rate['prior'], rtol=1e-4, atol=1e-9
+  )
+  assert norm(frozen['codec']['prior']) == 0 and norm(slopes['codec']['analysis']) > 0
+  np.testing.assert_allclose(
+    slopes['codec']['synthesis']['kernel'], frozen['codec']['synthesis']['kernel'], rtol=1e-5
+  )
+
+
+def test_in_turn_either_has_the_slopes_that_it_has_at_once_and_the_other_has_none():
+  at_once, metrics, after = recipe(STEP, (('whole', True),))
+  options = (('whole', True), ('alternate', True))
+  for step, learning, resting in ((4, 'discriminator', 'codec'), (5, 'codec', 'discriminator')):
+    slopes, found, state = recipe(jnp.int32(step), options)
+    assert norm(slopes[resting]) == 0
+    for a, b in zip(*(jax.tree.leaves(v[learning]) for v in (slopes, at_once)), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    assert {k: pytest.approx(float(v), rel=1e-5) for k, v in metrics.items()} == found
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), after, state)
+
+
+def test_the_optimizer_updates_one_at_a_time_and_each_sees_half_of_the_steps():
+  params = start()[0]
+  grads = jax.tree.map(jnp.ones_like, params)
+  seen = optax.GradientTransformationExtraArgs(
+    lambda params: jnp.zeros((), jnp.int32),
+    lambda u, state, params=None, *, total, **_: (
+      jax.tree.map(lambda v: jnp.full_like(v, total), u),
+      state + 1,
+    ),
+  )
+  tx = objectives.two_stage_optimizer(seen, seen, params, whole=True, alternate=True)
+  state, update = tx.init(params), jax.jit(tx.update)
+  for step in range(4):
+    updates, state = update(grads, state, params, step=jnp.int32(step), total=jnp.int32(10))
+    moved = {
+      name: set(np.concatenate([np.ravel(v) for v in jax.tree.leaves(part)]).tolist())
+      for name, part in updates.items()
+    }
+    one, other = ('codec', 'discriminator') if step % 2 else ('discriminator', 'codec')
+    assert moved == {one: {5.0}, other: {0.0}}
+  made = [int(v) for v in jax.tree.leaves(state) if v.dtype == jnp.int32]
+  assert made == [2, 2]
+
+
+def test_a_target_weighs_the_rate_of_the_adversarial_loss_and_nothing_else():
+  target = objectives.Target(1e-9, above=SHARE / 2)
+  slopes, metrics, _ = recipe(STEP, (('whole', True), ('target', target)))
+  plain, _, _ = recipe(STEP, (('whole', True),))
+  by_rate = 2 / (SHARE / LAMBDA)
+  np.testing.assert_allclose(
+    slopes['codec']['prior'], by_rate * plain['codec']['prior'], rtol=1e-4, atol=1e-9
+  )
+  np.testing.assert_allclose(
+    slopes['codec']['synthesis']['kernel'], plain['codec']['synthesis']['kernel'], rtol=1e-4
+  )
+  assert float(metrics['lambda']) == pytest.approx(SHARE / 2)
+
+
+def test_the_first_stage_of_hific_minimises_lpips_as_well():
+  distance = lambda weights, x, x_hat, *rest: jnp.full(len(x), weights) * x_hat[:, 0, 0, 0]  # noqa: E731
+  perceptual = objectives.Perceptual('', distance, jnp.float32(3))
+  loss = objectives.rate_distortion(Spy(), level=LEVEL, perceptual=perceptual)
+  x = images(3)
+  total, (_, metrics) = loss(jnp.float32(51), {}, x, keys_of(3), STEP)
+  term = 3 * (1 / 8 + 0.2)  # The mean of 0, 1/8 and 1/4, and 51 / 255.
+  assert float(metrics['perceptual']) == pytest.approx(term, rel=1e-5)
+  assert float(total) == pytest.approx(LEVEL + LAMBDA * (51**2 + 427 * term), rel=1e-5)
+  assert float(loss.weights) == 3
+
+
+def test_wasserstein_distortion_needs_weights():
+  with pytest.raises(CodecError, match='needs --lpips'):
+    objectives.perceptual_of(None, 'wasserstein')
+
+
+def test_wasserstein_distortion_is_scaled_and_has_one_sigma_everywhere(monkeypatch):
+  seen, x = [], images(3)
+
+  def distortion(weights, x, x_hat, sigma):
+    seen.append((weights, sigma))
+    return 4 * jnp.mean(x_hat - x, (1, 2, 3))
+
+  monkeypatch.setattr(objectives.lpips, 'find', lambda path, net: (path, net))
+  monkeypatch.setattr(objectives.lpips, 'fingerprint', lambda params: '12345678')
+  monkeypatch.setattr(objectives.wasserstein, 'distortion', distortion)
+  perceptual = objectives.perceptual_of('mine', 'wasserstein')
+  assert perceptual.about == 'Wasserstein distortion (VGG16, sigma 8), weights 12345678 of mine'
+  found = perceptual.distance(perceptual.weights, x, x + 0.5, (), ())
+  np.testing.assert_allclose(found, 2 * objectives.WASSERSTEIN, rtol=1e-5)
+  assert seen == [(('mine', 'vgg'), objectives.wasserstein.SIGMA)]

@@ -18,7 +18,7 @@ from compress_jax.layers.quantization import initial_log_gains
 from compress_jax.learned.released import flatten
 from compress_jax.methods.cae import codec as cae
 from compress_jax.methods.gan import codec as gan
-from compress_jax.training import objectives, plans, scales, stages
+from compress_jax.training import objectives, plans, scales, stages, target_rate
 from tests.helpers.modules import jit
 from tests.helpers.small_plans import KEYS, LEVELS, OPTIONS, PLAN, X, start
 
@@ -169,6 +169,53 @@ def test_so_it_is_after_the_adversarial_stage(monkeypatch):
   assert len(said) == 1 and 'no LPIPS' in said[0]
 
 
+def of_gan(monkeypatch):
+  """A small codec, its plan of the adversarial stage, and parameters of ones as its start."""
+  codec = gan.codec(base=1, blocks=1, latents=4, hyper=4, levels=1)
+  shapes = jax.eval_shape(codec.init, KEYS[0])
+  params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+  monkeypatch.setattr(
+    stages.float_weights, 'weights', lambda path: (params, {'method': 'gan', 'options': {}})
+  )
+  return codec, PLAN._replace(method='gan', stage='adversarial', start='x', crop=64), params
+
+
+def test_all_of_gan_may_learn_beside_its_discriminator(monkeypatch):
+  codec, plan, params = of_gan(monkeypatch)
+  setup = stages.setup_of(plan._replace(learns='all', updates='alternate'), codec)
+  assert same(setup.weights({'codec': params}, {'codec': shifted(params)}), shifted(params))
+  assert forms(setup.init()) == forms(setup.form)
+
+
+def test_the_rate_of_the_plan_and_its_lambda_make_the_target(monkeypatch):
+  codec, plan, _ = of_gan(monkeypatch)
+  seen = []
+  monkeypatch.setattr(objectives, 'adversarial', lambda *args, **given: seen.append(given))
+  monkeypatch.setattr(objectives, 'rate_distortion', lambda *args, **given: seen.append(given))
+  steered = plan._replace(lmbda=0.0012, target_rate=0.14, learns='all', steps=1000)
+  stages.setup_of(steered, codec)
+  stages.setup_of(steered._replace(stage='rate-distortion', learns='generator'), codec)
+  stages.setup_of(steered._replace(minutes=5.0), codec)
+  wanted = target_rate.Target(0.14, 0.0012, relaxed=50, axis='device')
+  # How many steps fit into the minutes is not known at their start.
+  assert [given['target'] for given in seen] == [wanted, wanted, wanted._replace(relaxed=0)]
+  assert seen[0]['whole'] and not seen[0]['alternate']
+
+
+def test_weights_of_lpips_join_what_is_minimised_in_the_other_stages(monkeypatch):
+  seen = []
+  perceptual = objectives.Perceptual('what it is', None)
+  named = lambda *given: seen.append(given) or perceptual  # noqa: E731
+  spy = lambda apply, **given: seen.append(given['perceptual'])  # noqa: E731
+  monkeypatch.setattr(objectives, 'perceptual_of', named)
+  monkeypatch.setattr(objectives, 'rate_distortion', spy)
+  said = []
+  for plan in (PLAN, PLAN._replace(lpips='w'), PLAN._replace(lpips='w', perceptual='wasserstein')):
+    stages.setup_of(plan, cae.codec(**OPTIONS), said.append)
+  assert seen == [None, ('w', 'lpips'), perceptual, ('w', 'wasserstein'), perceptual]
+  assert said == ['what it is'] * 2
+
+
 def test_the_decoder_learns_from_what_files_hold(tmp_path):
   plan = PLAN._replace(stage='decoder', start=saved(tmp_path, start()))
   codec = cae.codec(**OPTIONS)
@@ -229,6 +276,18 @@ def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_pa
       {'adversarial_weight': 9.0},
       'adversarial_weight=9 is of the stage adversarial, not rate-distortion',
     ),
+    ({'learns': 'all'}, 'learns=all is of the stage adversarial, not rate-distortion'),
+    ({'updates': 'alternate'}, 'updates=alternate is of the stage adversarial'),
+    ({'target_rate': 0.3}, 'for a model of one rate: --set=levels=1'),
+    (
+      {'target_rate': 0.3, 'lmbda': 0.01, 'stage': 'decoder', 'start': 'x'},
+      'the stage decoder has no --target_rate: its rate does not learn',
+    ),
+    (
+      {'target_rate': 0.3, 'lmbda': 0.01, 'stage': 'adversarial', 'start': 'x'},
+      'the stage adversarial with --learns=generator has no --target_rate',
+    ),
+    ({'perceptual': 'wasserstein'}, 'Wasserstein distortion needs --lpips'),
     ({'channel_steps': 40}, '100 steps end before all channels are on, at step 120'),
     ({'stage': 'adversarial', 'start': 'x'}, 'the adversarial stage is one of gan'),
   ],
@@ -269,6 +328,15 @@ def test_options_of_training_are_told_from_those_of_the_method():
   assert (plan.channel_steps, plan.refit_prior) == (50, True)
   assert plan.options == {'widths': (32, 64, 96), 'linear': True, 'rdoq': 0.05, 'levels': 2}
   assert (plan_of().channel_steps, plan_of().refit_prior) == (0, False)
+
+
+def test_the_recipe_of_hific_is_asked_for_by_flags():
+  plan = plan_of('--set=levels=1', '--lambda=0.0012', '--target_rate=0.14', '--updates=alternate')
+  assert (plan.lmbda, plan.target_rate, plan.updates) == (0.0012, 0.14, 'alternate')
+  plan = plan_of('--learns=all', '--perceptual=wasserstein')
+  assert (plan.learns, plan.perceptual, plan.target_rate) == ('all', 'wasserstein', None)
+  with pytest.raises(CodecError, match='updates'):
+    fit.codec_of(plan_of('--set=updates=alternate'))
 
 
 def test_the_adversarial_weight_and_the_details_are_options(monkeypatch):
