@@ -17,12 +17,12 @@ from compress_jax.runtime.compilation_cache import enable_cache
 
 # What decides a file besides our own sources and tables.
 LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
-SUFFIXES = {'jpeg': '.jpg', 'jpeg-default': '.jpg', 'jpeg2000': '.j2k'}
+SUFFIXES = {'jpeg': '.jpg', 'jpeg2000': '.j2k'}  # Of the formats that are not named by theirs.
 QUALITIES: dict[str, tuple[float, ...]] = {  # Finely, rising in size; 1..95 where not named.
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
   'png': (9,),
 }
-CLASSICAL_LIBRARIES = ('pillow',)
+CLASSICAL_LIBRARIES = {'jxl': ('pillow', 'pillow-jxl-plugin')}  # Pillow alone where not named.
 
 
 def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
@@ -48,7 +48,7 @@ def anchor(name: str, quality: float) -> Recipe:
   """A classical codec at a quality, for `evaluate`.
 
   Raises:
-    CodecError: no such codec.
+    CodecError: no such codec, or it cannot run here.
   """
   return _classical(name, 'quality', quality)
 
@@ -61,8 +61,11 @@ def anchor_of_size(name: str, size: int) -> Recipe:
 def _classical(name: str, scale: str, point: float) -> Recipe:
   if name not in baselines.CODECS:
     raise CodecError(f'no codec {name!r}; there are: {", ".join(baselines.CODECS)}')
-  code = code_hash('compress_jax.baselines', CLASSICAL_LIBRARIES)
-  return Recipe(name, name, scale, point, (), SUFFIXES.get(name, f'.{name}'), code)
+  if reason := baselines.missing(name):
+    raise CodecError(reason)
+  code = code_hash('compress_jax.baselines', CLASSICAL_LIBRARIES.get(name, ('pillow',)))
+  format = name.partition('-')[0]
+  return Recipe(name, name, scale, point, (), SUFFIXES.get(format, f'.{format}'), code)
 
 
 def make(recipe: Recipe) -> tuple[Codec, Released]:

@@ -64,7 +64,7 @@ def test_a_recipe_makes_the_codec_that_it_names(name):
   np.testing.assert_array_equal(pre.decoder(name)(file), codec.decode(released, file))
 
 
-@pytest.mark.parametrize('name', ['jpeg', 'jpeg2000', 'webp', 'avif'])
+@pytest.mark.parametrize('name', ['jpeg', 'jpeg2000', 'webp', 'avif', 'jxl'])
 def test_an_anchor_can_be_asked_for_a_size(name):
   y, x = np.mgrid[:128, :192]
   waves = 127 + 60 * np.sin(x / 7) + 60 * np.cos(y * x / 900)
@@ -79,7 +79,7 @@ def test_the_fingerprint_covers_what_a_module_imports_and_nothing_else():
   def names(module):
     return {path.name for path in fingerprint.sources(module)}
 
-  assert names('compress_jax.baselines') == {'baselines.py', 'codec.py'}
+  assert names('compress_jax.baselines') == {'baselines.py', 'codec.py', 'extras.py'}
   assert {'evaluate.py', 'journal.py', 'measure.py', 'codec.py'} <= names(
     'compress_jax.evaluation.evaluate'
   )

@@ -21,6 +21,10 @@ def picture(name):
   return np.stack([np.sin(5 * x + phase), np.cos(4 * y), x * y], -1) * 80 + 120
 
 
+# Image -> what loads it.
+ORIGINALS = {name: lambda name=name: picture(name).astype(np.uint8) for name in NAMES}
+
+
 def make_rows(protocol):
   """Every codec, image and point; PSNR grows by 4 dB per doubling of the rate."""
   split = {'header': 18, 'codebook': 300, 'indices': 900}
@@ -42,11 +46,10 @@ def decode(found):
 
 def write(folder, protocol='crop', **options):
   rows = make_rows(protocol)
-  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
   published = page.tables.read_published(PUBLISHED)
   meta = {'title': 'Test <report>', 'machine': {'cores': 2}, 'seed': 0}
   return page.write_page(
-    folder, meta, rows, originals=originals, decode=decode, published=published, **options
+    folder, meta, rows, originals=ORIGINALS, decode=decode, published=published, **options
   )
 
 
@@ -109,12 +112,11 @@ def test_page_stays_under_ten_megabytes_with_full_previews(report_path):
 
 def test_previews_fill_the_budget_level_by_level_and_name_the_rest():
   rows = make_rows('crop')
-  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
-  everything = previews.previews(rows, originals=originals, decode=decode, budget=10**9)
+  everything = previews.previews(rows, originals=ORIGINALS, decode=decode, budget=10**9)
   assert everything.left_out == []
   assert all(len(levels) == 3 for levels in everything.choices.values())
   size = sum(map(len, everything.pictures.values()))
-  some = previews.previews(rows, originals=originals, decode=decode, budget=size // 2)
+  some = previews.previews(rows, originals=ORIGINALS, decode=decode, budget=size // 2)
   assert sum(map(len, some.pictures.values())) <= size // 2
   assert next(iter(some.choices.values())).keys() >= {'0.4'}
   assert any('at 0.8 bpp' in text for text in some.left_out)
@@ -151,8 +153,7 @@ def test_plot_has_a_trace_per_codec_and_switches(opened):
 
 def test_every_quality_that_is_measured_can_be_chosen_and_the_others_say_why(opened, tmp_path):
   rows = [{**r, 'ssimulacra2': r['psnr'] - 25, 'lpips': None} for r in make_rows('crop')]
-  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
-  tab = opened(page.write_page(tmp_path, {}, rows, originals=originals, decode=decode))
+  tab = opened(page.write_page(tmp_path, {}, rows, originals=ORIGINALS, decode=decode))
   assert tab.locator('input[value=lpips]').is_disabled()
   labels = tab.locator('#rate label', has_text='LPIPS')
   assert 'no weights' in labels.first.inner_text()
