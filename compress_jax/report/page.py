@@ -193,7 +193,8 @@ def lossless_rates(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _headline(cell: Cell) -> bool:
-  return cell.anchor == ANCHOR and cell.codec != ANCHOR and cell.mean is not None
+  shown = cell.codec != ANCHOR and not curves.variant(cell.codec)
+  return cell.anchor == ANCHOR and shown and cell.mean is not None
 
 
 def _points(found: Sequence[Curve]) -> dict[str, dict[str, list[Any]]]:
