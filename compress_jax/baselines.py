@@ -1,12 +1,15 @@
-"""Classical codecs behind the same interface, through Pillow.
+"""Classical codecs behind the same interface, through Pillow and its plugin for JPEG XL.
 
 They learn nothing, so their Released is (); their files are the formats' own, headers counted.
+`CODECS` is the table of all that are compared: a name, how it is written for people, the
+factory, the operating points.
 """
 
 import io
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +17,19 @@ from PIL import Image as PILImage
 from PIL import features
 
 from compress_jax.codec import Codec, CodecError, Image, Released
+from compress_jax.runtime.extras import require
 
 MAX_PIXELS = 2**26
+JXL_PLUGIN = 'pillow_jxl'  # Registers JPEG XL with Pillow when it is imported.
 
 
 class Anchor(NamedTuple):
   """A classical codec and the operating points that draw its curve."""
 
-  label: str
+  label: str  # As people write it.
   factory: Callable[..., Codec]  # factory(quality=q)
   qualities: tuple[float, ...]  # Rising in file size.
+  variant: bool = False  # Another setting of a codec before it; figures of methods leave it out.
 
 
 def png(*, quality: float = 9) -> Codec:
@@ -32,10 +38,10 @@ def png(*, quality: float = 9) -> Codec:
   return _codec('PNG', compress_level=round(quality))
 
 
-def jpeg(*, quality: float, optimize: bool = True) -> Codec:
-  """Baseline JPEG, 4:2:0, quality 1..95; `optimize` fits the Huffman tables to the image."""
+def jpeg(*, quality: float, optimize: bool = True, subsampling: str = '4:2:0') -> Codec:
+  """Baseline JPEG, quality 1..95; `optimize` fits the Huffman tables to the image."""
   _check('JPEG', 'jpg', quality, 1, 95)
-  return _codec('JPEG', quality=round(quality), optimize=optimize, subsampling=2)
+  return _codec('JPEG', quality=round(quality), optimize=optimize, subsampling=subsampling)
 
 
 def jpeg2000(*, quality: float) -> Codec:
@@ -59,16 +65,35 @@ def jpeg2000(*, quality: float) -> Codec:
   return Codec(encode, partial(_decode, 'JPEG2000'))
 
 
-def webp(*, quality: float) -> Codec:
-  """Lossy WebP at its slowest method, quality 0..100."""
+def webp(*, quality: float, method: int = 6) -> Codec:
+  """Lossy WebP, always 4:2:0, quality 0..100; `method` is 0 (fastest) to 6 (smallest files)."""
   _check('WebP', 'webp', quality, 0, 100)
-  return _codec('WEBP', quality=quality, method=6)
+  return _codec('WEBP', quality=quality, method=method)
 
 
-def avif(*, quality: float) -> Codec:
-  """AVIF 4:2:0 at speed 6, quality 0..100; one thread, as tiling depends on their number."""
+def avif(*, quality: float, speed: int = 6, subsampling: str = '4:2:0') -> Codec:
+  """AVIF by libaom, quality 0..100; `speed` is 0 (smallest files) to 10 (fastest).
+
+  One thread encodes, because tiling depends on their number.
+  """
   _check('AVIF', 'avif', quality, 0, 100)
-  return _codec('AVIF', quality=round(quality), speed=6, subsampling='4:2:0', max_threads=1)
+  return _codec(
+    'AVIF', quality=round(quality), codec='aom', speed=speed, subsampling=subsampling, max_threads=1
+  )
+
+
+def jxl(*, quality: float, effort: int = 7) -> Codec:
+  """Lossy JPEG XL by libjxl, quality 0..100; `effort` is 1 (fastest) to 10 (smallest files).
+
+  Quality 90 is distance 1, and 0 is distance 25, the coarsest that libjxl has.
+
+  Raises:
+    CodecError: the plugin is not installed, or a quality off the scale.
+  """
+  _check_range('JPEG XL', quality, 0, 100)
+  require('formats', JXL_PLUGIN)
+  import_module(JXL_PLUGIN)
+  return _codec('JXL', quality=float(quality), effort=effort, lossless=False, num_threads=1)
 
 
 def _codec(format: str, **options: Any) -> Codec:
@@ -108,18 +133,45 @@ def _decode(format: str, released: Released, data: bytes) -> Image:
 def _check(label: str, feature: str, quality: float, low: float, high: float) -> None:
   if not features.check(feature):
     raise CodecError(f'this build of Pillow has no {label} support')
+  _check_range(label, quality, low, high)
+
+
+def _check_range(label: str, quality: float, low: float, high: float) -> None:
   if not low <= quality <= high:
     raise CodecError(f'{label} quality {quality} is outside {low}..{high}')
 
 
 JPEG_QUALITIES = (2, 5, 8, 10, 15, 20, 25, 30, 35, 40, 50, 60, 70, 75, 80, 85, 90, 95)
+JPEG2000_RATES = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+WEBP_QUALITIES = (0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
+AVIF_QUALITIES = (0, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
+SLOW_QUALITIES = (5, 15, 25, 35, 45, 55, 65, 80)  # Seconds each.
+SLOW = 1  # Of AVIF's speeds: 0 needs 0.4 % fewer bits and 2.6 times the time.
 CODECS: dict[str, Anchor] = {
-  'jpeg': Anchor('JPEG (optimised)', jpeg, JPEG_QUALITIES),
-  'jpeg-default': Anchor('JPEG (default tables)', partial(jpeg, optimize=False), JPEG_QUALITIES),
-  'jpeg2000': Anchor(
-    'JPEG 2000', jpeg2000, (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+  'jpeg': Anchor('JPEG', jpeg, JPEG_QUALITIES),
+  'jpeg-444': Anchor(
+    'JPEG 4:4:4', partial(jpeg, subsampling='4:4:4'), (5, 10, 20, 30, 50, 70, 80, 90, 95), True
   ),
-  'webp': Anchor('WebP', webp, (0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)),
-  'avif': Anchor('AVIF', avif, (0, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)),
+  'jpeg-default': Anchor('JPEG default', partial(jpeg, optimize=False), JPEG_QUALITIES, True),
+  'jpeg2000': Anchor('JPEG 2000', jpeg2000, JPEG2000_RATES),
+  'webp': Anchor('WebP', webp, WEBP_QUALITIES),
+  'webp-default': Anchor(
+    'WebP default', partial(webp, method=4), (0, 5, 10, 20, 40, 60, 80, 90, 100), True
+  ),
+  'avif': Anchor('AVIF', avif, AVIF_QUALITIES),
+  'avif-slow': Anchor('AVIF slow', partial(avif, speed=SLOW), SLOW_QUALITIES),
+  'avif-444': Anchor(
+    'AVIF 4:4:4 slow', partial(avif, speed=SLOW, subsampling='4:4:4'), SLOW_QUALITIES, True
+  ),
+  'jxl': Anchor('JPEG XL', jxl, (0, 5, 10, 20, 40, 60, 70, 80, 90, 95)),
   'png': Anchor('PNG', png, (9,)),
 }
+
+
+def missing(name: str) -> str:
+  """Returns why a codec cannot run here, such as a plugin that is not installed; '' if it can."""
+  try:
+    CODECS[name].factory(quality=CODECS[name].qualities[0])
+  except CodecError as error:
+    return str(error)
+  return ''

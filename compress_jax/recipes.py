@@ -17,13 +17,14 @@ from compress_jax.runtime.compilation_cache import enable_cache
 
 # The libraries that decide a file, besides the sources and tables of this package.
 LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
-SUFFIXES = {'jpeg': '.jpg', 'jpeg-default': '.jpg', 'jpeg2000': '.j2k'}
+# Suffixes of the formats that are not named by theirs.
+SUFFIXES = {'jpeg': '.jpg', 'jpeg2000': '.j2k'}
 # Qualities of each codec in small steps, increasing in size; 1..95 for those not named.
 QUALITIES: dict[str, tuple[float, ...]] = {
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
   'png': (9,),
 }
-CLASSICAL_LIBRARIES = ('pillow',)
+CLASSICAL_LIBRARIES = {'jxl': ('pillow', 'pillow-jxl-plugin')}  # Pillow alone where not named.
 
 
 def recipe(method: str, *, lmbda: float = LAMBDA, label: str = '', **options: Any) -> Recipe:
@@ -49,7 +50,7 @@ def anchor(name: str, quality: float) -> Recipe:
   """Returns the recipe of a classical codec at a quality, for `evaluate`.
 
   Raises:
-    CodecError: no such codec.
+    CodecError: no such codec, or it cannot run here.
   """
   return _classical(name, 'quality', quality)
 
@@ -62,8 +63,11 @@ def anchor_of_size(name: str, size: int) -> Recipe:
 def _classical(name: str, scale: str, point: float) -> Recipe:
   if name not in baselines.CODECS:
     raise CodecError(f'no codec {name!r}; there are: {", ".join(baselines.CODECS)}')
-  code = code_hash('compress_jax.baselines', CLASSICAL_LIBRARIES)
-  return Recipe(name, name, scale, point, (), SUFFIXES.get(name, f'.{name}'), code)
+  if reason := baselines.missing(name):
+    raise CodecError(reason)
+  code = code_hash('compress_jax.baselines', CLASSICAL_LIBRARIES.get(name, ('pillow',)))
+  format = name.partition('-')[0]
+  return Recipe(name, name, scale, point, (), SUFFIXES.get(format, f'.{format}'), code)
 
 
 def make(recipe: Recipe) -> tuple[Codec, Released]:

@@ -19,45 +19,28 @@ Several processes with one folder share the images: --coordinator=HOST:PORT
 --num_processes=N --process_id=0 reports what those of 1, 2, ... have measured too.
 """
 
-import datetime
-import functools
-import importlib.metadata
-import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from compress_jax import baselines
+from compress_jax.cli import comparison
 from compress_jax.cli import processes as process_flags
 from compress_jax.cli.command import guarded, parse, settings
-from compress_jax.cli.flag_types import define_path, expanded, numbers
-from compress_jax.codec import CodecError, Image
+from compress_jax.cli.flag_types import define_path, numbers
 from compress_jax.evaluation import chosen_metrics
 from compress_jax.evaluation.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Recipe
 from compress_jax.images import sets
 from compress_jax.methods import METHODS
-from compress_jax.model_zoo import decoder, pretrained, seeded
-from compress_jax.recipes import anchor, make, model_file, recipe
+from compress_jax.recipes import make
 from compress_jax.runtime import processes, workers
 
-LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')
-# The codecs of a method that are compared: label -> options.
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-  'kmeans': {
-    'kmeans-paper': {'codebook': 'image', 'refine': 0},
-    'kmeans-image': {'codebook': 'image'},
-    'kmeans-universal': {'codebook': 'universal'},
-  },
-}
-# Asked for by name only: fifteen passes of gradients per file.
-REFINED = {f'{method}-refined': (method, {'refine': 15}) for method in ('cae', 'gan', 'gmm')}
 PUBLISHED = Path(__file__).parent / 'published'
-LIBRARIES = ('jax', 'jaxlib', 'numpy', 'pillow', 'constriction')
 
 
 def define_flags() -> flags.FlagValues:
@@ -70,7 +53,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_list(
     'methods', codecs, 'Methods, variants, LABEL=METHOD:MODEL, classical codecs.', **here
   )
-  flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points of the methods.', **here)
+  flags.DEFINE_list('lambdas', list(comparison.LAMBDAS), 'Operating points of the methods.', **here)
   flags.DEFINE_multi_string('set', [], 'An option of the methods, as key=value.', **here)
   flags.DEFINE_list(
     'metrics',
@@ -106,7 +89,11 @@ def compare(values: flags.FlagValues) -> int:
 
 def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
   options = settings(values.set)
-  chosen = recipes(values.methods, numbers('lambdas', values.lambdas), options, values.seed)
+  names, absent = comparison.available(values.methods)
+  for line in absent:
+    print(f'left out: {line}', file=sys.stderr)
+  lambdas = numbers('lambdas', values.lambdas)
+  chosen = comparison.compared(names, lambdas, options, values.seed)
   metrics = chosen_metrics.choose(values.metrics, values.lpips)
   description, found = sets.default_images(values.images)
   images = protocol_images(found, values.protocol, values.limit)
@@ -138,59 +125,14 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
     'images': description,
     'processes': parallel,
     'failures': failures,
+    **({'left_out': absent} if absent else {}),
   }
   if result.rows:
     measured = [image for image in images if any(r['image'] == image.name for r in result.rows)]
-    models = {recipe.codec: model_file(dict(recipe.options)) for recipe in chosen}
-    report(output, meta, result.rows, measured, values.preview_budget, models)
+    report(output, meta, result.rows, measured, values.preview_budget, chosen)
   for line in failures:
     print(f'error: {line}', file=sys.stderr)
   return 1 if failures else 0
-
-
-def recipes(
-  names: Sequence[str], lambdas: Sequence[float], options: dict[str, Any], seed: int
-) -> list[Recipe]:
-  """The operating points of methods, variants of methods and classical codecs.
-
-  Raises:
-    CodecError: there is no such codec or option, or two of them have one name.
-  """
-  found = []
-  seen: dict[str, tuple[str, dict[str, Any]]] = {}
-  for name in names:
-    if name in baselines.CODECS:
-      found += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
-      continue
-    for label, (method, own) in _variants(name).items():
-      every = seeded(method, {**own, **options}, seed)
-      if seen.setdefault(label, (method, every)) != (method, every):
-        raise CodecError(f'two codecs are named {label!r}; LABEL=METHOD:MODEL names one of them')
-      for lmbda in lambdas:
-        pretrained(method, lmbda=lmbda, **every)  # Complains before any work.
-        found.append(recipe(method, lmbda=lmbda, label=label, **every))
-  return list(dict.fromkeys(found))
-
-
-def _variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
-  """label -> (method, options) of a method, one of its variants, or a model file."""
-  every = {
-    label: (method, own) for method, group in VARIANTS.items() for label, own in group.items()
-  }
-  if name in every:
-    return {name: every[name]}
-  if name in VARIANTS:
-    return {label: every[label] for label in VARIANTS[name]}
-  if name in REFINED:
-    return {name: REFINED[name]}
-  if name in METHODS:
-    return {name: (name, {})}
-  label, _, named = name.rpartition('=')
-  method, _, model = named.partition(':')
-  if model and method in METHODS:
-    return {label or method: (method, {'model': expanded(model)})}
-  known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])
-  raise CodecError(f'no codec {name!r}; there are: {known}, and LABEL=METHOD:MODEL')
 
 
 def describe(values: flags.FlagValues) -> dict[str, Any]:
@@ -199,15 +141,10 @@ def describe(values: flags.FlagValues) -> dict[str, Any]:
   told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
   return {
     'command': ' '.join(['python -m experiments.kodak', *told]),
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'protocol': values.protocol,
     'seed': values.seed,
     'timing_repeats': values.timing_repeats,
-    'machine': f'{platform.machine()}, {workers.cores()} cores, {platform.system()}',
-    'versions': {
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in LIBRARIES},
-    },
+    **comparison.how(),
   }
 
 
@@ -217,9 +154,9 @@ def report(
   rows: Sequence[Row],
   images: Sequence[sets.NamedImage],
   preview_budget: int,
-  models: Mapping[str, str | None],
+  chosen: Sequence[Recipe],
 ) -> None:
-  """Writes the tables, the figures and the page; `models` are the files of labels."""
+  """Writes the tables, the figures and the page; `chosen` are the operating points of the rows."""
   # Imported here: worker processes import this file too, and need no plotting.
   from compress_jax.report import figures, page
   from compress_jax.report import tables as reports
@@ -228,19 +165,12 @@ def report(
   reports.write_results(output, meta, rows, published)
   figures.write_figures(output / 'figures', rows, published)
 
-  @functools.cache
-  def decoding(method: str, model: str | None) -> Callable[[bytes], Image]:
-    return decoder(method, **({'model': model} if model else {}))
-
-  def decode(row: Mapping[str, Any]) -> Image:
-    return decoding(row['method'], models.get(row['codec']))((output / row['file']).read_bytes())
-
   page.write_page(
     output,
     meta,
     rows,
-    originals={image.name: image.load() for image in images},
-    decode=decode,
+    originals={image.name: image.load for image in images},
+    decode=comparison.decoding(output, chosen),
     preview_budget=preview_budget,
     published=published,
   )

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from compress_jax.cli import files, records
+from compress_jax.cli import comparison, files, records
 from compress_jax.cli.command import options as method_options
 from compress_jax.codec import Image
 from compress_jax.evaluation.evaluate import Result, evaluate, jobs_of, protocol_images
@@ -42,7 +42,15 @@ WITHOUT = {'psnr': 'lossless', 'ms_ssim': 'too small'}
 
 
 def run(values: flags.FlagValues) -> int:
-  """Prints the overview that the flags ask for; returns the exit status."""
+  """Prints the overview, or writes the page, that the flags ask for; returns the exit status.
+
+  Raises:
+    flags.Error: --methods or --lambdas without the page that they are for.
+  """
+  if values.report:
+    return comparison.run(values)
+  if values.methods or values.lambdas:
+    raise flags.Error(f'--{"methods" if values.methods else "lambdas"} goes with --report')
   options = method_options(values)
   with records.failing(values.images or '', json=values.json):
     return overview(

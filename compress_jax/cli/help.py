@@ -28,9 +28,14 @@ COMMON = 'mode', 'method', 'set', 'output', 'version', 'help'
 MODES = {
   'eval': Mode(
     'Measure a method on photographs, beside classical codecs of equal size.',
-    ('--method=gmm', '--images=photos/ --protocol=crop --output=measured/'),
+    (
+      '--method=gmm',
+      '--images=photos/ --protocol=crop --output=measured/',
+      '--images=photos/ --report=page.html --methods=gmm,cae,jpeg,avif,jxl',
+    ),
     (
       *('lambda', 'model', 'refine', 'seed', 'images', 'protocol', 'workers', 'json'),
+      *('report', 'methods', 'lambdas'),
       *('depth8', 'flatten', 'first_frame', 'max_pixels'),
     ),
   ),

@@ -57,6 +57,12 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum('format', 'model', ('model', 'stablehlo'), about, **here)
   define_path('images', None, 'A folder of images to measure on.', **here)
   define_paths('data', 'A folder of images; repeatable.', **here)
+  about = 'Write a page (.html) that compares --methods at several rates.'
+  define_path('report', None, about, **here)
+  about = 'With --report: methods, LABEL=METHOD:MODEL, classical codecs; else --method and those.'
+  flags.DEFINE_list('methods', None, about, **here)
+  about = 'With --report: operating points of the methods.'
+  flags.DEFINE_list('lambdas', None, about, **here)
   about = 'Measure on all of an image, or on its 256x256 centre?'
   flags.DEFINE_enum('protocol', 'full', ('full', 'crop'), about, **here)
   flags.DEFINE_integer('workers', None, 'Processes at a time.', lower_bound=1, **here)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from compress_jax import baselines
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.metrics import BDRate, bd_rate
 from compress_jax.methods import METHODS
 from compress_jax.report.qualities import ALL, PSNR, Quality
 
 Row = Mapping[str, Any]
-CLASSICAL = ('jpeg', 'jpeg-default', 'jpeg2000', 'webp', 'avif', 'png')
+CLASSICAL = tuple(baselines.CODECS)
 
 # The range of PSNR, in dB, of BD-rates among classical codecs; methods have their own.
 _CLASSICAL_INTERVAL = {'crop': (22.5, 28.5), 'full': (27.0, 35.0)}
@@ -63,6 +64,11 @@ def operating_point(row: Row) -> float:
 def lossless(row: Row) -> bool:
   """Whether the decoded pixels equal the original's."""
   return row['psnr'] is None or bool(np.isinf(row['psnr']))
+
+
+def variant(method: str) -> bool:
+  """Returns whether this is another setting of a classical codec that stands beside it."""
+  return method in baselines.CODECS and baselines.CODECS[method].variant
 
 
 def one_protocol(rows: Iterable[Row]) -> str:

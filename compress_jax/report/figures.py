@@ -1,7 +1,8 @@
 """Rate-distortion figures and the byte split, drawn with matplotlib as PNG and SVG.
 
-One figure per learned method, its curves in colour over grey classical anchors, and one
-with everything. Curves carry their names; markers and dashes back the colours up.
+One figure per learned method, its curves in colour over grey classical anchors, one of all
+codecs, and one of the classical codecs with their variants, which the others leave out. Curves
+carry their names; markers and dashes back the colours up.
 """
 
 import io
@@ -50,7 +51,12 @@ _MARKERS = {
   'triangle-up': '^',
   'triangle-down': 'v',
   'star': '*',
+  'cross': 'P',
+  'x': 'X',
+  'hexagon': 'h',
+  'pentagon': 'p',
 }
+TITLES = {'all': 'All codecs', 'classical': 'Classical codecs'}  # Of figures of no one method.
 _LABEL_GAP = 0.043  # Of the axes' height: one line of a label.
 
 
@@ -64,7 +70,7 @@ class Line(NamedTuple):
 def write_figures(
   folder: str | os.PathLike, rows: Sequence[Row], published: Sequence[Published] = ()
 ) -> list[Path]:
-  """Writes rd-<method>, rd-all, rd-all-<quality> and split as .png and .svg; returns the paths.
+  """Writes the figures, rd-<method> to split, as .png and .svg; returns the paths.
 
   Published curves hold on full images and are left out on crops.
   """
@@ -81,8 +87,8 @@ def write_figures(
 def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[str, Figure]:
   """Every figure by name; the byte split only where a codec tells its files' parts.
 
-  By PSNR there is one per learned method and one of all codecs, by every other quality that was
-  measured one of all codecs.
+  By PSNR there is one per learned method, one of all codecs, and one of the classical codecs where
+  a variant of them is there; by every other quality that was measured one of all codecs.
   """
   protocol, found = curves.one_protocol(rows), curves.mean_curves(rows)
   literature = list(published) if protocol == 'full' else []
@@ -93,6 +99,8 @@ def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[st
   with mpl.rc_context(_STYLE):
     for name in [*methods, 'all'] if found else []:  # Nothing to draw of lossless codecs.
       out[f'rd-{name}'] = rd_figure(name, found, dashed[name], subtitle)
+    if any(curves.variant(curve.method) for curve in found):
+      out['rd-classical'] = rd_figure('classical', found, [], subtitle)
     for quality in qualities.ALL[1:]:
       if any(curves.points(curve, quality)[0] for curve in found):
         out[f'rd-all-{quality.key}'] = rd_figure('all', found, dashed['all'], subtitle, quality)
@@ -115,15 +123,21 @@ def rd_figure(
   subtitle: str,
   quality: Quality = PSNR,
 ) -> Figure:
-  """A quality over bpp: a method's codecs, or 'all', the anchors, and published curves dashed.
+  """Returns a figure of a quality over bpp, with published curves dashed.
 
-  Curves that lack it are left out.
+  Args:
+    name: a method, which is drawn over the classical codecs; 'all', or 'classical'. Variants of
+      classical codecs are in the last one only.
+    found: the curves of all codecs; those without the quality are left out.
+    dashed: published curves.
+    subtitle: what was coded.
+    quality: the height of the points.
   """
   figure = Figure(figsize=(7.6, 4.9), layout=None)
   ax = figure.add_axes((0.085, 0.115, 0.685, 0.745))
   lines = {c.codec: Line(*curves.points(c, quality)) for c in (*dashed, *found)}
   found, dashed = ([c for c in some if lines[c.codec].bpp] for some in (found, dashed))
-  shown = [c for c in found if name in ('all', c.method) or c.method not in METHODS]
+  shown = [c for c in found if _belongs(c.method, name)] or found
   main = [c for c in shown if c.method in METHODS] or shown
   _limits(ax, [lines[c.codec] for c in main], [lines[c.codec] for c in (*shown, *dashed)])
   seen = looks([(c.method, c.codec) for c in found])
@@ -131,7 +145,7 @@ def rd_figure(
   for curve in sorted(shown, key=lambda c: c.method in METHODS):
     bold = curve.method in METHODS
     look = seen[curve.codec]
-    colour = look.light if bold or name == 'all' else '#74747c'
+    colour = look.light if bold or name in TITLES else '#74747c'
     marker = _MARKERS[look.symbol.removesuffix('-open')]
     hollow = look.symbol.endswith('-open')
     ax.plot(
@@ -144,11 +158,20 @@ def rd_figure(
     ax.plot(*lines[curve.codec], color=SOFT, lw=1.1, ls=(0, (4, 2)), zorder=2)
     labels.append((curve.codec, SOFT, False))
   _label_ends(ax, labels, lines)
-  title = METHODS[name].title if name in METHODS else 'All codecs'
+  title = METHODS[name].title if name in METHODS else TITLES[name]
   _headline(figure, f'{title}: {quality.name} against rate', subtitle, bool(dashed))
   ax.set_xlabel('bits per pixel, whole file')
   ax.set_ylabel(quality.axis)
   return figure
+
+
+def _belongs(method: str, figure: str) -> bool:
+  """Whether a method or classical codec is in a figure."""
+  if figure == 'classical':
+    return method not in METHODS
+  if method in METHODS:
+    return figure in ('all', method)
+  return not curves.variant(method)
 
 
 def split_figure(rows: Sequence[Row], subtitle: str) -> Figure:

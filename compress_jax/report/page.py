@@ -7,8 +7,9 @@ package. Tables are rendered here and readable without JavaScript.
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from plotly.offline import get_plotlyjs
@@ -20,11 +21,12 @@ from compress_jax.report import curves, figures, qualities, tables
 from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Cell, Curve, Row
 from compress_jax.report.palette import display, looks
-from compress_jax.report.previews import LEVELS, Previews, previews
+from compress_jax.report.previews import CUT_TO, LEVELS, Previews, previews
 from compress_jax.report.tables import Meta, Published
 
 ANCHOR = 'jpeg'  # What the headline compares with.
 PREVIEW_BUDGET = 4_800_000  # Bytes; with plotly.js the page stays under 10 MB.
+RESULTS = ('results.csv', 'results.json')  # What `tables.write_results` writes beside a page.
 _SCRIPTS = ('common.js', 'plot.js', 'viewer.js', 'bd.js')
 
 
@@ -33,23 +35,27 @@ def write_page(
   meta: Meta,
   rows: Sequence[Row],
   *,
-  originals: Mapping[str, Image],
+  originals: Mapping[str, Callable[[], Image]],
   decode: Callable[[Row], Image],
   preview_budget: int = PREVIEW_BUDGET,
   levels: Sequence[float] = LEVELS,
   published: Sequence[Published] = (),
+  name: str = 'index.html',
+  links: Sequence[str] = RESULTS,
 ) -> Path:
-  """Writes index.html.
+  """Writes the page and returns its path.
 
   Args:
-    folder: where results.json and results.csv are; the page links to them.
+    folder: made if it is not there.
     meta: shown at the end: versions, machine, seed, date. Its 'title', if any, heads the page.
     rows: of one protocol.
-    originals: by image name, u8[H, W, 3], cut to the protocol.
+    originals: by image name, what loads u8[H, W, 3], cut to the protocol.
     decode: the pixels of a row's file.
     preview_budget: bytes of all pictures in the page.
     levels: target bits per pixel of the viewer, the most wanted first.
     published: drawn on full images only.
+    name: of the page in the folder.
+    links: files with all rows, as paths from the folder; none where no such files are kept.
 
   Raises:
     CodecError: there are no rows, or those of several protocols.
@@ -58,17 +64,21 @@ def write_page(
   pictures = previews(
     rows, originals=originals, decode=decode, budget=preview_budget, levels=levels
   )
-  html = render(meta, rows, pictures, published)
-  path = Path(folder) / 'index.html'
+  html = render(meta, rows, pictures, published, links)
+  path = Path(folder) / name
   path.parent.mkdir(parents=True, exist_ok=True)
   write_atomically(path, html.encode(errors='backslashreplace'), overwrite=True)
   return path
 
 
 def render(
-  meta: Meta, rows: Sequence[Row], pictures: Previews, published: Sequence[Published] = ()
+  meta: Meta,
+  rows: Sequence[Row],
+  pictures: Previews,
+  published: Sequence[Published] = (),
+  links: Sequence[str] = RESULTS,
 ) -> str:
-  """The text of the page."""
+  """Returns the text of the page; see `write_page`."""
   loader = jinja2.PackageLoader('compress_jax.report')
   environment = jinja2.Environment(
     loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -111,7 +121,10 @@ def render(
     published=literature,
     incomplete=curves.incomplete(rows),
     left_out=pictures.left_out,
+    cut_to=CUT_TO if pictures.cut else 0,
     has_viewer=bool(pictures.choices),
+    links=[(quote(PurePath(link).as_posix()), PurePath(link).name) for link in links],
+    means=tables.means(rows),
   )
 
 
@@ -130,6 +143,7 @@ def page_data(
         'name': display(codec),
         'learned': method in METHODS,
         'knob': knobs[codec],
+        'shown': not curves.variant(method),
         **seen[codec]._asdict(),
       }
       for method, codec in pairs
@@ -179,7 +193,8 @@ def lossless_rates(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _headline(cell: Cell) -> bool:
-  return cell.anchor == ANCHOR and cell.codec != ANCHOR and cell.mean is not None
+  shown = cell.codec != ANCHOR and not curves.variant(cell.codec)
+  return cell.anchor == ANCHOR and shown and cell.mean is not None
 
 
 def _points(found: Sequence[Curve]) -> dict[str, dict[str, list[Any]]]:

@@ -6,38 +6,39 @@ codec has its own marker besides. Text in them reaches 4.5:1 against its backgro
 
 from typing import NamedTuple
 
+from compress_jax.baselines import CODECS
 from compress_jax.methods import METHODS
 
 # Light background, dark background.
 _HUES = {
   'jpeg': ('#4a4a4a', '#c9c9c9'),
+  'jpeg-444': ('#4c5a70', '#a9b7cf'),
   'jpeg-default': ('#767676', '#949494'),
   'jpeg2000': ('#7d6400', '#d3b84a'),
   'webp': ('#2f7488', '#8cc6d8'),
+  'webp-default': ('#4b7560', '#93c2a8'),
   'avif': ('#6a55a3', '#b6a4e6'),
+  'avif-slow': ('#3f2f8f', '#d4caff'),
+  'avif-444': ('#85509b', '#cf9ee3'),
+  'jxl': ('#8a3b2a', '#e5a08f'),
 }
 _OTHER = ('#5c5c66', '#a9a9b5')
 _SYMBOLS = ('circle', 'diamond', 'square', 'triangle-up', 'star')  # Plotly's names.
 _SHADES = (0.0, 0.45, 0.22)  # How far a method's further codecs go towards black or white.
 _CLASSICAL = {
   'jpeg': 'square-open',
+  'jpeg-444': 'cross-open',
   'jpeg-default': 'circle-open',
   'jpeg2000': 'triangle-up-open',
   'webp': 'diamond-open',
+  'webp-default': 'x-open',
   'avif': 'triangle-down-open',
+  'avif-slow': 'star-open',
+  'avif-444': 'hexagon-open',
+  'jxl': 'pentagon-open',
 }
 # Parts of a file: as many as all methods have.
 PARTS = ('#5f6b7a', '#c24e00', '#0067a5', '#8a6d00', '#a8397a', '#007a5a', '#6a55a3')
-
-
-_NAMES = {
-  'jpeg': 'JPEG',
-  'jpeg-default': 'JPEG default',
-  'jpeg2000': 'JPEG 2000',
-  'webp': 'WebP',
-  'avif': 'AVIF',
-  'png': 'PNG',
-}
 
 
 class Look(NamedTuple):
@@ -50,7 +51,7 @@ class Look(NamedTuple):
 
 def display(codec: str) -> str:
   """A codec's label as people write it."""
-  return _NAMES.get(codec, codec)
+  return CODECS[codec].label if codec in CODECS else codec
 
 
 def look(method: str, variant: int = 0) -> Look:

@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image as PILImage
 
 from compress_jax.codec import Image
 from compress_jax.report import curves
 from compress_jax.report.curves import Row
 
+CUT_TO = 768  # Pixels: of larger pictures only the middle is in the page.
 LEVELS = (0.4, 0.2, 0.8)  # Target bpp, the most wanted first.
 QUALITY = 90
 
@@ -26,12 +28,13 @@ class Previews(NamedTuple):
   originals: dict[str, str]  # Image -> key.
   choices: dict[str, dict[str, dict[str, tuple[str, Row]]]]  # Image, target, codec -> key, row.
   left_out: list[str]  # What the budget had no room for, in words.
+  cut: bool  # Whether any picture is the middle of a larger one.
 
 
 def previews(
   rows: Sequence[Row],
   *,
-  originals: Mapping[str, Image],
+  originals: Mapping[str, Callable[[], Image]],
   decode: Callable[[Row], Image],
   budget: int,
   levels: Sequence[float] = LEVELS,
@@ -40,12 +43,12 @@ def previews(
 
   Args:
     rows: of one protocol; lossless codecs are not shown.
-    originals: by image name, cut to the protocol; images without one are not shown.
+    originals: by image name, what loads it, cut to the protocol; images without are not shown.
     decode: the pixels of a row's file.
     budget: bytes of all data URIs.
     levels: target bits per pixel; every image gets the first one before any gets the second.
   """
-  out = Previews({}, {}, {}, [])
+  out = Previews({}, {}, {}, [], any(max(row['width'], row['height']) > CUT_TO for row in rows))
   shown = [name for name in curves.images(rows) if name in originals]
   groups = [(level, name) for level in levels for name in shown]
   for i, (level, name) in enumerate(groups):
@@ -54,8 +57,8 @@ def previews(
       continue
     pixels = {_key(row): (lambda row=row: decode(row)) for row in nearest.values()}
     original = f'original {name}'
-    wanted = {original: lambda name=name: originals[name], **pixels}
-    new = {key: data_uri(load()) for key, load in wanted.items() if key not in out.pictures}
+    wanted = {original: originals[name], **pixels}
+    new = {key: data_uri(middle(load())) for key, load in wanted.items() if key not in out.pictures}
     if sum(map(len, (*out.pictures.values(), *new.values()))) > budget:
       out.left_out.extend(_missing(groups[i:], len(shown)))
       break
@@ -76,10 +79,17 @@ def nearest_rows(rows: Iterable[Row], bpp: float) -> dict[str, Row]:
   return out
 
 
+def middle(image: Image, side: int = CUT_TO) -> Image:
+  """Returns the middle of an image, at most `side` pixels wide and high."""
+  height, width = image.shape[:2]
+  top, left = max(0, height - side) // 2, max(0, width - side) // 2
+  return image[top : top + side, left : left + side]
+
+
 def data_uri(image: Image, quality: int = QUALITY) -> str:
   """A picture as text: u8[H, W, 3] -> a data URI of lossy WebP."""
   out = io.BytesIO()
-  PILImage.fromarray(image).save(out, 'WEBP', quality=quality, method=6)
+  PILImage.fromarray(np.ascontiguousarray(image)).save(out, 'WEBP', quality=quality, method=6)
   return 'data:image/webp;base64,' + base64.b64encode(out.getvalue()).decode()
 
 

@@ -200,7 +200,12 @@ def _bd_by(rows: Sequence[Row], quality: Quality) -> str:
 
 
 def means_table(rows: Sequence[Row]) -> str:
-  """Means over images at each operating point as a Markdown table, every quality a column.
+  """Means over images at each operating point as a Markdown table, every quality a column."""
+  return _table(*means(rows))
+
+
+def means(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+  """Returns the head and the lines of a table of means over images at each operating point.
 
   The cells of a quality that the rows lack say why: 'no weights'.
   """
@@ -216,7 +221,7 @@ def means_table(rows: Sequence[Row]) -> str:
         text = f'{value:{quality.form}}'.replace('-', '−') if math.isfinite(value) else '–'
         line.append(reasons[quality.key] or text)
       lines.append(line)
-  return _table(head, lines)
+  return head, lines
 
 
 def bd_table(matrix: Sequence[Sequence[Cell]], quality: Quality = PSNR) -> str:

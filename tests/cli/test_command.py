@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import compress_jax
-from compress_jax.cli import command, flag_types, help, main
+from compress_jax.cli import command, comparison, flag_types, help, main
 from compress_jax.codec import CodecError
 
 ROOT = Path(__file__).parents[2]
@@ -209,7 +209,7 @@ def test_scripts_expand_paths_too(monkeypatch):
   for script in (kodak, realism, sweep):
     values = command.parse(script.define_flags(), '', ['script', '--images=~/photos'])
     assert values.images == '/somewhere/photos'
-  assert kodak._variants('mine=cae:~/a') == {'mine': ('cae', {'model': '/somewhere/a'})}
+  assert comparison.variants('mine=cae:~/a') == {'mine': ('cae', {'model': '/somewhere/a'})}
 
 
 def test_kodak_dir_is_expanded(tmp_path, monkeypatch):

@@ -7,14 +7,13 @@ import pytest
 from absl import flags
 
 from compress_jax import bitstream
-from compress_jax.cli import command, main
+from compress_jax.cli import command, comparison, main
 from compress_jax.codec import CodecError, level_of
 from compress_jax.learned import refine
 from compress_jax.methods.cae import relaxed as cae_relaxed
 from compress_jax.methods.gan import relaxed as gan_relaxed
 from compress_jax.methods.gmm import channels_relaxed, serial_relaxed
 from compress_jax.model_zoo import pretrained
-from experiments import kodak
 from tests.helpers import small_models
 from tests.helpers.slow import but_for
 
@@ -221,6 +220,6 @@ def test_the_flag_is_an_option_of_learned_methods():
 
 
 def test_refined_methods_are_compared_when_they_are_named():
-  (recipe,) = kodak.recipes(['gmm-refined'], [LAMBDA], {}, 0)
+  (recipe,) = comparison.compared(['gmm-refined'], [LAMBDA], {}, 0)
   assert (recipe.method, recipe.codec) == ('gmm', 'gmm-refined')
   assert dict(recipe.options) == {'refine': 15}

@@ -21,6 +21,10 @@ def picture(name):
   return np.stack([np.sin(5 * x + phase), np.cos(4 * y), x * y], -1) * 80 + 120
 
 
+# Image -> what loads it.
+ORIGINALS = {name: lambda name=name: picture(name).astype(np.uint8) for name in NAMES}
+
+
 def make_rows(protocol):
   """Every codec, image and point; PSNR grows by 4 dB per doubling of the rate."""
   split = {'header': 18, 'codebook': 300, 'indices': 900}
@@ -42,11 +46,10 @@ def decode(found):
 
 def write(folder, protocol='crop', **options):
   rows = make_rows(protocol)
-  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
   published = page.tables.read_published(PUBLISHED)
   meta = {'title': 'Test <report>', 'machine': {'cores': 2}, 'seed': 0}
   return page.write_page(
-    folder, meta, rows, originals=originals, decode=decode, published=published, **options
+    folder, meta, rows, originals=ORIGINALS, decode=decode, published=published, **options
   )
 
 
@@ -109,12 +112,11 @@ def test_page_stays_under_ten_megabytes_with_full_previews(report_path):
 
 def test_previews_fill_the_budget_level_by_level_and_name_the_rest():
   rows = make_rows('crop')
-  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
-  everything = previews.previews(rows, originals=originals, decode=decode, budget=10**9)
+  everything = previews.previews(rows, originals=ORIGINALS, decode=decode, budget=10**9)
   assert everything.left_out == []
   assert all(len(levels) == 3 for levels in everything.choices.values())
   size = sum(map(len, everything.pictures.values()))
-  some = previews.previews(rows, originals=originals, decode=decode, budget=size // 2)
+  some = previews.previews(rows, originals=ORIGINALS, decode=decode, budget=size // 2)
   assert sum(map(len, some.pictures.values())) <= size // 2
   assert next(iter(some.choices.values())).keys() >= {'0.4'}
   assert any('at 0.8 bpp' in text for text in some.left_out)
@@ -151,8 +153,7 @@ def test_plot_has_a_trace_per_codec_and_switches(opened):
 
 def test_every_quality_that_is_measured_can_be_chosen_and_the_others_say_why(opened, tmp_path):
   rows = [{**r, 'ssimulacra2': r['psnr'] - 25, 'lpips': None} for r in make_rows('crop')]
-  originals = {name: picture(name).astype(np.uint8) for name in NAMES}
-  tab = opened(page.write_page(tmp_path, {}, rows, originals=originals, decode=decode))
+  tab = opened(page.write_page(tmp_path, {}, rows, originals=ORIGINALS, decode=decode))
   assert tab.locator('input[value=lpips]').is_disabled()
   labels = tab.locator('#rate label', has_text='LPIPS')
   assert 'no weights' in labels.first.inner_text()
@@ -270,3 +271,62 @@ def test_dark_mode_follows_the_system_and_the_button(opened):
 def test_page_never_scrolls_sideways(opened, width):
   tab = opened(width=width, height=800)
   assert tab.evaluate('document.documentElement.scrollWidth') <= width
+
+
+def test_screen_readers_find_lists_landmarks_and_names(opened):
+  tab = opened()
+  lists = "[...document.querySelectorAll('dl')].flatMap(d => [...d.children].map(c => c.tagName))"
+  assert set(tab.evaluate(lists)) == {'DT', 'DD'}
+  landmarks = """[...document.querySelectorAll('section, nav, [role=region]')].map(e => {
+    const title = document.getElementById(e.getAttribute('aria-labelledby'));
+    return e.getAttribute('aria-label') ?? title.textContent;
+  })"""
+  names = tab.evaluate(landmarks)
+  assert all(names) and len(set(names)) == len(names)
+  for button in ('#theme', '#fit'):  # What is written is part of what is read aloud.
+    assert tab.get_attribute(button, 'aria-label') is None
+  assert tab.locator('#fit').inner_text().startswith('1×')
+
+
+@pytest.mark.slow
+def test_every_part_works_by_keys_alone(opened):
+  tab = opened(width=390)
+  reached = set()
+  for _ in range(60):
+    tab.keyboard.press('Tab')
+    reached.add(tab.evaluate('document.activeElement.id || document.activeElement.name'))
+  assert {'theme', 'metric', 'axis', 'plot-image', 'view-image', 'left', 'right'} <= reached
+  assert {'stage', 'split', 'in', 'out', 'fit', 'hold', 'difference', 'bd-metric'} <= reached
+  first = "document.querySelector('#plot').data[0].y[0]"
+  before = tab.evaluate(first)
+  tab.focus('input[name=metric]:checked')
+  tab.keyboard.press('ArrowRight')
+  assert tab.evaluate(first) != before
+  tab.focus('#chips input')
+  tab.keyboard.press('Space')
+  assert tab.locator('#plot .scatterlayer .trace').count() == len(CODECS) - 1
+
+
+def test_the_numbers_of_the_plot_stand_in_a_table(report_path):
+  table = report_path.read_text().partition('The numbers of the plot')[2].partition('</table>')[0]
+  assert table.count('<tr>') == 1 + 5 * len(CODECS)
+  assert '<th scope="row">JPEG</th>' in table and '<td>0.1100</td>' in table  # Mean of 1, 1.1, 1.2.
+
+
+def test_variants_of_classical_codecs_are_on_the_page_but_not_shown_first(opened, tmp_path):
+  rows = make_rows('crop')
+  rows += [{**r, 'method': 'jpeg-444', 'codec': 'jpeg-444'} for r in rows if r['codec'] == 'jpeg']
+  tab = opened(page.write_page(tmp_path, {}, rows, originals=ORIGINALS, decode=decode))
+  assert not tab.locator('#chips label', has_text='JPEG 4:4:4').locator('input').is_checked()
+  assert tab.locator('#plot .scatterlayer .trace').count() == len(CODECS)
+
+
+def test_of_large_pictures_the_middle_is_shown():
+  image = np.arange(5 * 9 * 3, dtype=np.uint8).reshape(5, 9, 3)
+  np.testing.assert_array_equal(previews.middle(image, 4), image[0:4, 2:6])
+  np.testing.assert_array_equal(previews.middle(image, 9), image)
+
+
+def test_a_page_by_itself_links_to_no_rows(tmp_path):
+  path = write(tmp_path, name='out.html', links=())
+  assert path.name == 'out.html' and 'All rows' not in path.read_text()

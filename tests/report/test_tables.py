@@ -348,3 +348,21 @@ def test_published_curves_with_lpips_are_drawn_by_it():
 def test_a_figure_of_rates_beyond_its_usual_end_shows_a_point_of_each_curve(tmp_path):
   many = [row('jpeg', at, rate=3.0 + at, psnr=40.0 + at) for at in range(1, 4)]
   assert any(path.name == 'rd-all.png' for path in figures.write_figures(tmp_path, many))
+
+
+def test_variants_of_classical_codecs_have_a_figure_of_their_own(rows):
+  rows = [*rows, *line('jpeg-444', 1.2, method='jpeg-444')]
+  found = figures.figures(rows)
+  names = {name: {text.get_text() for text in found[name].axes[0].texts} for name in found}
+  assert names['rd-classical'] == {'JPEG', 'JPEG 4:4:4'}
+  assert names['rd-all'] == {'JPEG', 'kmeans-universal'} == names['rd-kmeans']
+  only = figures.figures(line('jpeg-444', method='jpeg-444'))
+  assert {text.get_text() for text in only['rd-all'].axes[0].texts} == {'JPEG 4:4:4'}
+
+
+def test_classical_codecs_are_told_apart_by_colour_and_marker():
+  lossy = [name for name in curves.CLASSICAL if name != 'png']
+  seen = [palette.look(name) for name in lossy]
+  for field in ('light', 'dark', 'symbol'):
+    assert len({getattr(look, field) for look in seen}) == len(lossy)
+  assert [palette.display(name) for name in ('jpeg-444', 'jxl')] == ['JPEG 4:4:4', 'JPEG XL']

@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 from PIL import Image as PILImage
 
+from compress_jax import recipes
 from compress_jax.cli import files
 from compress_jax.cli import processes as cli_processes
 from compress_jax.codec import CodecError
@@ -124,7 +125,7 @@ def reports(monkeypatch):
   """(names of images, failures) of every report."""
   written = []
 
-  def report(output, meta, rows, images, preview_budget, models):
+  def report(output, meta, rows, images, preview_budget, chosen):
     written.append(([row['image'] for row in rows], meta['failures']))
 
   monkeypatch.setattr(kodak, 'report', report)
@@ -170,7 +171,7 @@ def test_rows_of_several_processes_are_used_by_one(images, tmp_path, reports, ca
 
 
 def test_a_row_that_got_lost_is_a_failure(images, tmp_path, reports):
-  job = evaluate.jobs_of([kodak.anchor('png', 9)], kodak.sets.default_images(str(images))[1])
+  job = evaluate.jobs_of([recipes.anchor('png', 9)], kodak.sets.default_images(str(images))[1])
   result = evaluate.collected(job, ['png quality=9 1: broken'], output=tmp_path)
   lost = 'no process has left a row'
   told = ['png quality=9 1: broken', f'png quality=9 0: {lost}', f'png quality=9 2: {lost}']

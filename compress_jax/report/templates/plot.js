@@ -122,7 +122,7 @@
   }
 
   Object.keys(data.images).forEach((name) => byId('plot-image').add(new Option(name, name)));
-  data.codecs.forEach((codec) => chip(byId('chips'), codec, true));
+  data.codecs.forEach((codec) => chip(byId('chips'), codec, codec.shown));
   data.published.forEach((p) => chip(byId('chips-published'), p, p.shown));
   document.querySelectorAll('input[name=metric], input[name=axis]').forEach((i) => i.addEventListener('change', draw));
   byId('plot-image').addEventListener('change', draw);

@@ -79,16 +79,18 @@
   function caption(side) {
     const codec = byId(side).value;
     const found = choice(side);
-    const title = document.createElement('div');
+    const title = document.createElement('p');
     title.className = 'caption-title';
     title.textContent = names[codec];
-    if (!found) return byId(`caption-${side}`).replaceChildren(title, ...row('What', 'the uncompressed image'));
+    const list = document.createElement('dl');
+    byId(`caption-${side}`).replaceChildren(title, list);
+    if (!found) return list.append(...row('What', 'the uncompressed image'));
     const [, bytes, bpp, at, ...values] = found;
     const knob = data.codecs.find((c) => c.id === codec).knob;
     const off = bpp / Number(level()) - 1;
     const far = Math.abs(off) > 0.15 ? ` (${off > 0 ? '+' : '−'}${number(100 * Math.abs(off), 0)} % off target)` : '';
-    return byId(`caption-${side}`).replaceChildren(
-      title, ...row('File', `${number(bytes, 0)} bytes`), ...row('Rate', `${number(bpp, 3)} bpp${far}`),
+    return list.append(
+      ...row('File', `${number(bytes, 0)} bytes`), ...row('Rate', `${number(bpp, 3)} bpp${far}`),
       ...data.qualities.flatMap((q, i) => row(q.name, quality(q, values[i]))), ...row('Setting', `${knob} ${at}`),
     );
   }

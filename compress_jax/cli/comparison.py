@@ -1,0 +1,236 @@
+"""Several codecs at several rates on photographs, and the page of what came of it.
+
+`eval --report` and the comparison on Kodak, `experiments.kodak`, share it.
+"""
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from compress_jax import baselines
+from compress_jax.cli import files
+from compress_jax.cli.command import check_new
+from compress_jax.cli.command import options as method_options
+from compress_jax.cli.flag_types import expanded, numbers
+from compress_jax.codec import CodecError, Image
+from compress_jax.evaluation import chosen_metrics
+from compress_jax.evaluation.evaluate import evaluate, jobs_of, protocol_images
+from compress_jax.evaluation.measure import Recipe
+from compress_jax.images import sets
+from compress_jax.methods import METHODS
+from compress_jax.model_zoo import decoder, pretrained, seeded
+from compress_jax.recipes import anchor, make, model_file, recipe
+from compress_jax.runtime import workers
+from compress_jax.runtime.extras import require
+
+LAMBDAS = ('0.0009', '0.0018', '0.0035', '0.0067', '0.013')
+ANCHORS = ('jpeg', 'jpeg2000', 'webp', 'avif', 'jxl')  # Beside the method where none are named.
+LIBRARIES = ('jax', 'jaxlib', 'numpy', 'pillow', 'constriction')
+# The codecs of a method that are compared: label -> options.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+  'kmeans': {
+    'kmeans-paper': {'codebook': 'image', 'refine': 0},
+    'kmeans-image': {'codebook': 'image'},
+    'kmeans-universal': {'codebook': 'universal'},
+  },
+}
+# Only where they are named: fifteen passes of gradients per file.
+REFINED = {f'{method}-refined': (method, {'refine': 15}) for method in ('cae', 'gan', 'gmm')}
+
+
+def run(values: flags.FlagValues) -> int:
+  """Measures what --report, --methods and --lambdas ask for, and writes the page.
+
+  Returns:
+    1 if any file failed or was left out, else 0.
+
+  Raises:
+    flags.Error: the flags make no sense.
+    CodecError: there is no such codec, there are no images, or nothing could be measured.
+  """
+  target = Path(values.report)
+  if target.suffix.lower() not in ('.html', '.htm'):
+    raise flags.Error(f'--report={target} is the name of a page and ends in .html')
+  if values['lambda'].present:
+    raise flags.Error('--report shows several rates: --lambdas=0.0035,0.013 names them')
+  require('report', 'jinja2', 'plotly', 'ssimulacra2')
+  check_new(target, force=True)
+  names, absent = available(values.methods or [values.method, *ANCHORS])
+  lambdas = numbers('lambdas', values.lambdas or LAMBDAS)
+  chosen = compared(names, lambdas, method_options(values), values.seed)
+  left_out: list[str] = []
+  _, found = sets.default_images(values.images, report=left_out.append, read=files.reader(values))
+  with contextlib.ExitStack() as stack:
+    folder = values.output or stack.enter_context(tempfile.TemporaryDirectory())
+    failures = _write(values, target, Path(folder), chosen, found, absent)
+  for line in [f'left out: {line}' for line in absent] + [
+    f'error: {line}' for line in (*left_out, *failures)
+  ]:
+    print(line, file=sys.stderr)
+  return 1 if left_out or failures else 0
+
+
+def _write(
+  values: flags.FlagValues,
+  target: Path,
+  folder: Path,
+  chosen: Sequence[Recipe],
+  found: Sequence[sets.NamedImage],
+  absent: Sequence[str],
+) -> list[str]:
+  """Measures and writes the page; returns the failures, a line each."""
+  from compress_jax.report import page, tables
+
+  images = protocol_images(list(found), values.protocol)
+  metrics = chosen_metrics.choose(chosen_metrics.EXTRA)
+  parallel = values.workers or workers.default_processes()
+  print(f'{len(images)} images, {len(chosen)} operating points -> {target}')
+  result = evaluate(
+    jobs_of(chosen, images),
+    make,
+    output=folder,
+    protocol=values.protocol,
+    processes=parallel,
+    chosen=metrics,
+  )
+  if not result.rows:
+    raise CodecError('; '.join(result.failures[:3]) or 'there is nothing to measure')
+  meta = {
+    'command': _command(),
+    **how(),
+    'metrics': dict(zip(metrics.names, metrics.about, strict=True)),
+    **{'protocol': values.protocol, 'seed': values.seed, 'processes': parallel},
+    **{'left out': list(absent), 'failures': result.failures},
+  }
+  links = []
+  if values.output:
+    tables.write_results(folder, meta, result.rows)
+    links = [os.path.relpath(folder / name, target.parent) for name in page.RESULTS]
+  page.write_page(
+    target.parent,
+    meta,
+    result.rows,
+    originals={image.name: image.load for image in images},
+    decode=decoding(folder, chosen),
+    name=target.name,
+    links=links,
+  )
+  print(f'{target}: {target.stat().st_size / 1e6:.1f} MB, {len(result.rows)} files measured')
+  return result.failures
+
+
+def _command() -> str:
+  """The command without the names of folders."""
+  private = '--images', '--output', '--report'
+  return ' '.join(
+    ['compress-jax', '--report', *(f for f in sys.argv[1:] if not f.startswith(private))]
+  )
+
+
+def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Returns the names without those of classical codecs that cannot run here, and why, a line each.
+
+  Such a codec needs a plugin that is not installed; all other names are kept, known or not.
+  """
+  reasons = {name: baselines.missing(name) for name in names if name in baselines.CODECS}
+  absent = {name: reason for name, reason in reasons.items() if reason}
+  return (
+    [name for name in names if name not in absent],
+    [f'{name} {reason}' for name, reason in absent.items()],
+  )
+
+
+def compared(
+  names: Sequence[str], lambdas: Sequence[float], options: dict[str, Any], seed: int
+) -> list[Recipe]:
+  """Returns the operating points of methods, variants of methods and classical codecs.
+
+  Args:
+    names: of METHODS, VARIANTS, REFINED and `baselines.CODECS`, and LABEL=METHOD:MODEL.
+    lambdas: operating points of the methods; classical codecs have qualities.
+    options: of all the methods.
+    seed: of everything random.
+
+  Raises:
+    CodecError: there is no such codec or option, or two of them have one name.
+  """
+  found = []
+  seen: dict[str, tuple[str, dict[str, Any]]] = {}
+  for name in names:
+    if name in baselines.CODECS:
+      found += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
+      continue
+    for label, (method, own) in variants(name).items():
+      every = seeded(method, {**own, **options}, seed)
+      if seen.setdefault(label, (method, every)) != (method, every):
+        raise CodecError(f'two codecs are named {label!r}; LABEL=METHOD:MODEL names one of them')
+      for lmbda in lambdas:
+        pretrained(method, lmbda=lmbda, **every)  # Complains before any work.
+        found.append(recipe(method, lmbda=lmbda, label=label, **every))
+  return list(dict.fromkeys(found))
+
+
+def variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+  """Returns label -> (method, options) of a method, one of its variants, or a model file.
+
+  Raises:
+    CodecError: there is no such codec.
+  """
+  every = {
+    label: (method, own) for method, group in VARIANTS.items() for label, own in group.items()
+  }
+  if name in every:
+    return {name: every[name]}
+  if name in VARIANTS:
+    return {label: every[label] for label in VARIANTS[name]}
+  if name in REFINED:
+    return {name: REFINED[name]}
+  if name in METHODS:
+    return {name: (name, {})}
+  label, _, named = name.rpartition('=')
+  method, _, model = named.partition(':')
+  if model and method in METHODS:
+    return {label or method: (method, {'model': expanded(model)})}
+  known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])
+  raise CodecError(f'no codec {name!r}; there are: {known}, and LABEL=METHOD:MODEL')
+
+
+def how() -> dict[str, Any]:
+  """Returns the date, the machine and the versions that rows are made with; no names of hosts."""
+  return {
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'machine': f'{platform.machine()}, {workers.cores()} cores, {platform.system()}',
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    },
+  }
+
+
+def decoding(folder: Path, chosen: Sequence[Recipe]) -> Callable[[Mapping[str, Any]], Image]:
+  """Returns a function from a row to the pixels of its file in a folder.
+
+  Args:
+    folder: where `evaluate` has put the files.
+    chosen: the operating points of the rows; they name models other than those that ship.
+  """
+  models = {each.codec: model_file(dict(each.options)) for each in chosen}
+
+  @functools.cache
+  def of(method: str, model: str | None) -> Callable[[bytes], Image]:
+    return decoder(method, **({'model': model} if model else {}))
+
+  def decode(row: Mapping[str, Any]) -> Image:
+    return of(row['method'], models.get(row['codec']))((folder / row['file']).read_bytes())
+
+  return decode
