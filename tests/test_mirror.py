@@ -21,7 +21,6 @@ ELSEWHERE = {
     'methods/gmm/serial_export',
   ],
   'methods/test_networks.py': ['methods/*/networks', 'methods/gmm/serial'],
-  'learned/test_refine.py': ['learned/relaxed', 'methods/*/*relaxed'],
   'learned/test_reach.py': ['learned/scheme', 'layers/convolution'],
   'methods/gmm/test_channels.py': [
     'exact/checkerboard',

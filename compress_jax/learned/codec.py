@@ -21,9 +21,9 @@ from compress_jax.codec import (
   Rated,
   level_of,
 )
-from compress_jax.exact import floats, mixture, rates, tables
+from compress_jax.exact import floats, hyper, mixture, rates, tables
 from compress_jax.learned import lambdas, tiles
-from compress_jax.learned.refine import Given
+from compress_jax.learned.refine import Given, Seen
 from compress_jax.learned.refine import refine as refined
 from compress_jax.learned.released import Released, flatten, release
 from compress_jax.learned.scheme import Scheme
@@ -111,11 +111,15 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     return made._replace(prior=params['prior']) if scheme.fit_prior else made
 
   def thaw(released: Released) -> Params:
-    params = {**released.encoder, **released.decoder, **scheme.unmake(released.coding)}
+    params = {**released.encoder, **released.decoder, **entropy_params(released)}
     if scheme.fit_prior:
       known = released.prior is not None
       params['prior'] = released.prior if known else scheme.fit_prior(released.coding)
-    params['log_gains'] = floats.log_gains_of(released.coding.rates, model.levels)
+    return jax.tree.map(jnp.asarray, params)
+
+  def entropy_params(released: Released) -> Params:
+    log_gains = floats.log_gains_of(released.coding.rates, model.levels)
+    params = {**scheme.unmake(released.coding), 'log_gains': log_gains}
     return jax.tree.map(jnp.asarray, params)
 
   def quantised(released: Released, images: Sequence[Image], level: int) -> list[Latents]:
@@ -129,8 +133,9 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
       found = [scheme.decide(released.coding, latents, level, rdoq) for latents in found]
     if not refine:
       return found
+    params = entropy_params(released)
     return [
-      _refined(scheme, released, image, latents, level, lmbda, refine)
+      _refined(scheme, released, params, image, latents, level, lmbda, refine)
       for image, latents in zip(images, found, strict=True)
     ]
 
@@ -254,6 +259,7 @@ def _cropped(x_hat: np.ndarray, header: bitstream.Header) -> Image:
 def _refined(
   scheme: Scheme,
   released: Released,
+  params: Params,
   image: Image,
   latents: Latents,
   level: int,
@@ -262,15 +268,18 @@ def _refined(
 ) -> Latents:
   table = released.coding.rates
   mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, latents.q.shape)
+  z_hat = latents.z
+  if scheme.hyper_analysis:
+    z_hat = hyper.dequantise(latents.z, released.coding.prior)
   given = Given(
     released.decoder,
-    scheme.relaxed.arrays(released.coding, latents, level),
+    Seen(params, jnp.asarray(z_hat, jnp.float32), jnp.int32(level)),
     jnp.asarray(table.inverse[level] * 2.0**-rates.GAIN_BITS, jnp.float32),
     jnp.asarray(mean, jnp.float32),
     jnp.asarray(image),
     jnp.float32(lmbda),
   )
-  q = refined(scheme.relaxed.rate, scheme.whole, given, latents.q, passes)
+  q = refined(scheme.rate, scheme.whole, given, latents.q, passes)
   return latents._replace(q=q)
 
 

@@ -108,11 +108,11 @@ class Prior(nn.Module):
     self.logits = self.param('logits', nn.initializers.zeros, shape)
     self.log_scales = self.param('log_scales', start, shape)
 
-  def __call__(self, q: Array, gain: Array) -> Array:
-    """Probability of symbols f32[B, h, w, C] that were multiplied by f32[B, 1, 1, C]."""
+  def __call__(self, gain: Array) -> entropy.Mixture:
+    """Returns the mixtures f32[K, B, 1, 1, C] of symbols that are f32[B, 1, 1, C] times latents."""
     place = lambda values: values[:, None, None, None]  # noqa: E731
     scale = place(jnp.exp(self.log_scales)) * gain
-    return entropy.mixture_likelihood(q, place(self.logits), jnp.zeros(()), scale)
+    return entropy.Mixture(place(self.logits), jnp.zeros_like(scale), scale)
 
   def density_bits(self, q: Array, gain: Array) -> Array:
     """-log2 of the density there, in place of the probability; it may be negative.
@@ -154,6 +154,20 @@ class Model(nn.Module):
     around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
     return self.analysis(jnp.pad(pad_to_cells(x, CELL), around, 'reflect'))
 
+  def predict(
+    self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
+  ) -> entropy.Mixture:
+    """Returns the distributions of the symbols, which do not depend on the symbols that are seen.
+
+    Args:
+      z_hat: is not used, as there are no hyper-latents.
+      level: i32[B], level bytes.
+      q: is not used, as no network decides about the rate.
+      magnitudes: is not used either.
+    """
+    del z_hat, q, magnitudes
+    return self.prior(quantization.gains(self.log_gains, level)[:, None, None])
+
   def rate(
     self,
     y: Array,
@@ -179,7 +193,7 @@ class Model(nn.Module):
     del dtype
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     scaled = y * gain
-    price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
+    price = self.prior(gain).bits
     q = quantization.straight_through(scaled)
     if rdoq:
       q = quantization.cheaper(scaled, price, rdoq)
