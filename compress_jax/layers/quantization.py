@@ -26,11 +26,11 @@ def lambda_of(level: Array) -> Array:
 
 
 def gains(log_gains: Array, level: Array) -> Array:
-  """Gains f32[B, C] of level bytes i32[B], from f32[levels, C] at equally spaced ones."""
+  """Gains f32[..., C] of level bytes i32[...], from f32[levels, C] at equally spaced ones."""
   last = log_gains.shape[0] - 1
   at = jnp.asarray(level, jnp.float32) * (last / 255)
   below = jnp.clip(at.astype(jnp.int32), 0, max(last - 1, 0))
-  share = (at - below.astype(jnp.float32))[:, None]
+  share = (at - below.astype(jnp.float32))[..., None]
   return jnp.exp(log_gains[below] * (1 - share) + log_gains[jnp.minimum(below + 1, last)] * share)
 
 

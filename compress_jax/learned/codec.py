@@ -1,6 +1,6 @@
 """From the scheme of a learned method to its codec: images to files and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -117,6 +117,7 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
       params['prior'] = released.prior if known else scheme.fit_prior(released.coding)
     return jax.tree.map(jnp.asarray, params)
 
+  @_of_the_last
   def entropy_params(released: Released) -> Params:
     log_gains = floats.log_gains_of(released.coding.rates, model.levels)
     params = {**scheme.unmake(released.coding), 'log_gains': log_gains}
@@ -187,6 +188,21 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     encode_all=encode_all,
     decode_all=decode_all,
   )
+
+
+def _of_the_last(make: Callable[[Released], Params]) -> Callable[[Released], Params]:
+  """Returns the function that keeps its last result, for as long as it is asked for the same."""
+  last: tuple[Any, Any] = None, None
+
+  def kept(released: Released) -> Params:
+    nonlocal last
+    coding, params = last
+    if coding is not released.coding:
+      params = make(released)
+      last = released.coding, params
+    return params
+
+  return kept
 
 
 def _images(x: Array) -> Array:

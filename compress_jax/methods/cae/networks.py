@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
-from compress_jax.codec import Rated
+from compress_jax.codec import CodecError, Rated
 from compress_jax.layers import entropy, quantization
 from compress_jax.layers.blocks import (
   Conv,
@@ -63,7 +63,17 @@ class Analysis(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """5x5 convolutions of stride 2 around the residual blocks."""
+    """5x5 convolutions of stride 2 around the residual blocks.
+
+    Raises:
+      CodecError: x is no image of whole cells with the mirrored pixels around it.
+    """
+    if any(side < 2 * MARGIN + CELL or (side - 2 * MARGIN) % CELL for side in x.shape[1:3]):
+      size = f'{x.shape[2]}x{x.shape[1]}'
+      raise CodecError(
+        f'the analysis of cae needs multiples of {CELL} pixels and {MARGIN} mirrored ones on each '
+        f'side, not {size} in all'
+      )
     act, (first, second, last) = leaky(_SLOPE), self.widths
     image, gain = x[:, MARGIN:-MARGIN, MARGIN:-MARGIN], 0.1 if self.linear else 24.0
     x = (x - _MEAN) / _STD

@@ -235,13 +235,8 @@ class Model(nn.Module):
   ) -> Rated:
     """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
 
-    Args:
-      y: the latents.
-      level: level bytes.
-      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
-      rdoq: squared steps that a bit is worth where latents are rounded; see `exact.rdoq`.
-      exact: count the bits of whole symbols despite a key, which then only gives gradients.
-      dtype: that the networks compute in; what decides about the rate is f32.
+    The arguments are those of cae's `rate`; networks compute in `dtype`, and what decides about the
+    rate is f32.
     """
     rows, columns = y.shape[1:3]
     gain = quantization.gains(self.log_gains, level)[:, None, None]
