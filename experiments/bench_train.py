@@ -5,8 +5,7 @@
 
 A step is what `run.py --mode=train` dispatches: loss, gradients, clipping, Adam, the average,
 the guard against NaNs. FLOPs are those the compiler counts for the loss and its gradients alone,
-so what is recomputed or moved counts as nothing, and what `winograd` saves on CPUs is not counted
-either; --peak gives the device's peak for a ratio.
+so what is recomputed or moved counts as nothing; --peak gives the device's peak for a ratio.
 
 With --peer, gmm at N=128 with attention and one Gaussian runs beside CompressAI's
 cheng2020-attn: its forward pass, backward pass, clipping and Adam (both of its optimizers), on

@@ -16,7 +16,6 @@ LATER = (
   'exact/',
   'layers/entropy.py',
   'layers/quantization.py',
-  'layers/winograd.py',
   'learned/',
   'methods/cae/',
   'methods/gan/',

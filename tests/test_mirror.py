@@ -31,12 +31,12 @@ ELSEWHERE = {
     'methods/*/networks',
     'methods/gmm/serial',
   ],
-  'learned/test_refine.py': ['learned/relaxed', 'methods/*/*relaxed'],
-  'learned/test_reach.py': ['learned/scheme', 'layers/convolution'],
+  'learned/test_reach.py': ['learned/scheme'],
   'methods/gmm/test_channels.py': [
     'exact/checkerboard',
     'methods/gmm/channels_coding',
     'methods/gmm/channels_export',
+    'methods/gmm/export',
   ],
   # What one function calls for several cases.
   'clustering/test_k_means.py': [

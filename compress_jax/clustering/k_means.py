@@ -31,6 +31,7 @@ from compress_jax.clustering.points import (
   checked_points,
   checked_start,
   finished,
+  in_32_bits,
   rescaled,
 )
 from compress_jax.clustering.seeding import Seeding, eigen_seeds, plus_plus_seeds, random_seeds
@@ -101,6 +102,7 @@ def _pick(table: dict[str, Any], option: str, name: str) -> Any:
   return table[name]
 
 
+@in_32_bits
 def assign(
   points: Any, centroids: Any, *, chunk_size: int | None = None, precision: str = 'highest'
 ) -> tuple[Array, Array]:
@@ -144,6 +146,7 @@ def _assign_from(
   return labels, squares, coordinates
 
 
+@in_32_bits
 def lloyd(
   points: Any,
   start: Any,
@@ -158,7 +161,7 @@ def lloyd(
 ) -> KMeansResult:
   """Runs Lloyd's algorithm from the centroids `start`, f32[K, D]; K may exceed N.
 
-  The arguments are those of `kmeans`.
+  The other arguments and the result are those of `kmeans`.
   """
   _check_options(chunk_size=chunk_size, precision=precision, max_iter=max_iter, tol=tol)
   if (wide := rescaled(points)) is not None:
@@ -207,6 +210,7 @@ def _in_units(result: KMeansResult, coordinates: Frame) -> KMeansResult:
   return result._replace(inertia=inertia, counts=result.counts / coordinates.mass)
 
 
+@in_32_bits
 def kmeans(
   points: Any,
   k: int,
@@ -230,7 +234,9 @@ def kmeans(
     k: number of clusters, 1 <= k <= N.
     key: randomness of the seeding; None means key(0).
     init: 'k-means++' (greedy), 'random', 'eigen' (`eigen_kmeans`, on the host), centroids
-      f32[K, D], or a function of (key, points, weights, k, axis_name) that returns them.
+      f32[K, D], or a function of (key, points, weights, k, axis_name) that returns them. Name
+      that function once and pass the same object each time: each new one, such as a lambda that is
+      written in the call, is compiled anew.
     scores: f32[N], for 'eigen': the largest eigenvalue of each block.
     n_init: number of seedings that are tried; the lowest inertia is kept.
     weights: f32[N]; a point of weight 0 influences nothing.
@@ -244,7 +250,11 @@ def kmeans(
     axis_name: the mapped axis over which rows are distributed.
 
   Returns:
-    A `KMeansResult`.
+    A `KMeansResult`: `centroids` f32[K, D]; `labels` i32[N], the nearest centroid of each point,
+    with `axis_name` of the rows of this device; `inertia` f32[], the weighted sum of squared
+    distances; `n_iter` i32[], Lloyd steps done; `converged` bool[], whether they stopped before
+    `max_iter`; and `counts` f32[K], the weight of each cluster. Where f32 cannot hold the points,
+    centroids and inertia are NumPy arrays of f64.
 
   Raises:
     CodecError: for arguments that cannot be clustered (values are checked outside jit only).
@@ -319,6 +329,7 @@ def _lloyd_padded(
   return result._replace(labels=result.labels[:n])
 
 
+@in_32_bits
 def eigen_kmeans(
   points: Any, scores: Any, k: int, *, weights: Any = None, split: str = 'half', **options: Any
 ) -> KMeansResult:

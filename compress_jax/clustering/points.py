@@ -1,6 +1,8 @@
 """Checks of what is to be clustered: points, weights and centroids become f32 arrays."""
 
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,20 @@ import numpy as np
 
 from compress_jax.codec import Array, CodecError
 
+P = ParamSpec('P')
+R = TypeVar('R')
 _TINY, _HUGE = 2.0**-100, 2.0**100  # In this range f32 has full precision, and XLA keeps it.
+
+
+def in_32_bits(call: Callable[P, R]) -> Callable[P, R]:
+  """Returns the function as it is where `jax_enable_x64` is off, as points become f32 anyway."""
+
+  @functools.wraps(call)
+  def called(*args: P.args, **options: P.kwargs) -> R:
+    with jax.enable_x64(False):
+      return call(*args, **options)
+
+  return called
 
 
 def _known(array: Any) -> bool:

@@ -49,10 +49,13 @@ def conv_params(layer: FloatLayer) -> Params:
 def deconv_params(layer: FloatLayer, size: int) -> Params:
   """The inverse of `deconv_layer`, of a kernel of so many taps."""
   inputs, outputs = layer.kernel.shape[2], layer.bias.size // 4
-  shape = jax.ShapeDtypeStruct((size, size, inputs, outputs), np.float32)
-  # Every tap is in one place of `phases`: what transposes the map inverts it.
-  (kernel,) = jax.linear_transpose(phases, shape)(jnp.asarray(layer.kernel))
-  return {'kernel': np.asarray(kernel), 'bias': layer.bias.reshape(4, -1).mean(0)}
+  shifted = layer.kernel.reshape(3, 3, inputs, 2, 2, outputs)
+  # Every tap is in one place of `phases`: in the phase of its parity, at one of the shifts.
+  tap = np.arange(size) - size // 2
+  phase = tap % 2
+  shift = (tap + phase) // 2 + 1
+  kernel = shifted[shift[:, None], shift, :, phase[:, None], phase]
+  return {'kernel': kernel, 'bias': layer.bias.reshape(4, -1).mean(0)}
 
 
 def log_gains_of(table: rates.Rates, levels: int) -> np.ndarray:

@@ -10,6 +10,7 @@ Chong, "Rate distortion optimized quantization", VCEG-AH21, 2008). The decoder d
 import numpy as np
 
 from compress_jax.exact import escapes, mixture, tables
+from compress_jax.layers.quantization import cheaper_of
 
 _FLOOR = 2.0**-16  # What no symbol's probability is below.
 _CHUNK = 2**15  # Symbols at a time.
@@ -33,5 +34,5 @@ def _choose(model: mixture.Mixture, q: np.ndarray, scaled: np.ndarray, worth: fl
   least = _FLOOR * 2.0**24 * model.weight.sum(1, keepdims=True)
   below, above = (np.diff(mass, axis=1) + least).T
   saved = np.log2(above / below)  # Bits, by going up.
-  farther = 1 - 2 * np.abs(scaled - q)  # (scaled - other)^2 - (scaled - q)^2
-  return np.where(worth * np.where(beyond, saved, -saved) > farther, other, q)
+  found: np.ndarray = cheaper_of(scaled, q, other, np.where(beyond, saved, -saved), worth, np)
+  return found

@@ -5,6 +5,7 @@ Files are coded by the integer tables of `exact`; these functions never decide a
 
 import itertools
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -42,9 +43,36 @@ def mixture_likelihood(q: Array, logits: Array, mean: Array, scale: Array) -> Ar
   return jnp.sum(jax.nn.softmax(logits, 0) * mass, 0)
 
 
-def gaussian_likelihood(q: Array, mean: Array, scale: Array) -> Array:
-  """The same for one Gaussian: all arguments f32[...]."""
-  return mixture_likelihood(q, jnp.zeros_like(mean)[None], mean[None], scale[None])
+class Mixture(NamedTuple):
+  """The discretised Gaussian mixture of each symbol, as `mixture_likelihood` takes it."""
+
+  logits: Array  # f32[K, ...]
+  mean: Array  # f32[K, ...]
+  scale: Array  # f32[K, ...]
+
+  def bits(self, q: Array) -> Array:
+    """Returns how many bits each of the symbols f32[...], whole or noisy, costs: f32[...]."""
+    return bits_of(mixture_likelihood(q, *self))
+
+
+def gaussian(mean: Array, scale: Array) -> Mixture:
+  """Returns the mixtures of one Gaussian for symbols f32[...], given its f32[...] and f32[...]."""
+  return Mixture(jnp.zeros_like(mean)[None], mean[None], scale[None])
+
+
+def gaussian_likelihood(q: Array, mean: Array | float, scale: Array | float) -> Array:
+  """Probability of symbols under one discretised Gaussian.
+
+  Args:
+    q: f32[...], rounded or noisy symbols.
+    mean: f32[...] that broadcasts against q, or a number.
+    scale: f32[...] or a number likewise: the standard deviation, bounded from below here.
+
+  Returns:
+    f32[...], the mass of [q - 1/2, q + 1/2].
+  """
+  mean, scale = (jnp.broadcast_to(jnp.asarray(v, q.dtype), q.shape) for v in (mean, scale))
+  return mixture_likelihood(q, *gaussian(mean, scale))
 
 
 class Factorized(nn.Module):

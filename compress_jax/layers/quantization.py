@@ -5,6 +5,8 @@ A model learns its gains at a few levels; between those they are interpolated ge
 
 import math
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +26,11 @@ def lambda_of(level: Array) -> Array:
 
 
 def gains(log_gains: Array, level: Array) -> Array:
-  """Gains f32[B, C] of level bytes i32[B], from f32[levels, C] at equally spaced ones."""
+  """Gains f32[..., C] of level bytes i32[...], from f32[levels, C] at equally spaced ones."""
   last = log_gains.shape[0] - 1
   at = jnp.asarray(level, jnp.float32) * (last / 255)
   below = jnp.clip(at.astype(jnp.int32), 0, max(last - 1, 0))
-  share = (at - below.astype(jnp.float32))[:, None]
+  share = (at - below.astype(jnp.float32))[..., None]
   return jnp.exp(log_gains[below] * (1 - share) + log_gains[jnp.minimum(below + 1, last)] * share)
 
 
@@ -61,9 +63,27 @@ def cheaper(x: Array, bits: Price, worth: float) -> Array:
   """
   nearest = jnp.round(x)
   other = nearest + jnp.where(x > nearest, 1, -1)
-  farther = 1 - 2 * jnp.abs(x - nearest)  # (x - other)^2 - (x - nearest)^2
-  chosen = jnp.where(worth * (bits(nearest) - bits(other)) > farther, other, nearest)
+  chosen = cheaper_of(x, nearest, other, bits(nearest) - bits(other), worth)
   return x + lax.stop_gradient(chosen - x)
+
+
+def cheaper_of(
+  x: Any, nearest: Any, other: Any, saved: Any, worth: float, xp: ModuleType = jnp
+) -> Any:
+  """Returns of the two whole numbers around x that of less squared distance + worth * bits.
+
+  All arrays have the shape of x, and the type of `xp`.
+
+  Args:
+    x: what is rounded.
+    nearest: the nearest whole number.
+    other: the one on the other side of x.
+    saved: bits that the other costs less than the nearest.
+    worth: of a bit, in squared units of x.
+    xp: jax.numpy or numpy.
+  """
+  farther = 1 - 2 * xp.abs(x - nearest)  # (x - other)^2 - (x - nearest)^2
+  return xp.where(worth * saved > farther, other, nearest)
 
 
 def counted(

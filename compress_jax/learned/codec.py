@@ -23,9 +23,9 @@ from compress_jax.codec import (
   Rated,
   level_of,
 )
-from compress_jax.exact import floats, mixture, rates, tables
+from compress_jax.exact import floats, hyper, mixture, rates, tables
 from compress_jax.learned import lambdas, tiles
-from compress_jax.learned.refine import Given
+from compress_jax.learned.refine import Given, Seen
 from compress_jax.learned.refine import refine as refined
 from compress_jax.learned.released import Released, flatten, release
 from compress_jax.learned.scheme import Scheme
@@ -113,11 +113,16 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     return made._replace(prior=params['prior']) if scheme.fit_prior else made
 
   def thaw(released: Released) -> Params:
-    params = {**released.encoder, **released.decoder, **scheme.unmake(released.coding)}
+    params = {**released.encoder, **released.decoder, **entropy_params(released)}
     if scheme.fit_prior:
       known = released.prior is not None
       params['prior'] = released.prior if known else scheme.fit_prior(released.coding)
-    params['log_gains'] = floats.log_gains_of(released.coding.rates, model.levels)
+    return jax.tree.map(jnp.asarray, params)
+
+  @_of_the_last
+  def entropy_params(released: Released) -> Params:
+    log_gains = floats.log_gains_of(released.coding.rates, model.levels)
+    params = {**scheme.unmake(released.coding), 'log_gains': log_gains}
     return jax.tree.map(jnp.asarray, params)
 
   def quantised(
@@ -135,8 +140,9 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
       found = [scheme.decide(released.coding, latents, level, rdoq) for latents in found]
     if not refine:
       return found
+    params = entropy_params(released)
     return [
-      _refined(scheme, released, image, latents, level, lmbda, refine, progress)
+      _refined(scheme, released, params, image, latents, level, lmbda, refine, progress)
       for image, latents in zip(images, found, strict=True)
     ]
 
@@ -198,6 +204,21 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     encode_all=encode_all,
     decode_all=decode_all,
   )
+
+
+def _of_the_last(make: Callable[[Released], Params]) -> Callable[[Released], Params]:
+  """Returns the function that keeps its last result, for as long as it is asked for the same."""
+  last: tuple[Any, Any] = None, None
+
+  def kept(released: Released) -> Params:
+    nonlocal last
+    coding, params = last
+    if coding is not released.coding:
+      params = make(released)
+      last = released.coding, params
+    return params
+
+  return kept
 
 
 def _images(x: Array) -> Array:
@@ -284,6 +305,7 @@ def _cropped(x_hat: np.ndarray, header: bitstream.Header) -> Image:
 def _refined(
   scheme: Scheme,
   released: Released,
+  params: Params,
   image: Image,
   latents: Latents,
   level: int,
@@ -293,16 +315,19 @@ def _refined(
 ) -> Latents:
   table = released.coding.rates
   mean = np.broadcast_to(latents.mean * 2.0**-tables.FRACTION, latents.q.shape)
+  z_hat = latents.z
+  if scheme.hyper_analysis:
+    z_hat = hyper.dequantise(latents.z, released.coding.prior)
   given = Given(
     released.decoder,
-    scheme.relaxed.arrays(released.coding, latents, level),
+    Seen(params, jnp.asarray(z_hat, jnp.float32), jnp.int32(level)),
     jnp.asarray(table.inverse[level] * 2.0**-rates.GAIN_BITS, jnp.float32),
     jnp.asarray(mean, jnp.float32),
     jnp.asarray(image),
     jnp.float32(lmbda),
   )
-  told = _stage(progress, 'refinement')
-  q = refined(scheme.relaxed.rate, scheme.whole, given, latents.q, passes, told)
+  report = _stage(progress, 'refinement')
+  q = refined(scheme.rate, scheme.whole, given, latents.q, passes, report)
   return latents._replace(q=q)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from compress_jax import coder
 from compress_jax.codec import Array, Latents, Params
 from compress_jax.layers.blocks import Frame
-from compress_jax.learned.relaxed import Relaxed, Synthesis
+from compress_jax.layers.entropy import Mixture
+from compress_jax.layers.quantization import Price
+from compress_jax.learned.refine import Rate, Seen, Synthesis
 from compress_jax.learned.tiles import Transform
 
 
@@ -19,11 +21,14 @@ class Scheme(NamedTuple):
 
   name: str
   number: int  # Of the method, in the header of files.
-  model: nn.Module  # All parameters, with the methods `analyse`, `rate` and `synthesise`.
+  # All parameters, with the methods `analyse`, `predict`, `rate` and `synthesise`.
+  model: nn.Module
   # The networks that run on tiles, of at most `largest` cells a side.
   analysis: Transform
   synthesis: Transform
-  whole: Synthesis  # The same synthesis, to differentiate.
+  # The same synthesis, and what symbols cost, to differentiate.
+  whole: Synthesis
+  rate: Rate
   largest: int
   depth: int  # Channels of the latents.
   quantise: Callable[[Any, np.ndarray, np.ndarray, int], Latents]  # Coding, y, z, level.
@@ -34,7 +39,6 @@ class Scheme(NamedTuple):
   # few images; `unmake` turns them back.
   make: Callable[[Params, Sequence[tuple[np.ndarray, np.ndarray]]], Any]
   unmake: Callable[[Any], Params]
-  relaxed: Relaxed  # The rate of latents, to differentiate.
   # Methods with hyper-latents have the next four fields.
   hyper_analysis: Transform | None = None
   hyper_cell: int = 1  # Latents of a hyper-latent's side.
@@ -80,6 +84,20 @@ def whole(networks: Mapping[str, nn.Module]) -> Callable[[Params, Array], Array]
     return out
 
   return apply
+
+
+def rate(model: nn.Module) -> Rate:
+  """Returns the bits of single images' symbols by the float model, as `refine` wants them."""
+
+  def bits(seen: Seen, q: Array, magnitudes: Array) -> Price:
+    given: Any = (seen.z_hat, seen.level, q, magnitudes)
+    with jax.default_matmul_precision('highest'):
+      predicted: Any = model.apply(
+        {'params': seen.params}, *(value[None] for value in given), method='predict'
+      )
+    return Mixture(*(part[:, 0] for part in predicted)).bits
+
+  return bits
 
 
 def unframed(network: nn.Module, name: str, params: Params, x: Array, edges: Array) -> Array:

@@ -351,3 +351,19 @@ def test_arrays_that_a_function_closes_over_go_through_jit_and_tolerances_throug
     np.testing.assert_array_equal(together.labels[i], alone.labels)
     assert together.n_iter[i] == alone.n_iter
   assert together.n_iter[0] < together.n_iter[1]
+
+
+@pytest.mark.parametrize('init', ['k-means++', 'random'])
+def test_results_are_the_same_where_jax_holds_64_bits(init):
+  points = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+  expected = kmeans(points, 5, init=init)
+  with jax.enable_x64(True):
+    found = kmeans(points, 5, init=init)
+    jitted = jax.jit(lambda points: kmeans(points, 5, init=init))(points.astype(np.float64))
+    labels, squares = assign(points, expected.centroids)
+  for result in (found, jitted):
+    assert [v.dtype for v in result] == [v.dtype for v in expected]
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    np.testing.assert_allclose(result.centroids, expected.centroids, rtol=1e-6)
+  np.testing.assert_array_equal(labels, expected.labels)
+  assert squares.dtype == np.float32

@@ -185,3 +185,19 @@ def test_the_factorised_tail_stays_accurate_on_both_sides():
 def test_the_middle_of_a_symmetric_density_is_its_most_likely_symbol():
   found = logistic(np.array([-1.0, 0.0, 1.0], np.float32))
   assert found[1] == pytest.approx(special.expit(0.5) - special.expit(-0.5), rel=1e-4)
+
+
+def test_one_gaussian_takes_numbers_for_all_symbols():
+  q = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
+  want = stats.norm.cdf((q + 0.5 - 0.25) / 2) - stats.norm.cdf((q - 0.5 - 0.25) / 2)
+  found = entropy.gaussian_likelihood(jnp.asarray(q), 0.25, 2.0)
+  np.testing.assert_allclose(found, want, rtol=1e-5)
+  each = entropy.gaussian_likelihood(jnp.asarray(q), jnp.full(3, 0.25), jnp.full((2, 1), 2.0))
+  np.testing.assert_allclose(each, want, rtol=1e-5)
+
+
+def test_the_bits_of_a_mixture_are_the_logarithms_of_its_likelihood():
+  params, q = draw(3, 20), np.arange(-9, 10, dtype=np.float32)
+  found = entropy.Mixture(*map(jnp.asarray, params)).bits(q)
+  want = -np.log2(np.maximum(expected(q, *params), 1e-9))
+  np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-3)

@@ -165,3 +165,21 @@ def test_noise_moves_latents_only_where_whole_symbols_are_counted_and_teach_the_
   value, (by_weight, by_scaled), noisy = slopes_of_counted(KEYS, exact=True)
   assert (value, by_weight) == (2 * (0 + 4 + 9), 0 + 4 + 9)
   np.testing.assert_allclose(by_scaled, 4 * noisy, rtol=1e-6)
+
+
+def test_one_level_and_any_array_of_levels_have_gains():
+  log_gains = random_log_gains(6)
+  expected = np.exp(log_gains)[[1, 3]]  # Learned at level bytes 51 and 153.
+  np.testing.assert_allclose(gains_at(log_gains, 51), expected[0], rtol=1e-5)
+  found = gains_at(log_gains, np.array([[51], [153]]))
+  np.testing.assert_allclose(found, expected[:, None], rtol=1e-5)
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_the_other_neighbour_is_taken_where_its_bits_are_worth_its_error(xp):
+  x = xp.asarray([0.3, 0.3, 0.3, -0.45, 2.0])
+  nearest, other = xp.asarray([0.0, 0, 0, 0, 2]), xp.asarray([1.0, 1, 1, -1, 1])
+  saved = xp.asarray([3.9, 4.1, -9.0, 1.1, 9.0])
+  # At 0.3 the farther one adds 0.7^2 - 0.3^2 = 0.4, at -0.45 0.1 and at 2 exactly 1.
+  found = quantization.cheaper_of(x, nearest, other, saved, 0.1, xp)
+  np.testing.assert_array_equal(found, [0, 1, 0, -1, 2])

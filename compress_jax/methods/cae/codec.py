@@ -15,7 +15,7 @@ from compress_jax.exact import floats, rates
 from compress_jax.learned import codec as learned
 from compress_jax.learned import scheme, tiles
 from compress_jax.methods import METHODS
-from compress_jax.methods.cae import coding, networks, relaxed
+from compress_jax.methods.cae import coding, networks
 
 NUMBER = METHODS['cae'].number
 PRESETS = {
@@ -101,6 +101,7 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     analysis=tiles.Transform(mirrored, networks.CELL, 1, 0, networks.MARGIN, 'mirror'),
     synthesis=scheme.transform(nets, 'synthesis', (1, networks.CELL), _SYNTHESIS_HALO),
     whole=scheme.whole(nets),
+    rate=scheme.rate(model),
     largest=_LARGEST,
     depth=model.widths[-1],
     quantise=_quantise,
@@ -109,7 +110,6 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     read=coding.read,
     make=_make,
     unmake=_unmake,
-    relaxed=relaxed.RELAXED,
   )
 
 

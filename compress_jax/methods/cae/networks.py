@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
-from compress_jax.codec import Rated
+from compress_jax.codec import CodecError, Rated
 from compress_jax.layers import entropy, quantization
 from compress_jax.layers.blocks import (
   Conv,
@@ -64,7 +64,17 @@ class Analysis(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """5x5 convolutions of stride 2 around the residual blocks."""
+    """5x5 convolutions of stride 2 around the residual blocks.
+
+    Raises:
+      CodecError: x is no image of whole cells with the mirrored pixels around it.
+    """
+    if any(side < 2 * MARGIN + CELL or (side - 2 * MARGIN) % CELL for side in x.shape[1:3]):
+      size = f'{x.shape[2]}x{x.shape[1]}'
+      raise CodecError(
+        f'the analysis of cae needs multiples of {CELL} pixels and {MARGIN} mirrored ones on each '
+        f'side, not {size} in all'
+      )
     act, (first, second, last) = leaky(_SLOPE), self.widths
     image, gain = x[:, MARGIN:-MARGIN, MARGIN:-MARGIN], 0.1 if self.linear else 24.0
     x = (x - _MEAN) / _STD
@@ -109,11 +119,11 @@ class Prior(nn.Module):
     self.logits = self.param('logits', nn.initializers.zeros, shape)
     self.log_scales = self.param('log_scales', start, shape)
 
-  def __call__(self, q: Array, gain: Array) -> Array:
-    """Probability of symbols f32[B, h, w, C] that were multiplied by f32[B, 1, 1, C]."""
+  def __call__(self, gain: Array) -> entropy.Mixture:
+    """Returns the mixtures f32[K, B, 1, 1, C] of symbols that are f32[B, 1, 1, C] times latents."""
     place = lambda values: values[:, None, None, None]  # noqa: E731
     scale = place(jnp.exp(self.log_scales)) * gain
-    return entropy.mixture_likelihood(q, place(self.logits), jnp.zeros(()), scale)
+    return entropy.Mixture(place(self.logits), jnp.zeros_like(scale), scale)
 
   def density_bits(self, q: Array, gain: Array) -> Array:
     """-log2 of the density there, in place of the probability; it may be negative.
@@ -154,6 +164,20 @@ class Model(nn.Module):
     """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
     return self.analysis(mirror(pad_to_cells(x, CELL), MARGIN))
 
+  def predict(
+    self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
+  ) -> entropy.Mixture:
+    """Returns the distributions of the symbols, which do not depend on the symbols that are seen.
+
+    Args:
+      z_hat: is not used, as there are no hyper-latents.
+      level: i32[B], level bytes.
+      q: is not used, as no network decides about the rate.
+      magnitudes: is not used either.
+    """
+    del z_hat, q, magnitudes
+    return self.prior(quantization.gains(self.log_gains, level)[:, None, None])
+
   def rate(
     self,
     y: Array,
@@ -179,7 +203,7 @@ class Model(nn.Module):
     del dtype
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     scaled = y * gain
-    price = lambda q: entropy.bits_of(self.prior(q, gain))  # noqa: E731
+    price = self.prior(gain).bits
     q = quantization.straight_through(scaled)
     if rdoq:
       q = quantization.cheaper(scaled, price, rdoq)

@@ -16,7 +16,7 @@ from compress_jax.layers import linear as linear_path
 from compress_jax.learned import codec as learned
 from compress_jax.learned import scheme
 from compress_jax.methods import METHODS
-from compress_jax.methods.gan import coding, export, networks, relaxed
+from compress_jax.methods.gan import coding, export, networks
 
 NUMBER = METHODS['gan'].number
 PRESETS = {
@@ -146,6 +146,7 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     analysis=scheme.transform(nets, 'analysis', (cell, 1), _ANALYSIS_HALO + model.centred),
     synthesis=scheme.transform(nets, 'synthesis', (1, cell), halo),
     whole=scheme.whole(nets),
+    rate=scheme.rate(model),
     largest=_LARGEST,
     depth=model.latents,
     quantise=_quantise,
@@ -154,7 +155,6 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     read=coding.read,
     make=make,
     unmake=_unmake,
-    relaxed=relaxed.RELAXED,
     hyper_analysis=scheme.transform(nets, 'hyper_analysis', (hyper_cell, 1), _HYPER_HALO),
     hyper_cell=hyper_cell,
     hyper_depth=model.hyper,

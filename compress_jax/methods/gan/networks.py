@@ -206,6 +206,22 @@ class Model(nn.Module):
     """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
     return self.analysis(pad_to_cells(x, CELL))
 
+  def predict(
+    self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
+  ) -> entropy.Mixture:
+    """Returns the distributions of the symbols, which hyper-latents alone decide.
+
+    Args:
+      z_hat: f32[B, h', w', hyper], decoded hyper-latents.
+      level: i32[B], level bytes.
+      q: f32[B, h, w, C], symbols, of which the shape alone counts.
+      magnitudes: is not used.
+    """
+    del magnitudes
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    scale = self.hyper_scale(z_hat)[:, : q.shape[1], : q.shape[2]].astype(jnp.float32)
+    return entropy.gaussian(jnp.zeros_like(scale), scale * gain)
+
   def rate(
     self,
     y: Array,
@@ -218,13 +234,8 @@ class Model(nn.Module):
   ) -> Rated:
     """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
 
-    Args:
-      y: the latents.
-      level: level bytes.
-      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
-      rdoq: squared steps that a bit is worth where latents are rounded; see `exact.rdoq`.
-      exact: count the bits of whole symbols despite a key, which then only gives gradients.
-      dtype: that the networks compute in; what decides about the rate is f32.
+    The arguments are those of cae's `rate`; networks compute in `dtype`, and what decides about the
+    rate is f32.
     """
     rows, columns = y.shape[1:3]
     gain = quantization.gains(self.log_gains, level)[:, None, None]
@@ -232,11 +243,8 @@ class Model(nn.Module):
     z_hat = quantization.straight_through(z)
     seen = z_hat.astype(dtype)
     mean = self.hyper_mean(seen)[:, :rows, :columns].astype(jnp.float32)
-    scale = self.hyper_scale(seen)[:, :rows, :columns].astype(jnp.float32)
+    price = self.predict(seen, level, y).bits
     shifted = (y - mean) * gain
-    price = lambda q: entropy.bits_of(  # noqa: E731
-      entropy.gaussian_likelihood(q, jnp.zeros_like(mean), scale * gain)
-    )
     q = quantization.straight_through(shifted)
     if rdoq:
       q = quantization.cheaper(shifted, price, rdoq)

@@ -8,7 +8,7 @@ the anchors, which the first pass codes; the second pass codes the others and se
 around them. Both passes see the hyper-latents and all positions of the groups before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress_jax.layers.blocks import Conv, leaky
+from compress_jax.methods.gmm.heads import head
 
 Array = jax.Array
 
@@ -71,17 +72,7 @@ class GroupParameters(nn.Module):
     if before.shape[-1]:
       x += Conv(wide, name='before', use_bias=False)(before)
     x = act(Conv(narrow, 1, name='hidden')(act(x)))
-    parts = 3 if self.mixtures > 1 else 2
-    x = Conv(parts * self.mixtures * self.channels, 1, bias_init=self._start, name='last')(x)
-    x = x.reshape(*x.shape[:3], parts, self.mixtures, self.channels)
-    return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
-
-  def _start(self, key: Array, shape: Sequence[int], dtype: type = jnp.float32) -> Array:
-    """Scales of 1, means that differ between components (equal ones would stay equal), logits 0."""
-    del key
-    means = jnp.arange(self.mixtures) - (self.mixtures - 1) / 2
-    start = [jnp.ones(self.mixtures * self.channels), jnp.repeat(means, self.channels)]
-    return jnp.pad(jnp.concatenate(start), (0, shape[0] - 2 * self.mixtures * self.channels))
+    return head(x, self.mixtures, self.channels, 'last')
 
 
 class ChannelContext(nn.Module):
@@ -91,21 +82,21 @@ class ChannelContext(nn.Module):
   mixtures: int
   widths: tuple[int, int]
   slope: float
-  expand: Callable[[Array], Array]  # How the networks see latents.
 
   @nn.compact
-  def __call__(self, features: Array, y_hat: Array) -> Array:
+  def __call__(self, features: Array, views: Sequence[Array]) -> Array:
     """Predicts every group from hyper-latents' features and the latents coded before it.
 
     Args:
       features: f32[B, h, w, F] of the hyper-synthesis.
-      y_hat: f32[B, h, w, C], the latents.
+      views: latents f32[B, h, w, C], and their magnitudes where the networks see them.
     """
-    first_pass = jnp.asarray(anchors(*y_hat.shape[1:3]), y_hat.dtype)
+    first_pass = jnp.asarray(anchors(*features.shape[1:3]), features.dtype)
     parts, start = [], 0
     for i, size in enumerate(self.groups):
       network = GroupParameters(size, self.mixtures, self.widths, self.slope, name=f'group{i}')
-      before, own = y_hat[..., :start], y_hat[..., start : start + size] * first_pass
-      parts.append(network(features, self.expand(before), self.expand(own)))
+      before = jnp.concatenate([view[..., :start] for view in views], -1)
+      own = jnp.concatenate([view[..., start : start + size] for view in views], -1)
+      parts.append(network(features, before, own * first_pass))
       start += size
     return jnp.concatenate(parts, -1)

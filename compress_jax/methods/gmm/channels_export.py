@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from compress_jax.codec import Params
-from compress_jax.exact import checkerboard, export, floats, hyper, layers, rates, thaw
-from compress_jax.exact.export import FloatLayer
-from compress_jax.methods.gmm import channels_coding, serial_coding
+from compress_jax.exact import checkerboard, floats, hyper, layers, rates, thaw
+from compress_jax.exact.export import FloatLayer, float_run, fraction
+from compress_jax.methods.gmm import channels_coding, export, heads, serial_coding
 from compress_jax.methods.gmm.channels import ANCHORS
-from compress_jax.methods.gmm.serial_export import OUT_BITS, OUT_LIMIT, factors, scaled, times
 
 
 class FloatNetworks(NamedTuple):
@@ -42,33 +41,21 @@ def make(
   Raises:
     CodecError: weights are not finite, or so large that sums would not be exact.
   """
-  zs = [hyper.dequantise(hyper.quantise(z, prior), prior) for _, z in calibration]
-  hyper_net, bits = export.quantise(networks.hyper, zs, in_bits=hyper.BITS, in_limit=hyper.LIMIT)
-  latent_bits = export.fraction([y for y, _ in calibration])
+  hyper_net, bits, zs = export.hyper_network(networks.hyper, prior, [z for _, z in calibration])
+  latent_bits = fraction([y for y, _ in calibration])
   features = [
-    export.float_run(networks.hyper, z)[-1][: y.shape[0], : y.shape[1]]
+    float_run(networks.hyper, z)[-1][: y.shape[0], : y.shape[1]]
     for (y, _), z in zip(calibration, zs, strict=True)
   ]
-  fixed = [_fixed(y, table, latent_bits) for y, _ in calibration]
+  fixed = [export.finest(y, table, latent_bits) for y, _ in calibration]
   count = networks.hyper[-1].bias.size // (4 if networks.hyper[-1].shuffle else 1)
   made = []
   for start, stop, network in _spans(networks.groups, mixtures):
-    # All inputs enter the same sums: one fraction for all, that of latents in the weights.
     shifts = np.repeat([0, latent_bits - bits], [count, network[0].kernel.shape[2] - count])
     seen = [
-      _inputs(feature, y, start, stop, views) * 2.0**shifts
-      for feature, y in zip(features, fixed, strict=True)
+      _inputs(feature, y, start, stop, views) for feature, y in zip(features, fixed, strict=True)
     ]
-    made.append(
-      export.quantise(
-        scaled(network, -shifts, mixtures),
-        seen,
-        in_bits=bits,
-        in_limit=export.ACTIVATION,
-        out_bits=OUT_BITS,
-        out_limit=OUT_LIMIT,
-      )[0]
-    )
+    made.append(export.parameters(network, seen, bits, shifts, mixtures))
   return channels_coding.Coding(mixtures, views, latent_bits, table, prior, hyper_net, tuple(made))
 
 
@@ -80,8 +67,7 @@ def thawed(coding: channels_coding.Coding) -> FloatNetworks:
   for network in coding.groups:
     rest = layers.ends(network)[0] - count
     in_bits = np.repeat([bits, coding.latent_bits], [count, rest])
-    *hidden, last = thaw.float_layers(network, in_bits, OUT_BITS)[0]
-    made.append([*hidden, times(last, 1 / factors(last, coding.mixtures))])
+    made.append(export.float_parameters(network, in_bits, coding.mixtures))
   return FloatNetworks(hyper_net, made)
 
 
@@ -91,15 +77,9 @@ def _spans(
   """The first and the last channel of each group, exclusive, and its network."""
   start = 0
   for network in networks:
-    stop = start + network[-1].bias.size // (mixtures * (3 if mixtures > 1 else 2))
+    stop = start + network[-1].bias.size // heads.outputs(mixtures)
     yield start, stop, network
     start = stop
-
-
-def _fixed(y: np.ndarray, table: rates.Rates, bits: int) -> np.ndarray:
-  """f64[h, w, C]: latents as the networks see them at the finest level."""
-  level = len(table.gain) - 1
-  return rates.fixed_point(rates.quantise(y, table, level), table, level, bits) * 2.0**-bits
 
 
 def _inputs(features: np.ndarray, y: np.ndarray, start: int, stop: int, views: int) -> np.ndarray:

@@ -16,16 +16,14 @@ from compress_jax.exact import hyper as hyper_latents
 from compress_jax.layers import linear as linear_path
 from compress_jax.learned import codec as learned
 from compress_jax.learned import scheme
-from compress_jax.learned.relaxed import Relaxed
 from compress_jax.methods import METHODS
 from compress_jax.methods.gmm import (
   channels_coding,
   channels_export,
-  channels_relaxed,
+  export,
   networks,
   serial_coding,
   serial_export,
-  serial_relaxed,
 )
 
 NUMBER = METHODS['gmm'].number
@@ -163,7 +161,6 @@ class _Context(NamedTuple):
   coding: Any  # The module that writes and reads files.
   make: Callable[..., Any]  # The coding, of params, gains, prior and examples.
   unmake: Callable[[Any], Params]
-  relaxed: Relaxed
 
 
 def _serial(model: networks.Model) -> _Context:
@@ -175,7 +172,7 @@ def _serial(model: networks.Model) -> _Context:
   def unmake(coding: Any) -> Params:
     return serial_export.params_of(serial_export.thawed(coding))
 
-  return _Context(serial_coding, make, unmake, serial_relaxed.RELAXED)
+  return _Context(serial_coding, make, unmake)
 
 
 def _channels(model: networks.Model) -> _Context:
@@ -184,7 +181,7 @@ def _channels(model: networks.Model) -> _Context:
   def make(params: Params, *tables: Any) -> Any:
     gains, prior, examples = tables
     found = channels_export.FloatNetworks(
-      serial_export.hyper_layers(params['hyper_synthesis'], model.slope),
+      export.hyper_layers(params['hyper_synthesis'], model.slope),
       channels_export.group_layers(params['groups'], model.slope),
     )
     return channels_export.make(found, gains, prior, model.mixtures, views, examples)
@@ -193,11 +190,11 @@ def _channels(model: networks.Model) -> _Context:
     found = channels_export.thawed(coding)
     features = found.hyper[-1].bias.size
     return {
-      'hyper_synthesis': serial_export.hyper_params(found.hyper),
+      'hyper_synthesis': export.hyper_params(found.hyper),
       'groups': channels_export.group_params(found.groups, features, views),
     }
 
-  return _Context(channels_coding, make, unmake, channels_relaxed.RELAXED)
+  return _Context(channels_coding, make, unmake)
 
 
 @functools.cache  # One compiled program per model, however many codecs are made of it.
@@ -218,6 +215,7 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     analysis=scheme.transform(nets, 'analysis', (cell, 1), _ANALYSIS_HALO + model.centred),
     synthesis=scheme.transform(nets, 'synthesis', (1, cell), halo),
     whole=scheme.whole(nets),
+    rate=scheme.rate(model),
     largest=96 if model.channels <= 128 else 64,
     depth=depth,
     quantise=_quantise,
@@ -226,7 +224,6 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     read=context.coding.read,
     make=make,
     unmake=context.unmake,
-    relaxed=context.relaxed,
     hyper_analysis=scheme.transform(nets, 'hyper_analysis', (hyper_cell, 1), _HYPER_HALO),
     hyper_cell=hyper_cell,
     hyper_depth=hyper_depth,

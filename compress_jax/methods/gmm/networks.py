@@ -6,7 +6,7 @@ CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -29,7 +29,6 @@ from compress_jax.layers.blocks import (
   leaky,
   pad_to_cells,
   to_cells,
-  with_magnitudes,
 )
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.layers.restoration import Restoration
@@ -190,10 +189,9 @@ class Model(nn.Module):
     self.hyper_synthesis = HyperSynthesis(self.slope)
     latents, hyper = depths(self)
     sizes = self.slices or (latents,)
-    self.expand = with_magnitudes if self.magnitudes else lambda y: y
     if self.context == 'channels':
       widths = self.widths or (2 * hyper, 2 * hyper)
-      self.groups = ChannelContext(sizes, self.mixtures, widths, self.slope, self.expand)
+      self.groups = ChannelContext(sizes, self.mixtures, widths, self.slope)
     else:
       self.neighbours = Context(2 * hyper, name='context')
       self.parameters = [
@@ -208,6 +206,26 @@ class Model(nn.Module):
     """Returns the latents f32[B, h, w, C] of images f32[B, H, W, 3], in the type of x."""
     return self.analysis(pad_to_cells(x, CELL))
 
+  def predict(
+    self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
+  ) -> entropy.Mixture:
+    """Returns the distributions of symbols where the networks see these symbols.
+
+    Args:
+      z_hat: [B, h', w', H], decoded hyper-latents, in the type that the networks compute in.
+      level: i32[B], level bytes.
+      q: f32[B, h, w, C], the symbols that are seen: each depends on what is coded before it.
+      magnitudes: f32[B, h, w, C], those of q unless given. Gradients by them and by q can be
+        told apart so, where that by q alone says nothing: the slope of |q| at 0 is 0.
+    """
+    gain = quantization.gains(self.log_gains, level)[:, None, None]
+    views = [q, jnp.abs(q) if magnitudes is None else magnitudes][: 1 + self.magnitudes]
+    features = self.hyper_synthesis(z_hat)[:, : q.shape[1], : q.shape[2]]
+    network = self.groups if self.context == 'channels' else self._serial
+    predicted = network(features, [(view / gain).astype(features.dtype) for view in views])
+    scale, mean, logits = jnp.moveaxis(predicted.astype(jnp.float32), (3, 4), (0, 1))
+    return entropy.Mixture(logits, mean * gain, scale * gain)
+
   def rate(
     self,
     y: Array,
@@ -220,25 +238,18 @@ class Model(nn.Module):
   ) -> Rated:
     """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
 
-    Args:
-      y: the latents.
-      level: level bytes.
-      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
-      rdoq: squared steps that a bit is worth where latents are rounded; see `exact.rdoq`.
-      exact: count the bits of whole symbols despite a key, which then only gives gradients.
-      dtype: that the networks compute in; what decides about the rate is f32.
+    The arguments are those of cae's `rate`; networks compute in `dtype`, and what decides about the
+    rate is f32.
     """
-    rows, columns = y.shape[1:3]
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     z = self.hyper_analysis(pad_to_cells(y, HYPER_CELL).astype(dtype)).astype(jnp.float32)
     median = jax.lax.stop_gradient(self.prior.medians())
     z_hat = quantization.straight_through(z - median) + median
-    features = self.hyper_synthesis(z_hat.astype(dtype))[:, :rows, :columns]
     q = quantization.straight_through(y * gain)
-    price = self._price(features, q / gain, gain)
+    price = self.predict(z_hat.astype(dtype), level, q).bits
     if rdoq:  # By what the nearest would cost, though that depends on all.
       q = quantization.cheaper(y * gain, price, rdoq)
-      price = self._price(features, q / gain, gain)
+      price = self.predict(z_hat.astype(dtype), level, q).bits
     key_y, key_z = quantization.split(key)
     density = lambda z: entropy.bits_of(self.prior(z))  # noqa: E731
     bits = {
@@ -255,21 +266,17 @@ class Model(nn.Module):
     """Runs all networks, so that all parameters are made."""
     return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)
 
-  def _price(self, features: Array, y_hat: Array, gain: Array) -> quantization.Price:
-    """Bits of symbols f32[B, h, w, C], each, where the networks see these latents."""
-    predict = self.groups if self.context == 'channels' else self._serial
-    predicted = predict(features, y_hat.astype(features.dtype)).astype(jnp.float32)
-    scale, mean, logits = jnp.moveaxis(predicted, (3, 4), (0, 1))
-    return lambda q: entropy.bits_of(
-      entropy.mixture_likelihood(q, logits, mean * gain, scale * gain)
-    )
+  def _serial(self, features: Array, views: Sequence[Array]) -> Array:
+    """Predicts f32[B, h, w, 3, K, C], scales, means and logits, by the context of rows above.
 
-  def _serial(self, features: Array, y_hat: Array) -> Array:
-    """f32[B, h, w, 3, K, C] of scales, means and logits, by the context of rows above."""
-    seen = jnp.concatenate([features, self.neighbours(self.expand(y_hat))], -1)
+    Args:
+      features: [B, h, w, F] of the hyper-synthesis.
+      views: latents [B, h, w, C], and their magnitudes where the networks see them.
+    """
+    seen = jnp.concatenate([features, self.neighbours(jnp.concatenate(views, -1))], -1)
     starts = np.cumsum([0, *(part.channels for part in self.parameters)])
     parts = [
-      part(jnp.concatenate([seen, self.expand(y_hat[..., :start])], -1))
+      part(jnp.concatenate([seen, *(view[..., :start] for view in views)], -1))
       for part, start in zip(self.parameters, starts, strict=False)
     ]
     return jnp.concatenate(parts, -1)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from compress_jax.layers.blocks import Conv, Frame, SubPixel, initial, leaky, with_magnitudes
+from compress_jax.methods.gmm.heads import head
 
 Array = jax.Array
 
@@ -83,22 +84,10 @@ class EntropyParameters(nn.Module):
   def __call__(self, features: Array) -> Array:
     """Three 1x1 convolutions; one Gaussian has no logits in the last."""
     act = leaky(self.slope)
-    parts = 3 if self.mixtures > 1 else 2
     wide, narrow = self.widths or (self.channels * 10 // 3, self.channels * 8 // 3)
     x = act(Conv(wide, 1, name='conv0')(features))
     x = act(Conv(narrow, 1, name='conv1')(x))
-    # Scales start at 1, means apart from each other: equal components would stay equal.
-    start = lambda key, shape: jnp.concatenate(  # noqa: E731
-      [
-        jnp.ones(self.mixtures * self.channels),
-        jnp.repeat(jnp.arange(1.0 * self.mixtures) - (self.mixtures - 1) / 2, self.channels),
-        jnp.zeros((parts - 2) * self.mixtures * self.channels),
-      ]
-    )
-    last = parts * self.mixtures * self.channels
-    x = Conv(last, 1, bias_init=start, name='conv2')(x)
-    x = x.reshape(*x.shape[:3], parts, self.mixtures, self.channels)
-    return x if parts == 3 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
+    return head(x, self.mixtures, self.channels, 'conv2')
 
 
 def slice_name(i: int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import hyper, layers, mixture, packed, rates, rdoq, wavefront
+from compress_jax.methods.gmm import heads
 from compress_jax.methods.gmm.geometry import HYPER_CELL
 
 _BATCH = 2048  # Positions whose mixtures the encoder predicts at a time.
@@ -43,7 +44,7 @@ class Slice(NamedTuple):
 
 def slices(coding: Coding) -> list[Slice]:
   """In the order in which they are coded."""
-  each = coding.mixtures * (3 if coding.mixtures > 1 else 2)
+  each = heads.outputs(coding.mixtures)
   sizes = [layers.ends(network)[1] // each for network in _networks(coding)]
   stops = np.cumsum(sizes).tolist()
   spans = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
@@ -70,7 +71,7 @@ def seen(latents: np.ndarray, views: int) -> np.ndarray:
 def check(coding: Coding) -> None:
   """Raises CodecError where the parts of a model do not fit together."""
   n, k = rates.channels(coding.rates), coding.mixtures
-  parts, views = 3 if k > 1 else 2, _views(coding)
+  each, views = max(heads.outputs(k), 1), _views(coding)
   known = layers.ends(coding.hyper)[1] + layers.ends(coding.context)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0]
   fits &= layers.ends(coding.context)[0] == len(wavefront.TAPS) * n * views
@@ -78,8 +79,8 @@ def check(coding: Coding) -> None:
   before = 0
   for network in _networks(coding):
     inputs, outputs = layers.ends(network)
-    fits &= inputs == known + views * before and outputs % max(parts * k, 1) == 0
-    before += outputs // max(parts * k, 1)
+    fits &= inputs == known + views * before and outputs % each == 0
+    before += outputs // each
   single = itertools.chain(coding.context, *_networks(coding))
   if not fits or before != n or any(layer.kernel != 1 for layer in single):
     raise CodecError('the networks of the model do not fit together')

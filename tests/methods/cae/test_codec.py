@@ -166,3 +166,10 @@ def test_the_rounded_bound_has_a_gradient_for_the_latents():
 def test_another_bound_is_refused():
   with pytest.raises(CodecError, match="bound must be one of noisy, rounded, not 'tight'"):
     cae.codec(bound='tight')
+
+
+@pytest.mark.parametrize('sides', [(70, 78), (78, 69), (8, 8), (80, 78)])
+def test_an_analysis_without_whole_cells_between_mirrored_pixels_is_one_sentence(sides):
+  height, width = sides
+  with pytest.raises(CodecError, match=f'multiples of 8 pixels and 35 .* not {width}x{height}'):
+    networks.Analysis((4, 4, 4)).init(jax.random.key(0), jnp.zeros((1, *sides, 3)))

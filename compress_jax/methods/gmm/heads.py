@@ -1,0 +1,46 @@
+"""What the last layer of gmm's entropy parameters puts out for each latent.
+
+The outputs are K scales, K means and, of mixtures of more than one Gaussian, K logits, each for C
+channels.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from compress_jax.layers.blocks import Conv
+
+Array = jax.Array
+
+
+def parts(mixtures: int) -> int:
+  """Returns 3, for scales, means and logits, or 2 for one Gaussian, which has no logits."""
+  return 3 if mixtures > 1 else 2
+
+
+def outputs(mixtures: int) -> int:
+  """Returns how many outputs each latent has."""
+  return parts(mixtures) * mixtures
+
+
+def head(x: Array, mixtures: int, channels: int, name: str) -> Array:
+  """Returns f32[B, h, w, 3, K, C], scales, means and logits, by a 1x1 layer of the calling module.
+
+  Args:
+    x: f32[B, h, w, F].
+    mixtures: K; the logits of one Gaussian are zeros.
+    channels: C.
+    name: of the layer.
+  """
+
+  def start(key: Array, shape: Sequence[int]) -> Array:
+    """Scales of 1, means that differ between components (equal ones would stay equal), logits 0."""
+    del key
+    means = jnp.arange(1.0 * mixtures) - (mixtures - 1) / 2
+    first = jnp.concatenate([jnp.ones(mixtures * channels), jnp.repeat(means, channels)])
+    return jnp.pad(first, (0, shape[0] - first.size))
+
+  x = Conv(outputs(mixtures) * channels, 1, bias_init=start, name=name)(x)
+  x = x.reshape(*x.shape[:3], parts(mixtures), mixtures, channels)
+  return x if mixtures > 1 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)
