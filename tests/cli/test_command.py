@@ -126,7 +126,7 @@ def test_the_table_of_modes_knows_every_flag_that_is_defined():
   values = main.define_flags()
   assert set(help.flags_of('decompress')) == {
     *('mode', 'method', 'set', 'model', 'input', 'output', 'force', 'skip_existing'),
-    'max_pixels',
+    *('max_pixels', 'json'),
     *('coordinator', 'num_processes', 'process_id', 'distributed', 'help', 'version'),
   }
   assert {'workdir', 'input', 'output', 'data'} <= set(help.flags_of('export'))
