@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from compress_jax.codec import CodecError
-
 Floats = np.ndarray  # f64, exact integers.
 Array = Any  # np.ndarray or jax.Array.
 
@@ -114,10 +112,10 @@ def scale_index(sigma: Array, xp: ModuleType = np) -> Array:
     is then clipped to 0..N_SCALES - 1.
 
   Raises:
-    CodecError: sigma is not f64: the bits of other types would be misread.
+    TypeError: sigma is not f64: the bits of other types would be misread.
   """
   if sigma.dtype != np.float64:
-    raise CodecError(f'scales must be float64, in units of 2^-{SIGMA_BITS}, not {sigma.dtype}')
+    raise TypeError(f'scales must be float64, in units of 2^-{SIGMA_BITS}, not {sigma.dtype}')
   return xp.take(xp.asarray(CELL_INDEX), _cell(sigma, xp), mode='clip')
 
 

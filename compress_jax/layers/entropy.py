@@ -71,7 +71,8 @@ def gaussian_likelihood(q: Array, mean: Array | float, scale: Array | float) -> 
   Returns:
     f32[...], the mass of [q - 1/2, q + 1/2].
   """
-  mean, scale = (jnp.broadcast_to(jnp.asarray(v, q.dtype), q.shape) for v in (mean, scale))
+  mean, scale = jnp.asarray(mean, q.dtype), jnp.asarray(scale, q.dtype)
+  q, mean, scale = jnp.broadcast_arrays(q, mean, scale)
   return mixture_likelihood(q, *gaussian(mean, scale))
 
 

@@ -123,7 +123,8 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
   def entropy_params(released: Released) -> Params:
     log_gains = floats.log_gains_of(released.coding.rates, model.levels)
     params = {**scheme.unmake(released.coding), 'log_gains': log_gains}
-    return jax.tree.map(jnp.asarray, params)
+    # In NumPy, as JAX would compile a conversion from float64 for every shape.
+    return jax.device_put(jax.tree.map(lambda value: np.asarray(value, np.float32), params))
 
   def quantised(
     released: Released, images: Sequence[Image], level: int, progress: Progress | None

@@ -15,8 +15,7 @@ import numpy as np
 from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import checkerboard, hyper, layers, mixture, rates, rdoq
-from compress_jax.methods.gmm import heads
-from compress_jax.methods.gmm.geometry import HYPER_CELL
+from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
 RUN = 2048  # Positions of a step: part of the format, and what bounds the memory of large images.
@@ -52,7 +51,7 @@ Code = Callable[[mixture.Mixture, np.ndarray, slice], np.ndarray]
 
 def groups(coding: Coding) -> list[Group]:
   """The groups in the order in which they are coded."""
-  each = heads.outputs(coding.mixtures)
+  each = outputs_of_latent(coding.mixtures)
   stops = np.cumsum([layers.ends(network)[1] // each for network in coding.groups]).tolist()
   return [
     Group(start, stop, rates.Rates(*(table[:, start:stop] for table in coding.rates)))
@@ -71,7 +70,7 @@ def inputs(features: int, views: int, before: int, own: int) -> tuple[int, int, 
 
 def check(coding: Coding) -> None:
   """Raises CodecError where the parts of a model do not fit together."""
-  each = heads.outputs(coding.mixtures)
+  each = outputs_of_latent(coding.mixtures)
   features = layers.ends(coding.hyper)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0] and bool(coding.groups)
   fits &= coding.mixtures >= 1 and coding.views in (1, 2)

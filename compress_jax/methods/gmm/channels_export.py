@@ -8,7 +8,7 @@ import numpy as np
 from compress_jax.codec import Params
 from compress_jax.exact import checkerboard, floats, hyper, layers, rates, thaw
 from compress_jax.exact.export import FloatLayer, float_run, fraction
-from compress_jax.methods.gmm import channels_coding, export, heads, serial_coding
+from compress_jax.methods.gmm import channels_coding, export, geometry, serial_coding
 from compress_jax.methods.gmm.channels import ANCHORS
 
 
@@ -77,7 +77,7 @@ def _spans(
   """The first and the last channel of each group, exclusive, and its network."""
   start = 0
   for network in networks:
-    stop = start + network[-1].bias.size // heads.outputs(mixtures)
+    stop = start + network[-1].bias.size // geometry.outputs_of_latent(mixtures)
     yield start, stop, network
     start = stop
 

@@ -7,7 +7,7 @@ import numpy as np
 from compress_jax.codec import Params
 from compress_jax.exact import floats, hyper, layers, rates, thaw
 from compress_jax.exact.export import ACTIVATION, FloatLayer, quantise
-from compress_jax.methods.gmm import heads
+from compress_jax.methods.gmm import geometry
 
 # What the networks put out, as powers of two over the common fraction of 16 bits.
 _OUT_BITS = 16
@@ -85,7 +85,7 @@ def finest(y: np.ndarray, table: rates.Rates, bits: int) -> np.ndarray:
 
 def _factors(last: FloatLayer, mixtures: int) -> np.ndarray:
   """Returns what brings each output to its own fraction bits from the common ones."""
-  parts = heads.parts(mixtures)
+  parts = geometry.parts(mixtures)
   return np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
 
 

@@ -10,18 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from compress_jax.layers.blocks import Conv
+from compress_jax.methods.gmm.geometry import outputs_of_latent, parts
 
 Array = jax.Array
-
-
-def parts(mixtures: int) -> int:
-  """Returns 3, for scales, means and logits, or 2 for one Gaussian, which has no logits."""
-  return 3 if mixtures > 1 else 2
-
-
-def outputs(mixtures: int) -> int:
-  """Returns how many outputs each latent has."""
-  return parts(mixtures) * mixtures
 
 
 def head(x: Array, mixtures: int, channels: int, name: str) -> Array:
@@ -41,6 +32,6 @@ def head(x: Array, mixtures: int, channels: int, name: str) -> Array:
     first = jnp.concatenate([jnp.ones(mixtures * channels), jnp.repeat(means, channels)])
     return jnp.pad(first, (0, shape[0] - first.size))
 
-  x = Conv(outputs(mixtures) * channels, 1, bias_init=start, name=name)(x)
+  x = Conv(outputs_of_latent(mixtures) * channels, 1, bias_init=start, name=name)(x)
   x = x.reshape(*x.shape[:3], parts(mixtures), mixtures, channels)
   return x if mixtures > 1 else jnp.concatenate([x, jnp.zeros_like(x[:, :, :, :1])], 3)

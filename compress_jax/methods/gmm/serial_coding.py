@@ -13,8 +13,7 @@ import numpy as np
 from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import hyper, layers, mixture, packed, rates, rdoq, wavefront
-from compress_jax.methods.gmm import heads
-from compress_jax.methods.gmm.geometry import HYPER_CELL
+from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 
 _BATCH = 2048  # Positions whose mixtures the encoder predicts at a time.
 
@@ -44,7 +43,7 @@ class Slice(NamedTuple):
 
 def slices(coding: Coding) -> list[Slice]:
   """In the order in which they are coded."""
-  each = heads.outputs(coding.mixtures)
+  each = outputs_of_latent(coding.mixtures)
   sizes = [layers.ends(network)[1] // each for network in _networks(coding)]
   stops = np.cumsum(sizes).tolist()
   spans = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
@@ -71,7 +70,7 @@ def seen(latents: np.ndarray, views: int) -> np.ndarray:
 def check(coding: Coding) -> None:
   """Raises CodecError where the parts of a model do not fit together."""
   n, k = rates.channels(coding.rates), coding.mixtures
-  each, views = max(heads.outputs(k), 1), _views(coding)
+  each, views = max(outputs_of_latent(k), 1), _views(coding)
   known = layers.ends(coding.hyper)[1] + layers.ends(coding.context)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0]
   fits &= layers.ends(coding.context)[0] == len(wavefront.TAPS) * n * views

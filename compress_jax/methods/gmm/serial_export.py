@@ -8,7 +8,7 @@ import numpy as np
 from compress_jax.codec import Params
 from compress_jax.exact import floats, hyper, layers, rates, thaw, wavefront
 from compress_jax.exact.export import ACTIVATION, FloatLayer, float_run, fraction, quantise
-from compress_jax.methods.gmm import export, heads, serial_coding
+from compress_jax.methods.gmm import export, geometry, serial_coding
 from compress_jax.methods.gmm.serial import slice_name
 
 
@@ -60,7 +60,7 @@ def make(
       for (y, _), z, (near, own) in zip(calibration, zs, found, strict=True)
     ]
     made.append(export.parameters(network, inputs, bits, shifts, mixtures))
-    start += network[-1].bias.size // heads.outputs(mixtures)
+    start += network[-1].bias.size // geometry.outputs_of_latent(mixtures)
   return serial_coding.Coding(
     mixtures, latent_bits, table, prior, hyper_net, context_net, made[0], tuple(made[1:])
   )

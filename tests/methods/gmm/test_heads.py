@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress_jax.methods.gmm import heads
+from compress_jax.methods.gmm import geometry, heads
 
 
 class Alone(nn.Module):
@@ -21,8 +21,8 @@ class Alone(nn.Module):
 
 @pytest.mark.parametrize('mixtures,parts', [(1, 2), (2, 3), (3, 3)])
 def test_one_gaussian_has_no_logits(mixtures, parts):
-  assert heads.parts(mixtures) == parts
-  assert heads.outputs(mixtures) == parts * mixtures
+  assert geometry.parts(mixtures) == parts
+  assert geometry.outputs_of_latent(mixtures) == parts * mixtures
   params = Alone(mixtures).init(jax.random.key(0), jnp.zeros((1, 1, 1, 5)))['params']
   assert params['last']['kernel'].shape == (1, 1, 5, 2 * parts * mixtures)
 
