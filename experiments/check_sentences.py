@@ -20,6 +20,7 @@ Rates = Mapping[tuple[str, str, str], Sequence[float]]  # By codec, anchor and m
 # Words of a sentence, and the codec or the published curve that they name.
 NAMES = {
   **{'AVIF': 'avif', 'WebP': 'webp', 'JPEG 2000': 'jpeg2000', 'optimised JPEG': 'jpeg'},
+  **{'JPEG XL': 'jxl', 'avif-slow': 'avif-slow'},
   **{'Theis': 'Theis 2017 (CAE)', 'Ballé 2018': 'Ballé 2018', 'Minnen 2018': 'Minnen 2018'},
   **{'Cheng': 'Cheng 2020 (GMM)', 'VTM': 'VTM (VVC intra)', 'CompressAI': 'cheng2020-attn'},
   **{name: name for name in METHODS},
