@@ -12,7 +12,6 @@ PACKAGE = ROOT / 'compress_jax'
 # Parts of the package that are not checked yet. The list may only become shorter.
 LATER = (
   'baselines.py',
-  'cli/',
   'exact/',
   'layers/entropy.py',
   'layers/quantization.py',
