@@ -1,8 +1,8 @@
-"""Classical codecs behind the same interface, through Pillow and its plugin for JPEG XL.
+"""Classical codecs with the interface of `Codec`, through Pillow and its plugin for JPEG XL.
 
-They learn nothing, so their Released is (); their files are the formats' own, headers counted.
-`CODECS` is the table of all that are compared: a name, how it is written for people, the
-factory, the operating points.
+They have no parameters, so their Released is (). Their files are standard files of each format, and
+the headers count. `CODECS` is the table of all that are compared: it maps a name to its label, its
+factory and its operating points.
 """
 
 import io
@@ -24,28 +24,28 @@ JXL_PLUGIN = 'pillow_jxl'  # Registers JPEG XL with Pillow when it is imported.
 
 
 class Anchor(NamedTuple):
-  """A classical codec and the operating points that draw its curve."""
+  """A classical codec and the operating points of its curve."""
 
-  label: str  # As people write it.
+  label: str  # Its name in tables and figures.
   factory: Callable[..., Codec]  # factory(quality=q)
-  qualities: tuple[float, ...]  # Rising in file size.
+  qualities: tuple[float, ...]  # In order of rising file size.
   variant: bool = False  # Another setting of a codec before it; figures of methods leave it out.
 
 
 def png(*, quality: float = 9) -> Codec:
-  """PNG, lossless; `quality` is zlib's effort in 0..9 and changes no pixel."""
+  """Returns PNG, which is lossless; `quality` is zlib's effort in 0..9 and changes no pixel."""
   _check('PNG', 'zlib', quality, 0, 9)
   return _codec('PNG', compress_level=round(quality))
 
 
 def jpeg(*, quality: float, optimize: bool = True, subsampling: str = '4:2:0') -> Codec:
-  """Baseline JPEG, quality 1..95; `optimize` fits the Huffman tables to the image."""
+  """Returns baseline JPEG, quality 1..95; `optimize` fits the Huffman tables to the image."""
   _check('JPEG', 'jpg', quality, 1, 95)
   return _codec('JPEG', quality=round(quality), optimize=optimize, subsampling=subsampling)
 
 
 def jpeg2000(*, quality: float) -> Codec:
-  """JPEG 2000 codestream, 9-7 wavelet, colour transform; `quality` is the bpp aimed at."""
+  """Returns JPEG 2000 as a codestream, with the 9-7 wavelet; `quality` is the target bpp."""
   _check('JPEG 2000', 'jpg_2000', quality, 0.01, 24)
 
   def encode(released: Released, image: Image) -> bytes:
@@ -66,15 +66,18 @@ def jpeg2000(*, quality: float) -> Codec:
 
 
 def webp(*, quality: float, method: int = 6) -> Codec:
-  """Lossy WebP, always 4:2:0, quality 0..100; `method` is 0 (fastest) to 6 (smallest files)."""
+  """Returns lossy WebP, quality 0..100; `method` is 0 (fastest) to 6 (smallest files).
+
+  WebP always stores colour at half resolution, 4:2:0.
+  """
   _check('WebP', 'webp', quality, 0, 100)
   return _codec('WEBP', quality=quality, method=method)
 
 
 def avif(*, quality: float, speed: int = 6, subsampling: str = '4:2:0') -> Codec:
-  """AVIF by libaom, quality 0..100; `speed` is 0 (smallest files) to 10 (fastest).
+  """Returns AVIF by libaom, quality 0..100; `speed` is 0 (smallest files) to 10 (fastest).
 
-  One thread encodes, because tiling depends on their number.
+  One thread encodes, because libaom's tiling depends on the number of threads.
   """
   _check('AVIF', 'avif', quality, 0, 100)
   return _codec(
@@ -83,12 +86,12 @@ def avif(*, quality: float, speed: int = 6, subsampling: str = '4:2:0') -> Codec
 
 
 def jxl(*, quality: float, effort: int = 7) -> Codec:
-  """Lossy JPEG XL by libjxl, quality 0..100; `effort` is 1 (fastest) to 10 (smallest files).
+  """Returns lossy JPEG XL by libjxl, quality 0..100; `effort` is 1 (fastest) to 10 (smallest).
 
-  Quality 90 is distance 1, and 0 is distance 25, the coarsest that libjxl has.
+  Quality 90 is distance 1, and quality 0 is distance 25, the largest that libjxl has.
 
   Raises:
-    CodecError: the plugin is not installed, or a quality off the scale.
+    CodecError: the plugin is not installed, or the quality is outside 0..100.
   """
   _check_range('JPEG XL', quality, 0, 100)
   require('formats', JXL_PLUGIN)
@@ -114,7 +117,11 @@ def _save(image: Image, *, format: str, **options: Any) -> bytes:
 
 
 def _decode(format: str, released: Released, data: bytes) -> Image:
-  """u8[H, W, 3] of a file of this format; CodecError on anything else."""
+  """Returns the pixels u8[H, W, 3] of a file.
+
+  Raises:
+    CodecError: the file is not a complete file of this format, or the image is too large.
+  """
   del released
   try:
     with (

@@ -1,4 +1,4 @@
-"""What command line programs share: reading flags, and errors of one line."""
+"""Parts that command line programs share: reading flags, and errors of one line."""
 
 import ast
 import os
@@ -16,7 +16,8 @@ from compress_jax.runtime import jax_settings
 
 PATHS = ('model', 'tables')  # Options of methods that name files.
 
-Manual = str | None | Callable[[flags.FlagValues], str]  # Or the whole text of --help.
+# The text that stands before the flags in --help, or a function that returns the whole text.
+Manual = str | None | Callable[[flags.FlagValues], str]
 
 
 def parse(
@@ -25,8 +26,8 @@ def parse(
   """Reads the command line into `values`.
 
   Raises:
-    flags.Error: what is wrong with it.
-    SystemExit: after showing the help that was asked for.
+    flags.Error: a flag is unknown, repeated, empty or has a wrong value; the message names it.
+    SystemExit: after --help has been shown.
   """
   rest = values(list(sys.argv if argv is None else argv))[1:]
   if values.help:
@@ -40,17 +41,20 @@ def parse(
 
 
 def _check_given(flag: flags.Flag) -> None:
-  """Raises flags.Error where a flag has no value, or takes one and was given several."""
+  """Raises flags.Error if a flag has no value, or has several where one is allowed."""
   several = isinstance(flag, flags.MultiFlag)
   if flag.present > 1 and not several:
     raise flags.Error(f'--{flag.name} is given {flag.present} times, and takes one value')
-  found = flag.value if isinstance(flag.value, list) else [flag.value]
-  if flag.present and (not found or any(isinstance(v, str) and not v.strip() for v in found)):
+  given = flag.value if isinstance(flag.value, list) else [flag.value]
+  if flag.present and (not given or any(isinstance(v, str) and not v.strip() for v in given)):
     raise flags.Error(f'--{flag.name} is empty')
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:
-  """Runs `body`; what a user can cause becomes one line and an exit status."""
+  """Runs `body` and returns its exit status; errors that a user can cause print one line.
+
+  The status is 2 for errors of flags, 1 for other errors and 130 for an interrupt.
+  """
   console.open_closed()
   with console.forgiving(), jax_settings.usual_promotion():
     status = _status(program, body)
@@ -81,38 +85,40 @@ def _status(program: str, body: Callable[[], int]) -> int:
 
 
 def named(error: OSError) -> str:
-  """Returns the file and what is wrong with it; of two files, the one that was to be made."""
+  """Returns the message of an error with the name of its file; the target where it has two."""
   name = error.filename2 or error.filename
   return f'{os.fspath(name)}: {error.strerror}' if name else str(error)
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
-  """key=value options as keywords: values are Python literals or true and false, else strings.
+  """Returns key=value options as keyword arguments.
+
+  Values are Python literals, true or false; all others are strings.
 
   Raises:
-    flags.Error: there is no `=`, or a key comes twice.
+    flags.Error: there is no `=`, or a key is repeated.
   """
-  found: dict[str, Any] = {}
+  keywords: dict[str, Any] = {}
   for pair in pairs:
     key, equals, value = pair.partition('=')
     if not equals or not key.isidentifier() or key in ('method', 'lmbda'):
       raise flags.Error(f'--set={pair} is not of the form key=value, with the name of an option')
-    if key in found:
+    if key in keywords:
       raise flags.Error(f'--set={key}=... is given twice')
     try:
-      found[key] = ast.literal_eval(value)
+      keywords[key] = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-      found[key] = {'true': True, 'false': False}.get(value.lower(), value)
-    if key in PATHS and isinstance(found[key], str):
-      found[key] = expanded(found[key])
-  return found
+      keywords[key] = {'true': True, 'false': False}.get(value.lower(), value)
+    if key in PATHS and isinstance(keywords[key], str):
+      keywords[key] = expanded(keywords[key])
+  return keywords
 
 
 def options(values: flags.FlagValues) -> dict[str, Any]:
-  """The options of a method: those of --set, --refine and --model.
+  """Returns the options of a method that --set, --refine and --model ask for.
 
   Raises:
-    flags.Error: they make no sense.
+    flags.Error: two flags set the same option, or the method does not have it.
   """
   chosen = settings(values.set)
   for name in ('refine', 'model', 'seed'):
@@ -126,7 +132,10 @@ def options(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def check_new(output: Path, *, force: bool) -> None:
-  """Raises CodecError where a file cannot be made, before the work that makes its contents."""
+  """Raises CodecError if a file cannot be written; to be called before its contents are computed.
+
+  An existing file counts as writable only with `force`.
+  """
   if output.is_dir():
     raise CodecError(f'{output} is a folder')
   if output.exists() and not force:

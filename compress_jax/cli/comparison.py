@@ -1,6 +1,6 @@
-"""Several codecs at several rates on photographs, and the page of what came of it.
+"""A comparison of several codecs at several rates on photographs, and its page.
 
-`eval --report` and the comparison on Kodak, `experiments.kodak`, share it.
+`--mode=eval --report` and `experiments.kodak`, the comparison on Kodak, share this module.
 """
 
 import contextlib
@@ -49,13 +49,13 @@ REFINED = {f'{method}-refined': (method, {'refine': 15}) for method in ('cae', '
 
 
 def run(values: flags.FlagValues) -> int:
-  """Measures what --report, --methods and --lambdas ask for, and writes the page.
+  """Measures the codecs of --methods at --lambdas, and writes the page that --report names.
 
   Returns:
     1 if any file failed or was left out, else 0.
 
   Raises:
-    flags.Error: the flags make no sense.
+    flags.Error: the flags contradict each other, or --report names no page.
     CodecError: there is no such codec, there are no images, or nothing could be measured.
   """
   target = Path(values.report)
@@ -69,10 +69,12 @@ def run(values: flags.FlagValues) -> int:
   lambdas = numbers('lambdas', values.lambdas or LAMBDAS)
   chosen = compared(names, lambdas, method_options(values), values.seed)
   left_out: list[str] = []
-  _, found = sets.default_images(values.images, report=left_out.append, read=files.reader(values))
+  _, originals = sets.default_images(
+    values.images, report=left_out.append, read=files.reader(values)
+  )
   with contextlib.ExitStack() as stack:
     folder = values.output or stack.enter_context(tempfile.TemporaryDirectory())
-    failures = _write(values, target, Path(folder), chosen, found, absent)
+    failures = _write(values, target, Path(folder), chosen, originals, absent)
   for line in [f'left out: {line}' for line in absent] + [
     f'error: {line}' for line in (*left_out, *failures)
   ]:
@@ -85,13 +87,13 @@ def _write(
   target: Path,
   folder: Path,
   chosen: Sequence[Recipe],
-  found: Sequence[sets.NamedImage],
+  originals: Sequence[sets.NamedImage],
   absent: Sequence[str],
 ) -> list[str]:
-  """Measures and writes the page; returns the failures, a line each."""
+  """Measures all operating points and writes the page; returns one line per failure."""
   from compress_jax.report import page, tables
 
-  images = protocol_images(list(found), values.protocol)
+  images = protocol_images(list(originals), values.protocol)
   metrics = chosen_metrics.choose(chosen_metrics.EXTRA)
   parallel = values.workers or workers.default_processes()
   print(f'{len(images)} images, {len(chosen)} operating points -> {target}')
@@ -130,7 +132,7 @@ def _write(
 
 
 def _command() -> str:
-  """The command without the names of folders."""
+  """Returns the command line without the flags that name files or folders."""
   private = '--images', '--output', '--report'
   return ' '.join(
     ['compress-jax', '--report', *(f for f in sys.argv[1:] if not f.startswith(private))]
@@ -138,9 +140,10 @@ def _command() -> str:
 
 
 def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Returns the names without those of classical codecs that cannot run here, and why, a line each.
+  """Returns the codecs that can run here, and one line for each that cannot, with the reason.
 
-  Such a codec needs a plugin that is not installed; all other names are kept, known or not.
+  A classical codec cannot run if its plugin is not installed. All other names are returned, also
+  those of unknown codecs.
   """
   reasons = {name: baselines.missing(name) for name in names if name in baselines.CODECS}
   absent = {name: reason for name, reason in reasons.items() if reason}
@@ -156,38 +159,40 @@ def compared(
   """Returns the operating points of methods, variants of methods and classical codecs.
 
   Args:
-    names: of METHODS, VARIANTS, REFINED and `baselines.CODECS`, and LABEL=METHOD:MODEL.
-    lambdas: operating points of the methods; classical codecs have qualities.
-    options: of all the methods.
-    seed: of everything random.
+    names: names in METHODS, VARIANTS, REFINED and `baselines.CODECS`, and LABEL=METHOD:MODEL.
+    lambdas: the operating points of methods; those of classical codecs are their qualities.
+    options: keyword arguments that all methods get.
+    seed: the seed of all that is random.
 
   Raises:
     CodecError: there is no such codec or option, or two of them have one name.
   """
-  found = []
+  recipes = []
   seen: dict[str, tuple[str, dict[str, Any]]] = {}
   for name in names:
     if name in baselines.CODECS:
-      found += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
+      recipes += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
       continue
-    for label, (method, own) in variants(name).items():
-      every = seeded(method, {**own, **options}, seed)
+    for label, (method, defaults) in variants(name).items():
+      every = seeded(method, {**defaults, **options}, seed)
       if seen.setdefault(label, (method, every)) != (method, every):
         raise CodecError(f'two codecs are named {label!r}; LABEL=METHOD:MODEL names one of them')
       for lmbda in lambdas:
         pretrained(method, lmbda=lmbda, **every)  # Complains before any work.
-        found.append(recipe(method, lmbda=lmbda, label=label, **every))
-  return list(dict.fromkeys(found))
+        recipes.append(recipe(method, lmbda=lmbda, label=label, **every))
+  return list(dict.fromkeys(recipes))
 
 
 def variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
-  """Returns label -> (method, options) of a method, one of its variants, or a model file.
+  """Returns {label: (method, options)} of a method, one of its variants, or a model file.
 
   Raises:
     CodecError: there is no such codec.
   """
   every = {
-    label: (method, own) for method, group in VARIANTS.items() for label, own in group.items()
+    label: (method, options)
+    for method, group in VARIANTS.items()
+    for label, options in group.items()
   }
   if name in every:
     return {name: every[name]}
@@ -206,7 +211,7 @@ def variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def how() -> dict[str, Any]:
-  """Returns the date, the machine and the versions that rows are made with; no names of hosts."""
+  """Returns the date, the machine and the versions that rows are made with, but no host's name."""
   return {
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'machine': f'{platform.machine()}, {workers.cores()} cores, {platform.system()}',
@@ -218,11 +223,11 @@ def how() -> dict[str, Any]:
 
 
 def decoding(folder: Path, chosen: Sequence[Recipe]) -> Callable[[Mapping[str, Any]], Image]:
-  """Returns a function from a row to the pixels of its file in a folder.
+  """Returns a function that decodes the file of a row to u8[H, W, 3].
 
   Args:
-    folder: where `evaluate` has put the files.
-    chosen: the operating points of the rows; they name models other than those that ship.
+    folder: the folder to which `evaluate` wrote the files.
+    chosen: the operating points of the rows, which name their models.
   """
   models = {each.codec: model_file(dict(each.options)) for each in chosen}
 

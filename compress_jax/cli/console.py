@@ -1,4 +1,4 @@
-"""Standard streams of programs: closed, broken or full ones cost one line, and never a result."""
+"""Standard streams of programs: a closed, broken or full one costs a message, never a result."""
 
 import contextlib
 import errno
@@ -9,10 +9,11 @@ from typing import Any
 
 
 def open_closed() -> None:
-  """Gives the program streams in place of those that were closed when it started.
+  """Opens the null device in place of standard streams that were closed when the program started.
 
-  Input and output fail as closed ones do; what goes to standard error is dropped. They also keep
-  the numbers 0 to 2 from the next files that are opened, to which libraries would then write.
+  Input and output still fail as closed streams do; output to standard error is dropped. The
+  numbers 0 to 2 are then in use: otherwise the next files that are opened would get them, and
+  libraries would write to those files.
   """
   if sys.stdin is None:
     sys.stdin = _null(os.O_WRONLY, 'r')
@@ -23,7 +24,10 @@ def open_closed() -> None:
 
 
 def _null(flags: int, mode: str) -> Any:
-  """A stream of the null device, opened for the other direction where it is to fail."""
+  """Returns a stream of the null device with the `flags` of os.open and the `mode` of a file.
+
+  A stream whose flags and mode name opposite directions fails when it is used.
+  """
   number = os.open(os.devnull, flags)
   if number <= 2:
     os.set_inheritable(number, True)  # As standard streams are.
@@ -32,10 +36,11 @@ def _null(flags: int, mode: str) -> Any:
 
 @contextlib.contextmanager
 def forgiving() -> Iterator[None]:
-  """Within, printing loses nothing and stops nothing that a person still wants.
+  """Replaces standard output and standard error by streams that survive a broken reader.
 
-  What an encoding lacks is written as an escape. A reader who has gone (`| head`) stops no work:
-  the rest is dropped. An output that fails otherwise raises OSError, which names it.
+  Characters that an encoding lacks are written as escapes. Where the reader has ended (`| head`),
+  the rest of the output is dropped and the program goes on. Other failures of standard output
+  raise OSError, which names the stream.
   """
   out, err = _Forgiving(sys.stdout, required=True), _Forgiving(sys.stderr, required=False)
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
@@ -78,7 +83,7 @@ class _Forgiving:
 
 
 def _discard(stream: Any) -> None:
-  """Points a stream that fails at the null device, or the end of the program would fail too."""
+  """Redirects a stream that fails to the null device, so that the flush at exit does not fail."""
   with contextlib.suppress(AttributeError, OSError, ValueError):
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
@@ -86,10 +91,10 @@ def _discard(stream: Any) -> None:
 
 
 def receive() -> bytes:
-  """All of standard input.
+  """Returns all bytes of standard input.
 
   Raises:
-    OSError: it is closed; the error names it.
+    OSError: standard input is closed; the error names it.
   """
   try:
     return sys.stdin.buffer.read()
@@ -98,10 +103,10 @@ def receive() -> bytes:
 
 
 def send(data: bytes) -> None:
-  """Writes to standard output.
+  """Writes bytes to standard output.
 
   Raises:
-    OSError: not all of it was delivered; the error names the stream.
+    OSError: not all of them were delivered; the error names the stream.
   """
   try:
     sys.stdout.buffer.write(data)
@@ -112,6 +117,6 @@ def send(data: bytes) -> None:
 
 
 def _named(error: OSError, stream: str) -> OSError:
-  """The error of a stream, with the name of that and a reason in plain words."""
+  """Returns the error with the name of its stream and a reason in plain words."""
   reasons = {errno.EBADF: 'it is closed', errno.EPIPE: 'nobody reads it'}
   return OSError(error.errno, reasons.get(error.errno or 0, error.strerror), stream)

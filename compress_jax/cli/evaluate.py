@@ -1,4 +1,4 @@
-"""The command line's eval: a method on photographs, beside classical codecs at equal size."""
+"""--mode=eval of the command line: measures a method beside classical codecs of equal size."""
 
 import functools
 import math
@@ -32,7 +32,7 @@ COLUMNS = (
   ('enc s', 'encode_s', '{:.2f}'),
   ('dec s', 'decode_s', '{:.2f}'),
 )
-# What --json prints of a row.
+# Keys of a row that --json prints.
 KEPT = (
   *('method', 'lambda', 'quality', 'width', 'height', 'bytes', 'bpp', 'psnr', 'ms_ssim'),
   *('encode_s', 'decode_s'),
@@ -80,19 +80,19 @@ def overview(
   read: Callable[[str | Path], Image] = sets.load_image,
   json: bool = False,
 ) -> int:
-  """Prints how a method does on each image and on average; returns 1 if anything failed, else 0.
+  """Prints measurements of a method per image and on average; returns 1 on failures, else 0.
 
   Args:
-    method: its name.
+    method: the name of the method.
     lmbda: the operating point.
-    options: of the method.
-    images: a folder or a file; None for those of `sets.default_images`.
+    options: keyword arguments of the method's factory.
+    images: a folder or a file; None measures the images of `sets.default_images`.
     protocol: 'full' or 'crop', see `protocol_images`.
-    processes: how many measure at a time; None chooses.
-    seed: of everything random.
+    processes: the number of processes that measure; None chooses.
+    seed: the seed of all that is random.
     output: a folder for rows and files; None keeps neither.
-    read: reads an image; it can be sent to another process.
-    json: print a line of JSON for each file and for each failure instead.
+    read: reads an image; it has to be picklable.
+    json: whether to print one line of JSON per file and failure in place of the table.
 
   Raises:
     CodecError: there is no such codec, or there are no images.
@@ -100,8 +100,8 @@ def overview(
   seeded_options = seeded(method, options, seed)
   pretrained(method, lmbda=lmbda, **seeded_options)  # Complains before any work.
   left_out: list[str] = []
-  description, found = sets.default_images(images, report=left_out.append, read=read)
-  measured_images = protocol_images(found, protocol)
+  description, originals = sets.default_images(images, report=left_out.append, read=read)
+  measured_images = protocol_images(originals, protocol)
   if not json:
     print(f'Images: {description}{", their 256x256 centre crops" if protocol == "crop" else ""}')
   chosen = recipe(method, lmbda=lmbda, **seeded_options)
@@ -125,7 +125,7 @@ def overview(
 
 
 def _json(ours: Result, theirs: Result, left_out: Sequence[str], output: str | None) -> int:
-  """Prints a record of each file and each failure; returns 1 if there is a failure."""
+  """Prints a JSON record of each file and each failure; returns 1 if there is a failure."""
   for row in (*ours.rows, *theirs.rows):
     names = {'file': row['image'], 'output': str(Path(output) / row['file']) if output else None}
     seconds = row['encode_s'] + row['decode_s']
@@ -136,7 +136,10 @@ def _json(ours: Result, theirs: Result, left_out: Sequence[str], output: str | N
 
 
 def _anchor_jobs(ours: Result, images: Sequence[sets.NamedImage]) -> list[Job]:
-  """Every classical codec on every image, at the size of our file; PNG has but one."""
+  """Returns a job for each classical codec and image, at the size of our file.
+
+  PNG is lossless and has only one size.
+  """
   load = {image.name: image.load for image in images}
   return [
     Job(anchor_of_size(name, row['bytes']), row['image'], load[row['image']])
@@ -146,11 +149,11 @@ def _anchor_jobs(ours: Result, images: Sequence[sets.NamedImage]) -> list[Job]:
 
 
 def table(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
-  """A line per image, then the mean of each column and the anchors' own bits per pixel.
+  """Returns a table: a line per image, the mean of each column, and the anchors' bits per pixel.
 
   Args:
-    ours: one row per image.
-    theirs: of every anchor, one row per image, at the nearest size.
+    ours: one row per image, of the measured method.
+    theirs: one row per image and anchor, at the size nearest to ours.
   """
   titles = [title for title, _, _ in COLUMNS] + list(ANCHORS.values())
   lines = [['image', *titles]]
@@ -164,7 +167,7 @@ def table(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-  """Text in columns: the first to the left, the others to the right."""
+  """Returns text in columns: the first is aligned to the left, the others to the right."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(
@@ -176,8 +179,8 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _cells(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
-  own = [_mean(ours, key, form) for _, key, form in COLUMNS]
-  return own + [_mean(_of(theirs, name), 'psnr', '{:.2f}') for name in ANCHORS]
+  measured = [_mean(ours, key, form) for _, key, form in COLUMNS]
+  return measured + [_mean(_of(theirs, name), 'psnr', '{:.2f}') for name in ANCHORS]
 
 
 def _of(rows: Sequence[Row], method: str) -> list[Row]:
@@ -185,9 +188,9 @@ def _of(rows: Sequence[Row], method: str) -> list[Row]:
 
 
 def _mean(rows: Sequence[Row], key: str, form: str) -> str:
-  """The mean of a column over the rows that have a number, and how many have none.
+  """Returns the mean of a column over the rows with a finite number, and the count of others.
 
-  An infinite PSNR has no mean: `34.90 +1 lossless` is the mean of the others.
+  The text `34.90 +1 lossless` is the mean of all but one image, whose PSNR is infinite.
   """
   values = [row[key] for row in rows]
   numbers = [value for value in values if value is not None and math.isfinite(value)]
@@ -198,7 +201,7 @@ def _mean(rows: Sequence[Row], key: str, form: str) -> str:
 
 
 def _status(ours: Result, theirs: Result, left_out: Sequence[str]) -> int:
-  """Names the failures and what was left out; 1 if there is any."""
+  """Prints the failures and the files that were left out; returns 1 if there are any, else 0."""
   failures = [*left_out, *ours.failures, *theirs.failures]
   for line in failures:
     print(f'error: {line}', file=sys.stderr)

@@ -1,7 +1,7 @@
-"""The command line's export: from trained float weights to a model that codes files.
+"""--mode=export of the command line: from trained float weights to a model that codes files.
 
-Two more uses are of a model that is there already: to measure which steps each lambda takes, and to
-write its networks as programs that run elsewhere.
+Two other outputs are made from a model that exists already: a table of the quantisation steps that
+each lambda uses, and its networks as programs that run elsewhere.
 """
 
 from pathlib import Path
@@ -28,27 +28,27 @@ from compress_jax.training.float_weights import (
   weights,
 )
 
-# What --format=stablehlo writes: programs, the model whose integers files hold, what they are.
+# Files that --format=stablehlo writes: two programs, the model that codes, and a description.
 FILES = 'analysis.stablehlo', 'synthesis.stablehlo', 'model.safetensors', 'programs.json'
 
 
 def run(values: flags.FlagValues) -> int:
-  """Reads --input, or what the run in --workdir has reached, and writes --output.
+  """Exports --input, or the newest checkpoint of the run in --workdir, to --output.
 
-  The ranges of its integers are calibrated on --data or the photographs at hand, which also tell
-  which steps each lambda takes.
+  The ranges of its integers, and the quantisation steps that each lambda uses, are measured on
+  --data, or else on the photographs that scikit-image carries.
 
   `--set=half=True` rounds the float weights to 16 bits, which halves the file.
   `--set=deflate=True` makes the file smaller without loss, see `files.deflated`.
 
-  With an --output that ends in .json it only measures those steps, for the model in --input: beside
-  NAME.safetensors, NAME.lambdas.json is used in place of what that file says.
+  With an --output that ends in .json only those steps are measured, for the model in --input. A
+  file NAME.lambdas.json beside NAME.safetensors replaces the table in the model file.
 
-  `--format=stablehlo` writes a folder, for the model in --input: its analysis and its synthesis as
-  programs of `jax.export`, and the model itself, whose integers files are read with.
+  `--format=stablehlo` writes a folder for the model in --input: its analysis and its synthesis as
+  programs of `jax.export`, and the model itself, whose integer tables decode files.
 
   Raises:
-    CodecError: the weights cannot be read, or are none that integers can hold.
+    CodecError: the weights cannot be read, or integers cannot represent them.
     flags.Error: a flag is missing.
   """
   if not values.output or not (values.input or values.workdir):
@@ -73,7 +73,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _model(values: flags.FlagValues, output: Path, *, half: bool, deflate: bool) -> str:
-  """Writes the model of the weights that the flags name; returns a line about it."""
+  """Writes the model of the weights that the flags name; returns a line that describes it."""
   params, config = weights(Path(values.input)) if values.input else trained(Path(values.workdir))
   if methods.method(config['method']).coding_of is None:
     raise CodecError(f'{config["method"]} has no float weights to export')
@@ -87,10 +87,7 @@ def _model(values: flags.FlagValues, output: Path, *, half: bool, deflate: bool)
 
 
 def _measure(values: flags.FlagValues, output: Path) -> str:
-  """Writes the ratios of the model in --input, as `lambdas.beside` names their file.
-
-  Returns a line about the model.
-  """
+  """Writes the table of lambdas of the model in --input; returns a line that describes it."""
   method, options, released = _released(values, 'a table of lambdas')
   ratios = measured_ratios(method, options, released, calibration(values.data))
   content = lambdas.written(ratios, released.model_id)
@@ -99,7 +96,7 @@ def _measure(values: flags.FlagValues, output: Path) -> str:
 
 
 def _programs(values: flags.FlagValues, output: Path) -> str:
-  """Writes the folder of --format=stablehlo; returns a line about the model."""
+  """Writes the folder of --format=stablehlo; returns a line that describes the model."""
   from compress_jax.learned import stablehlo  # Export is for few, and takes time to load.
 
   if values.workdir or values.set or values.data:
@@ -121,8 +118,8 @@ def _released(values: flags.FlagValues, purpose: str) -> tuple[str, dict[str, An
   """Returns the method, the options and the weights of the model in --input.
 
   Args:
-    values: the flags.
-    purpose: what needs it, for messages.
+    values: the values of all flags.
+    purpose: the flag or output that needs the model, for messages.
 
   Raises:
     CodecError: there is no such model.

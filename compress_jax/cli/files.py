@@ -1,4 +1,4 @@
-"""The command line's compress and decompress: files, folders and pipes."""
+"""--mode=compress and --mode=decompress of the command line: files, folders and pipes."""
 
 import functools
 import math
@@ -28,30 +28,30 @@ SUFFIX = '.cjx'
 
 
 class Task(NamedTuple):
-  """One file to make; None is a pipe."""
+  """A file to make: its source and its target. None stands for a pipe."""
 
   source: Path | None
   target: Path | None
 
   def __str__(self) -> str:
-    """How a report names it."""
+    """Returns `source -> target`, as reports name the task."""
     return f'{self.source or "stdin"} -> {self.target or "stdout"}'
 
 
 class Made(NamedTuple):
-  """A file that is made, and what there is to say about it."""
+  """The contents of a file that is made, and a description of it."""
 
   file: bytes
-  report: str  # In words, for people,
-  facts: dict[str, Any]  # and in numbers, for --json.
+  report: str  # The description in words.
+  facts: dict[str, Any]  # The description in numbers, for --json.
 
 
 class Ways(NamedTuple):
-  """How files are written and reported."""
+  """Settings of how files are written and reported."""
 
-  several: bool  # One that fails leaves the others to go on.
-  force: bool
-  json: bool
+  several: bool  # Whether a file that fails is reported while the others go on.
+  force: bool  # Whether existing files are overwritten.
+  json: bool  # Whether reports are lines of JSON.
 
 
 Source = bytes | Path
@@ -59,12 +59,12 @@ Work = Callable[[Sequence[tuple[Task, Source]], Progress], list[Made]]
 
 
 def run(values: flags.FlagValues) -> int:
-  """Compresses or decompresses as the flags say; 1 if any file failed or was left out.
+  """Compresses or decompresses files; returns 1 if any file failed or was left out, else 0.
 
-  Of several processes, each does its share of the files, and ends with the status of all.
+  With several processes, each makes its share of the files and returns the status of all.
 
   Raises:
-    CodecError: nothing can be done, or the work would overwrite something.
+    CodecError: no file can be made, or the work would overwrite a file.
     flags.Error: a flag is missing or does not fit.
   """
   for name in ('input', 'output'):
@@ -75,16 +75,16 @@ def run(values: flags.FlagValues) -> int:
   if values.json and values.output == PIPE:
     raise flags.Error('--json and --output=- exclude each other: both write to stdout')
   with records.failing(values.input, json=values.json):
-    mine = join(values)
-    return 1 if processes.gathered(mine, ['failed'] * bool(_run(values, mine))) else 0
+    share = join(values)
+    return 1 if processes.gathered(share, ['failed'] * bool(_run(values, share))) else 0
 
 
-def _run(values: flags.FlagValues, mine: processes.Share) -> int:
-  """Makes this process's files; how many failed or were left out."""
+def _run(values: flags.FlagValues, share: processes.Share) -> int:
+  """Makes this process's files; returns the number of files that failed or were left out."""
   skipped: list[str] = []
 
   def report(line: str) -> None:
-    if mine.rank == 0:  # All processes see the same folder.
+    if share.rank == 0:  # All processes see the same folder.
       skipped.append(line)
       print(f'error: {line}', file=sys.stderr)
       if values.json:
@@ -97,7 +97,7 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
   else:
     work = decompressor(values)
     tasks = plan(values.input, values.output, '.png', functools.partial(_find_coded, report=report))
-  ways, ours = Ways(len(tasks) > 1, values.force, values.json), mine.of(tasks)
+  ways, ours = Ways(len(tasks) > 1, values.force, values.json), share.of(tasks)
   if values.skip_existing:
     ours = _missing(ours)
   check(ours, force=values.force)
@@ -114,7 +114,7 @@ def _run(values: flags.FlagValues, mine: processes.Share) -> int:
 
 
 def _missing(tasks: list[Task]) -> list[Task]:
-  """The tasks whose files are not there yet; says how many are."""
+  """Returns the tasks whose targets do not exist yet; prints how many exist."""
   missing = []
   for task in tasks:
     if task.target is None or not task.target.is_file():
@@ -126,9 +126,13 @@ def _missing(tasks: list[Task]) -> list[Task]:
 
 
 def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path]]) -> list[Task]:
-  """The files to make: of a folder, one for each that `find` finds, in the same subfolders.
+  """Returns the files to make; for a folder, one per file that `find` returns.
 
-  Files that would get one name keep their suffixes in it: photo.jpg.cjx and photo.png.cjx.
+  Targets lie in the same subfolders as their sources. Files that would get the same name keep
+  their suffixes in it: photo.jpg.cjx and photo.png.cjx.
+
+  Raises:
+    CodecError: the source does not exist, or it is a folder and the target is a file.
   """
   into = None if target == PIPE else Path(target)
   if source == PIPE:
@@ -148,10 +152,11 @@ def plan(source: str, target: str, suffix: str, find: Callable[[Path], list[Path
 
 
 def check(tasks: list[Task], *, force: bool) -> None:
-  """Finds what would be lost before anything is written.
+  """Raises an error if a task would overwrite a file; to be called before any is written.
 
   Raises:
-    CodecError: a target exists (allowed by `force`), or is its own source (never allowed).
+    CodecError: a target is a folder, exists (allowed by `force`), or is the same file as its
+      source (never allowed).
   """
   for source, target in tasks:
     if target is None:
@@ -165,7 +170,12 @@ def check(tasks: list[Task], *, force: bool) -> None:
 
 
 def compressor(values: flags.FlagValues) -> Work:
-  """What turns an image into a file, at the lambda or for the budget of the flags."""
+  """Returns a function that compresses images, at the lambda or the target that the flags give.
+
+  Raises:
+    CodecError: the method has no such model or option.
+    flags.Error: the target is no positive number, or there are two targets.
+  """
   bpp, psnr = values.target_bpp, values.target_psnr
   if bpp is not None and psnr is not None:
     raise flags.Error('--target_bpp and --target_psnr exclude each other')
@@ -182,26 +192,26 @@ def compressor(values: flags.FlagValues) -> Work:
 
   _, released = codec_at(getattr(values, 'lambda'))  # Complains before any work.
 
-  def points(images: list[Image], told: Progress) -> list[budget.Point]:
+  def points(images: list[Image], progress: Progress) -> list[budget.Point]:
     if bpp is None and psnr is None:
-      return _code_all(codec_at, images, getattr(values, 'lambda'), told)
+      return _code_all(codec_at, images, getattr(values, 'lambda'), progress)
     lambdas = model_zoo.lambda_range(values.method, released)
     coders = [functools.partial(_code, codec_at, image) for image in images]
-    found = functools.partial(told, 'search')
+    steps = functools.partial(progress, 'search')
     if bpp is not None:
-      return [budget.within_bpp(code_at, bpp, lambdas, progress=found) for code_at in coders]
+      return [budget.within_bpp(code_at, bpp, lambdas, progress=steps) for code_at in coders]
     assert psnr is not None
-    return [budget.reaching_psnr(code_at, psnr, lambdas, progress=found) for code_at in coders]
+    return [budget.reaching_psnr(code_at, psnr, lambdas, progress=steps) for code_at in coders]
 
-  def work(group: Sequence[tuple[Task, Source]], told: Progress) -> list[Made]:
-    found = points([read(source) for _, source in group], told)
-    return [_compressed(point, values.method) for point in found]
+  def work(group: Sequence[tuple[Task, Source]], progress: Progress) -> list[Made]:
+    coded = points([read(source) for _, source in group], progress)
+    return [_compressed(point, values.method) for point in coded]
 
   return work
 
 
 def _compressed(point: budget.Point, method: str) -> Made:
-  """A compressed file with its size and quality."""
+  """Returns a compressed file with a description of its size and quality."""
   header = bitstream.opening(point.file).header
   size = f'{len(point.file)} bytes, {point.bpp:.4f} bpp, {point.psnr:.2f} dB'
   facts = {**_facts(point.file, header, method), 'psnr': point.psnr, 'lambda': point.lmbda}
@@ -209,7 +219,7 @@ def _compressed(point: budget.Point, method: str) -> Made:
 
 
 def _facts(file: bytes, header: bitstream.Header, method: str) -> dict[str, Any]:
-  """What --json says about a compressed file, whether it is written or read."""
+  """Returns the fields that --json prints for a compressed file, written or read."""
   return {
     'method': method,
     'level': header.level,
@@ -232,7 +242,7 @@ def reader(values: flags.FlagValues) -> Callable[[str | Path | bytes], Image]:
 
 
 def decompressor(values: flags.FlagValues) -> Work:
-  """What turns files into images, by the methods that they name."""
+  """Returns a function that decompresses files, each by the method that its header names."""
   chosen = method_options(values)
   decoders = functools.cache(functools.partial(model_zoo.group_decoder, **chosen))
 
@@ -242,14 +252,14 @@ def decompressor(values: flags.FlagValues) -> Work:
       raise CodecError(f'too large for an image of {values.max_pixels} pixels')
     return source if isinstance(source, bytes) else source.read_bytes()
 
-  def work(group: Sequence[tuple[Task, Source]], told: Progress) -> list[Made]:
+  def work(group: Sequence[tuple[Task, Source]], progress: Progress) -> list[Made]:
     files = [read(source) for _, source in group]
     names = [methods.of_file(file, max_pixels=values.max_pixels) for file in files]
     images: dict[int, Image] = {}
     for name in set(names):
       places = [i for i, other in enumerate(names) if other == name]
-      found = decoders(name)([files[i] for i in places], progress=told)
-      images |= dict(zip(places, found, strict=True))
+      decoded = decoders(name)([files[i] for i in places], progress=progress)
+      images |= dict(zip(places, decoded, strict=True))
     made = []
     for i, (task, _) in enumerate(group):
       suffix = task.target.suffix if task.target else '.png'
@@ -274,14 +284,14 @@ def _code_all(
   codec_at: Callable[[float], tuple[Codec, Released]],
   images: list[Image],
   lmbda: float,
-  told: Progress,
+  progress: Progress,
 ) -> list[budget.Point]:
-  """Of several images together, where the codec can."""
+  """Codes images at one lambda, all together where the codec has `encode_all`."""
   codec, released = codec_at(lmbda)
   if codec.encode_all is None or codec.decode_all is None:
     return [_code(codec_at, image, lmbda) for image in images]
-  files = codec.encode_all(released, images, progress=told)
-  decoded_all = codec.decode_all(released, files, progress=told)
+  files = codec.encode_all(released, images, progress=progress)
+  decoded_all = codec.decode_all(released, files, progress=progress)
   points = []
   for image, file, decoded in zip(images, files, decoded_all, strict=True):
     bpp = metrics.bpp(len(file), *image.shape[:2])
@@ -290,11 +300,18 @@ def _code_all(
 
 
 def _failures(tasks: list[Task], work: Work, ways: Ways) -> int:
-  """Makes some files; of several, one that fails is named and leaves the others to go on."""
+  """Makes a group of files; returns the number of those that failed.
+
+  Where the work has several files, a failure is reported and the others go on.
+
+  Raises:
+    CodecError: the only file of the work failed.
+  """
   start, failed = time.perf_counter(), 0
   first = str(tasks[0].source or 'standard input')
-  with progress.shown(first if len(tasks) == 1 else f'{first} and {len(tasks) - 1} more') as told:
-    all_made = _made(tasks, work, told)
+  title = first if len(tasks) == 1 else f'{first} and {len(tasks) - 1} more'
+  with progress.shown(title) as report_progress:
+    all_made = _made(tasks, work, report_progress)
   for task, made in zip(tasks, all_made, strict=True):
     try:
       if isinstance(made, Exception):
@@ -314,7 +331,7 @@ def _failures(tasks: list[Task], work: Work, ways: Ways) -> int:
 
 
 def _report(task: Task, made: Made, seconds: float, ways: Ways) -> None:
-  """Says what was made: by a line for people, or one of JSON."""
+  """Prints the description of a file: a line of words to stderr, or one of JSON to stdout."""
   if ways.json:
     names = {'file': str(task.source or PIPE), 'output': str(task.target or PIPE)}
     records.write({**names, **made.facts, 'seconds': seconds})
@@ -322,19 +339,22 @@ def _report(task: Task, made: Made, seconds: float, ways: Ways) -> None:
     print(f'{task}: {made.report}, {seconds:.2f} s', file=sys.stderr)
 
 
-def _made(tasks: list[Task], work: Work, told: Progress) -> list[Made | Exception]:
-  """What `work` makes, all together; where that fails, each on its own, to see which one it is."""
+def _made(tasks: list[Task], work: Work, progress: Progress) -> list[Made | Exception]:
+  """Returns the result of `work` for each task, or its error.
+
+  The tasks are done together. Where that fails, each is done alone, which shows the faulty one.
+  """
   try:
     sources = [console.receive() if task.source is None else task.source for task in tasks]
-    return [*work(list(zip(tasks, sources, strict=True)), told)]
+    return [*work(list(zip(tasks, sources, strict=True)), progress)]
   except (CodecError, OSError) as error:
     if len(tasks) == 1:
       return [error]
-    return [made for task in tasks for made in _made([task], work, told)]
+    return [made for task in tasks for made in _made([task], work, progress)]
 
 
 def _named(task: Task, error: Exception) -> str:
-  """The error in one line that names a file, the source where it does not say which."""
+  """Returns the error in one line that names a file: the source where the error names none."""
   source = str(task.source or 'standard input')
   if isinstance(error, OSError) and error.strerror:
     return f'{error.filename or source}: {error.strerror}'
@@ -358,7 +378,7 @@ def _write(task: Task, file: bytes, force: bool) -> None:
 
 
 def _find_coded(root: Path, report: Report) -> list[Path]:
-  found = [path for path in walk(root, report) if path.suffix.lower() == SUFFIX]
-  if not found:
+  paths = [path for path in walk(root, report) if path.suffix.lower() == SUFFIX]
+  if not paths:
     raise CodecError(f'{root}: no {SUFFIX} files in this folder')
-  return sorted(found, key=lambda path: natural(path.relative_to(root).as_posix()))
+  return sorted(paths, key=lambda path: natural(path.relative_to(root).as_posix()))

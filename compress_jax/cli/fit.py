@@ -1,4 +1,4 @@
-"""The command line's train, for learned methods: from images to a model that codes files."""
+"""--mode=train of the command line for learned methods: from images to a model that codes files."""
 
 import math
 import signal
@@ -35,16 +35,16 @@ from compress_jax.training.resume import MODEL
 from compress_jax.training.stages import Setup, setup_of
 from compress_jax.training.validation import LAMBDAS, validate
 
-CHECKPOINTS = 'checkpoints'  # The folder of them in that of a run.
-_VALIDATION = 8  # Images.
-_MANY = 10**9  # Steps, where only the time is limited.
+CHECKPOINTS = 'checkpoints'  # The subfolder of a run that holds its checkpoints.
+_VALIDATION = 8  # Number of images to validate on.
+_MANY = 10**9  # Number of steps where only the time is limited.
 
 
 def run(values: flags.FlagValues) -> int:
-  """Trains --method into --workdir, going on where a run there stopped, and evaluates it.
+  """Trains --method in --workdir, or resumes the run there, and evaluates it; returns the status.
 
   Raises:
-    CodecError: the data, the plan or the folder will not do.
+    CodecError: the data, the plan or the folder cannot be used.
   """
   allocation.keep_freed_memory()
   enable_cache()
@@ -97,7 +97,7 @@ def _leave(
   state: trainer.TrainState,
   source: sources.Source,
 ) -> None:
-  """Writes the averaged weights so far, and a model in the end."""
+  """Writes the averaged weights so far; writes a model too if the run is finished."""
   host, config = _leave_weights(folder, plan, setup, state)
   if trainer.finished(state):
     examples = examples_of(source)
@@ -119,15 +119,15 @@ def _leave_weights(
 
 
 def _reading(plan: Plan, codec: Codec) -> Setup:
-  """Returns the setup that reads a run, without the files that only training needs."""
+  """Returns a setup that can read the run's checkpoints, without files that only training needs."""
   return setup_of(plan._replace(lpips=None, perceptual='lpips'), codec)
 
 
 def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
-  """The averaged weights of the newest checkpoint of a run, with their method and options.
+  """Returns the averaged weights of the newest checkpoint of a run, their method and options.
 
   Raises:
-    CodecError: there is no run, or it has no checkpoint.
+    CodecError: there is no run in the folder, or it has no checkpoint.
   """
   plan = plans.read(folder)
   with trainer.usual_settings():
@@ -140,12 +140,12 @@ def trained(folder: Path) -> tuple[Params, dict[str, Any]]:
 
 
 def plan_of(values: flags.FlagValues) -> Plan:
-  """What the flags and the preset ask for."""
+  """Returns the plan of a run that follows from the flags and the preset."""
   preset = methods.method(values.method).preset(values.preset)
   if values.stage == 'scales':
     preset = preset._replace(steps=scales.STEPS, lr=scales.LR)
   options = {**preset.options, **settings(values.set)}
-  taken = plans.pop_fields(options)
+  overrides = plans.pop_fields(options)
   fixed = options.get('levels') == 1
   accelerated = jax.default_backend() != 'cpu'
   return Plan(
@@ -168,12 +168,12 @@ def plan_of(values: flags.FlagValues) -> Plan:
     learns=values.learns,
     updates=values.updates,
     target_rate=values.target_rate,
-    **taken,
+    **overrides,
   )
 
 
 def _steps(values: flags.FlagValues, usual: int) -> int:
-  """The updates of a run: those of --steps, as many as fit into --minutes, or the usual ones."""
+  """Returns the number of updates: --steps, or no limit with --minutes, or else the usual one."""
   if values.steps is not None:
     steps: int = values.steps
     return steps
@@ -181,7 +181,7 @@ def _steps(values: flags.FlagValues, usual: int) -> int:
 
 
 def codec_of(plan: Plan, lmbda: float | None = None) -> Codec:
-  """The codec that a plan trains."""
+  """Returns the codec that a plan trains, at `lmbda` if it is given."""
   factory = methods.method(plan.method).codec
   check_options(plan.method, factory, plan.options)
   codec: Codec = factory(**plan.options, **({} if lmbda is None else {'lmbda': lmbda}))
@@ -189,12 +189,12 @@ def codec_of(plan: Plan, lmbda: float | None = None) -> Codec:
 
 
 def _estimate(plan: Plan, setup: Setup) -> int:
-  """Says what the run would take, on these devices."""
+  """Prints the memory and the time that the run would need on these devices; returns 0."""
   each = trainer.shares(plan.batch, jax.process_count(), jax.local_device_count())
-  found = estimates.estimate(
+  estimate = estimates.estimate(
     setup.init, setup.form, setup.loss, setup.optimizer, batch=each, crop=plan.crop
   )
-  estimates.report(found, steps=plan.steps, pixels=each * plan.crop**2, log=print)
+  estimates.report(estimate, steps=plan.steps, pixels=each * plan.crop**2, log=print)
   return 0
 
 
@@ -216,7 +216,7 @@ def _train(
   index: np.ndarray,
   pace: fit.Pace | None,
 ) -> trainer.TrainState:
-  """From a state to the end."""
+  """Trains from the state `began` until the run ends or is stopped; returns the last state."""
   state = trainer.replicated(began)
   first, inner = int(state.step), values.inner or _inner(plan.steps)
   fed = feeding.feed(
@@ -234,21 +234,21 @@ def _train(
     setup.loss, setup.optimizer, seed=plan.seed, draw=fed.draw, inner=inner
   )
   total = int(state.total)
-  if total < plan.steps:  # A run that goes on keeps the end that it has found.
+  if total < plan.steps:  # A resumed run keeps the number of steps that --minutes gave it.
     pace = None
   rhythm = fit.Rhythm(total, inner, values.log_every, values.save_every, values.validate_every)
   with _watching(values, folder, plan, setup, source, first, total, pace) as watch:
     state = fit.fit(state, train_step, fed.data, index, rhythm=rhythm, saves=saves, watch=watch)
   if jax.process_count() > 1:
-    own = digest(named(state.params))
+    local = digest(named(state.params))
     multihost_utils.assert_equal(
-      np.frombuffer(own, np.uint8), 'the processes hold different parameters'
+      np.frombuffer(local, np.uint8), 'the processes hold different parameters'
     )
   return state
 
 
 def _inner(steps: int) -> int:
-  """Steps per dispatch: a CPU gains nothing from several."""
+  """Returns the number of steps per dispatch: 1 on a CPU, where several gain nothing."""
   return 1 if jax.default_backend() == 'cpu' else math.gcd(steps, 10)
 
 
@@ -263,7 +263,10 @@ def _watching(
   total: int,
   pace: fit.Pace | None,
 ) -> Iterator[fit.Watch]:
-  """Progress in the run's folder, by one process only; a SIGTERM or Ctrl-C stops in order."""
+  """Yields callbacks that record progress, validate, and stop the run on SIGTERM or Ctrl-C.
+
+  Only process 0 writes to the run's folder. A run that is stopped saves its state first.
+  """
   asked: list[int] = []
   before = {
     number: signal.signal(number, lambda number, _: asked.append(number))
@@ -306,9 +309,10 @@ def _validator(
   source: sources.Source,
   progress: Progress,
 ) -> Callable[[int, trainer.TrainState], float]:
-  """Returns what scores a state by real files of --val or of the photographs at hand.
+  """Returns a function that scores a state by the real files of validation images.
 
-  It leaves the averaged weights in the run's folder before that work, which can take long.
+  The images are those of `val`, or the photographs that scikit-image carries. The function writes
+  the averaged weights to the run's folder first, because validation can take long.
   """
   named = sets.default_images(val, report=_log)[1] if val else sets.photographs_at_hand()
   images = [sets.centre_crop(image.load()) for image in named[:_VALIDATION]]
@@ -319,9 +323,9 @@ def _validator(
   def score(step: int, state: trainer.TrainState) -> float:
     host, _ = _leave_weights(folder, plan, setup, state)
     codec = next(iter(codecs.values()))
-    found = validate(codecs, codec.export(host, examples), images)
-    progress.validation(step, found.values, found.decoded)
-    return found.score
+    result = validate(codecs, codec.export(host, examples), images)
+    progress.validation(step, result.values, result.decoded)
+    return result.score
 
   return score
 

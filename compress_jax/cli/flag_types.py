@@ -10,24 +10,25 @@ from compress_jax.codec import CodecError
 
 
 def expanded(path: str) -> str:
-  """A path with `~`, `~user`, `$NAME` and `${NAME}` in full; shells expand few of them after `=`.
+  """Returns a path in which `~`, `~user`, `$NAME` and `${NAME}` are expanded.
 
-  A file whose name holds a `$` is taken as it is.
+  Shells expand few of them after `=`. The name of an existing file may contain a `$`, and is
+  returned as it is.
 
   Raises:
-    CodecError: it begins with something that has no value.
+    CodecError: the path begins with a user or a variable that does not exist.
   """
-  found = os.path.expanduser(path)
-  if not os.path.lexists(found):
-    found = os.path.expandvars(found)
-  if found.startswith(('~', '$')) and not os.path.lexists(found):
-    first = found.split('/')[0]
+  full = os.path.expanduser(path)
+  if not os.path.lexists(full):
+    full = os.path.expandvars(full)
+  if full.startswith(('~', '$')) and not os.path.lexists(full):
+    first = full.split('/')[0]
     raise CodecError(f'{first} has no value here; ./{first} is a name that begins with it')
-  return found
+  return full
 
 
 class _Path(flags.ArgumentParser):
-  """A path, in full."""
+  """A parser of paths, which it expands."""
 
   syntactic_help = 'a path'
 
@@ -39,7 +40,7 @@ class _Path(flags.ArgumentParser):
 
 
 class _Positive(flags.FloatParser):
-  """A number above 0."""
+  """A parser of finite numbers above 0."""
 
   syntactic_help = 'a positive number'
 
@@ -51,24 +52,24 @@ class _Positive(flags.FloatParser):
 
 
 def define_path(name: str, default: str | None, text: str, flag_values: flags.FlagValues) -> None:
-  """Defines a flag that takes one path."""
+  """Defines a flag whose value is one path."""
   flags.DEFINE(_Path(), name, default, text, flag_values)
 
 
 def define_paths(name: str, text: str, flag_values: flags.FlagValues) -> None:
-  """Defines a flag that takes a path each time that it is given."""
+  """Defines a flag that can be repeated, with one path each time."""
   flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, [], text, flag_values)
 
 
 def define_positive(
   name: str, default: float | None, text: str, flag_values: flags.FlagValues
 ) -> None:
-  """Defines a flag that takes a number above 0."""
+  """Defines a flag whose value is a finite number above 0."""
   flags.DEFINE(_Positive(), name, default, text, flag_values)
 
 
 def numbers(name: str, texts: Sequence[str]) -> list[float]:
-  """Returns the numbers of a list flag.
+  """Returns the values of a list flag as floats.
 
   Raises:
     flags.Error: one of the texts is no number.

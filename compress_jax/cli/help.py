@@ -1,4 +1,4 @@
-"""The modes: which flags each has, and the text of --help about them."""
+"""The modes of the command line: the flags of each, and the text of --help."""
 
 import re
 import textwrap
@@ -11,7 +11,7 @@ _RUN = 'workdir', 'preset', 'val', 'start', 'stage', 'distortion', 'lpips', 'pre
 _HIFIC = 'perceptual', 'target_rate', 'learns', 'updates'
 _UPDATES = 'steps', 'minutes', 'batch', 'crop', 'lr', 'inner'
 _RHYTHM = 'log_every', 'save_every', 'validate_every', 'evaluate', 'dry_run'
-# Flags of --mode=train that one kind of method has only.
+# Flags of --mode=train that only learned methods have, and those that only kmeans has.
 _NETWORKS = (*_RUN, *_HIFIC, *_UPDATES, *_RHYTHM, *_PROCESSES, 'lambda', 'images', 'protocol')
 _TABLES = 'output', 'force'
 
@@ -21,7 +21,7 @@ class Mode(NamedTuple):
 
   about: str
   examples: tuple[str, ...]  # Flags after `compress-jax --mode=MODE`.
-  flags: tuple[str, ...]  # Those that it has beside `COMMON`.
+  flags: tuple[str, ...]  # Names of its flags beside `COMMON`.
 
 
 COMMON = 'mode', 'method', 'set', 'output', 'version', 'help'
@@ -91,7 +91,7 @@ paths are expanded. Without --mode it is eval.
 
 
 def manual(values: flags.FlagValues) -> str:
-  """The text of --help: of the mode that was named, or the overview."""
+  """Returns the text of --help: about the mode that --mode names, or else the overview."""
   if values['mode'].present:
     return _of_mode(values, values.mode)
   modes = '\n'.join(f'  --mode={name:11s} {mode.about}' for name, mode in MODES.items())
@@ -110,10 +110,10 @@ def flags_of(mode: str) -> list[str]:
 
 
 def check(values: flags.FlagValues) -> None:
-  """Refuses flags that would do nothing.
+  """Raises an error for flags that would have no effect.
 
   Raises:
-    flags.Error: a flag was given that the mode or, in training, the method does not have.
+    flags.Error: the mode or, in training, the method does not have a flag that was given.
   """
   for name in (name for name in values if values[name].present and values[name].name == name):
     if name not in flags_of(values.mode):
@@ -129,7 +129,7 @@ def _listed(values: flags.FlagValues, names: list[str]) -> str:
 
 
 def _described(flag: flags.Flag) -> str:
-  """A flag, what it is for, its values and its default."""
+  """Returns the text about a flag: its name, its purpose, its values and its default."""
   name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}'
   short = f', -{flag.short_name}' if flag.short_name else ''
   text = re.sub(

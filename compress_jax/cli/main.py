@@ -1,4 +1,4 @@
-"""The command line: its flags, and which module does what they say; `cli.help` explains it."""
+"""The command line: defines its flags and calls the module of the mode; see also `cli.help`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ STAGES = ('rate-distortion', 'rounded', 'decoder', 'adversarial', 'scales')
 
 
 def define_flags() -> flags.FlagValues:
-  """The flags, in a registry of their own: nothing is left behind in the process.
+  """Returns all flags in a new registry, so that the registry of the process stays unchanged.
 
-  Which modes have which is in `cli.help`.
+  The flags of each mode are listed in `cli.help`.
   """
   values = flags.FlagValues()
   here: dict[str, Any] = {'flag_values': values}
@@ -121,10 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(values: flags.FlagValues) -> int:
-  """Does what the flags say; returns the exit status.
+  """Runs the mode that the flags name; returns the exit status.
 
   Raises:
-    flags.Error: there is a flag that the mode does not have, or another is missing.
+    flags.Error: the mode does not have a flag that was given, or a flag is missing.
   """
   if values.version:
     print(PROGRAM, __version__)

@@ -1,4 +1,4 @@
-"""The flags of several processes that work as one."""
+"""Flags for several processes that work as one."""
 
 from typing import Any
 
@@ -19,11 +19,13 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def join(values: flags.FlagValues) -> processes.Share:
-  """Meets the other processes, if the flags say that there are any; before JAX is used.
+  """Connects to the other processes that the flags describe; returns this process's share.
+
+  It has to be called before JAX is used. Without such flags there is one process.
 
   Raises:
-    CodecError: they do not come together.
-    flags.Error: flags are missing, or do not fit together.
+    CodecError: the processes do not connect.
+    flags.Error: flags are missing or contradict each other.
   """
   given = values.coordinator, values.num_processes, values.process_id
   if values.distributed:

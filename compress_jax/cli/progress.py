@@ -1,4 +1,4 @@
-"""What takes long shows on a terminal how far it is; elsewhere nothing is shown."""
+"""A line on the terminal that shows the progress of long work."""
 
 import contextlib
 import os
@@ -19,30 +19,30 @@ UNCOUNTED = '{desc} {elapsed}'
 
 @contextlib.contextmanager
 def shown(what: str) -> Iterator[Progress]:
-  """Shows on standard error how far the work within is, and removes it when the work ends.
+  """Shows the progress of the work inside the context on standard error, until the work ends.
 
-  The time that has passed is shown also where the work does not say how far it is, such as while
-  XLA compiles. Nothing is shown of work that is quick, or where standard error is no terminal.
+  The elapsed time is shown also while the work reports no progress, such as while XLA compiles.
+  Nothing is shown for work that is quick, or where standard error is not a terminal.
 
   Args:
-    what: names the work, such as a file.
+    what: the name of the work, such as that of a file.
 
   Yields:
-    A function for the work to say how far it is.
+    A function that the work calls to report its progress.
   """
   latest: list[tuple[str, int, int]] = [('', 0, 0)]
 
-  def told(stage: str, done: int, total: int) -> None:
+  def report(stage: str, done: int, total: int) -> None:
     latest[0] = stage, done, total
 
   if not sys.stderr.isatty():
-    yield told
+    yield report
     return
   ended = threading.Event()
   thread = threading.Thread(target=_show, args=(what, latest, ended, sys.stderr), daemon=True)
   thread.start()
   try:
-    yield told
+    yield report
   finally:
     ended.set()
     thread.join()
@@ -51,7 +51,7 @@ def shown(what: str) -> Iterator[Progress]:
 def _show(
   what: str, latest: list[tuple[str, int, int]], ended: threading.Event, stream: Any
 ) -> None:
-  """Draws `latest` until the work ends."""
+  """Draws the progress in `latest` until the work ends."""
   if ended.wait(QUIET):
     return
   size = {'ncols': _columns(stream), 'nrows': 2}
@@ -65,7 +65,7 @@ def _show(
 
 
 def _columns(stream: Any) -> int:
-  """Returns the width of a terminal; 80 where it does not tell, as where a program holds it."""
+  """Returns the width of a terminal in columns; 80 where it is unknown."""
   try:
     return os.get_terminal_size(stream.fileno()).columns or 80
   except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What --json prints: one line of JSON on standard output for each file."""
+"""Records that --json prints: one line of JSON on standard output for each file."""
 
 import contextlib
 import json
@@ -16,18 +16,18 @@ def write(record: Mapping[str, Any]) -> None:
 
 
 def failed(file: str, line: str) -> None:
-  """Prints the record of a file that failed, with the line that says why."""
+  """Prints the record of a file that failed; `line` is the error message."""
   write({'file': file, 'error': line.removeprefix(f'{file}: ')})
 
 
 def failed_line(line: str) -> None:
-  """Prints the record of a line that begins with the name of a file and a colon."""
+  """Prints the record of an error message that begins with the name of a file and a colon."""
   failed(line.partition(': ')[0], line)
 
 
 @contextlib.contextmanager
 def failing(file: str, *, json: bool) -> Iterator[None]:
-  """With `json`, errors that end the program are also printed, as those of `file`."""
+  """Prints errors that pass through as records of `file`, if `json` is set; raises them again."""
   try:
     yield
   except (CodecError, OSError) as error:

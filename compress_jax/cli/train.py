@@ -1,4 +1,4 @@
-"""The command line's train: from images to a model file."""
+"""--mode=train of the command line: from images to a model file."""
 
 import inspect
 import sys
@@ -14,10 +14,12 @@ from compress_jax.training import codebooks
 
 
 def run(values: flags.FlagValues) -> int:
-  """Trains the networks of a learned method, or the tables of kmeans on --data to --output.
+  """Trains the networks of a learned method, or the tables of kmeans; returns the exit status.
+
+  The tables of kmeans are trained on --data and written to --output.
 
   Raises:
-    CodecError: something cannot be read or written.
+    CodecError: a file cannot be read or written, or an option is out of range.
     flags.Error: a flag is missing.
   """
   if values.method != 'kmeans':

@@ -1,1 +1,1 @@
-"""What the coder sees: integer networks, integer tables, the same bits on every machine."""
+"""Integer networks and tables for the entropy coder, with the same bits on every machine."""

@@ -1,4 +1,4 @@
-"""The two passes of a checkerboard, and the latents that a position sees in each.
+"""The two passes of a checkerboard, and the latents on which a position depends in each.
 
 Positions whose row and column have an even sum are the anchors, which the first pass codes (D. He,
 Y. Zheng, B. Sun, Y. Wang, H. Qin, "Checkerboard context model for efficient learned image
@@ -10,40 +10,40 @@ import functools
 import numpy as np
 
 BORDER = 2  # Zeros on each side of the latents.
-# (row, column) relative to a position: what both passes see of the channels coded before,
+# Offsets (row, column) at which both passes see the channels that were coded before.
 WINDOW = tuple((dr, dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1))
-# and the anchors around a position of the second pass.
+# Offsets of the anchors around a position of the second pass.
 ANCHORS = tuple((dr, dc) for dr in range(-2, 3) for dc in range(-2, 3) if (dr + dc) % 2)
 
 
 @functools.lru_cache(16)
 def passes(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-  """The positions of each pass, i64[n], counted row by row."""
+  """Returns the positions i64[n] of each of the two passes, counted row by row."""
   rows, columns = np.indices((height, width))
   odd = (rows + columns).ravel() % 2
-  found = np.flatnonzero(odd == 0), np.flatnonzero(odd)
-  for array in found:
+  both = np.flatnonzero(odd == 0), np.flatnonzero(odd)
+  for array in both:
     array.setflags(write=False)
-  return found
+  return both
 
 
 def padded(height: int, width: int, channels: int) -> np.ndarray:
-  """f64[height + 4, width + 4, channels] of zeros, whose inner part holds latents."""
+  """Returns zeros f64[height + 4, width + 4, channels], whose inner part is to hold latents."""
   return np.zeros((height + 2 * BORDER, width + 2 * BORDER, channels))
 
 
 def inner(border: np.ndarray) -> np.ndarray:
-  """The part of `padded` that holds latents, as a view."""
+  """Returns a view of the part of `padded` that holds latents."""
   return border[BORDER:-BORDER, BORDER:-BORDER]
 
 
 def gather(border: np.ndarray, at: np.ndarray, taps: tuple[tuple[int, int], ...]) -> np.ndarray:
-  """f64[n, len(taps) * C]: the latents at these offsets from positions i64[n].
+  """Returns the latents f64[n, len(taps) * C] at the offsets `taps` from n positions.
 
   Args:
-    border: f64[H + 4, W + 4, C] of `padded`; any view of its channels.
-    at: positions i64[n] in H x W, counted row by row.
-    taps: (row, column) offsets of at most two.
+    border: f64[H + 4, W + 4, C] as `padded` returns it, or a view of some of its channels.
+    at: i64[n], positions in H x W, counted row by row.
+    taps: offsets (row, column), each of at most two in magnitude.
   """
   width = border.shape[1] - 2 * BORDER
   rows, columns = np.divmod(at, width)

@@ -1,8 +1,8 @@
-"""Symbols outside the window of their table, and the largest symbol there is.
+"""Coding of symbols outside the window of their table, and the largest symbol.
 
-A table has one entry for each symbol of its window, low .. low + size - 2, and a
-last one that stands for all others: the escape. What follows an escape is one bit
-for the side, and the distance from the window.
+A table has one entry for each symbol of its window, low .. low + size - 2, and a last one that
+stands for all others: the escape. An escape is followed by one bit for the side, and by the
+distance from the window.
 """
 
 import numpy as np
@@ -13,24 +13,24 @@ from compress_jax.codec import CodecError
 Ints = np.ndarray  # i64
 
 LIMIT = 32767  # The largest symbol.
-_WIDTHS = 17  # Distances are below 2^17 - 1: no mixture's window is that far from a symbol.
+_WIDTHS = 17  # Distances are below 2^17 - 1: no window of a mixture is farther from a symbol.
 _SIDE = np.ones(2)
 
 
 def check(symbols: Ints) -> None:
-  """Raises CodecError for symbols beyond LIMIT."""
+  """Raises CodecError if a symbol exceeds LIMIT in magnitude."""
   largest = np.abs(symbols).max(initial=0)
   if largest > LIMIT:
     raise CodecError(f'a symbol of magnitude {largest} exceeds {LIMIT}')
 
 
 def entries(places: Ints, sizes: Ints | int) -> Ints:
-  """The table entries of symbols, given as places (symbol - low) in their windows."""
+  """Returns the table entries of symbols whose places (symbol - low) are given."""
   return np.where(places < 0, sizes - 1, np.minimum(places, sizes - 1))
 
 
 def put(writer: coder.Writer, places: Ints, sizes: Ints | int) -> None:
-  """Codes those of the places i64[n] that are outside their windows."""
+  """Codes the places i64[n] that lie outside their windows."""
   outside = np.flatnonzero(entries(places, sizes) == sizes - 1)
   if len(outside):
     distance = np.where(places < 0, -1 - places, places - sizes + 1)[outside]
@@ -39,7 +39,7 @@ def put(writer: coder.Writer, places: Ints, sizes: Ints | int) -> None:
 
 
 def get(reader: coder.Reader, entries: Ints, sizes: Ints | int) -> Ints:
-  """The places i64[n] of symbols whose table entries are known."""
+  """Returns the places i64[n] of symbols whose table entries were read before."""
   outside = np.flatnonzero(entries == sizes - 1)
   places = entries.copy()
   if len(outside):

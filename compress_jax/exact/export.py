@@ -1,4 +1,4 @@
-"""Float layers to integer ones, and the proof that these are exact."""
+"""Conversion of float layers to integer layers, and the proof that these are exact."""
 
 import math
 from collections.abc import Sequence
@@ -10,27 +10,27 @@ from compress_jax.codec import CodecError
 from compress_jax.exact import layers
 from compress_jax.exact.layers import LINEAR, Layer, Network
 
-EXACT = 2**53  # float64 holds all integers below.
+EXACT = 2**53  # float64 represents all integers below this one.
 _WEIGHT = 2**15 - 1
-# 20 bits: float64 has room for such sums, and the error is a tenth of that of 16 bits.
+# 20 bits: sums of such activations fit float64, and the error is a tenth of that of 16 bits.
 ACTIVATION = 2**19 - 1
-_MARGIN = 8  # How much larger than those of calibration activations may be.
-_MAX_FRACTION = 24  # Of activations that calibration finds to be tiny.
+_MARGIN = 8  # Ratio by which activations may exceed the largest of calibration.
+_MAX_FRACTION = 24  # Fraction bits of activations that are tiny in calibration.
 _MAX_SHIFT = 48
-_TINY = 2.0**-30  # Stands for a channel without weights.
+_TINY = 2.0**-30  # The least peak, for channels whose weights are all zero.
 
 
 class FloatLayer(NamedTuple):
-  """A convolution as it was trained."""
+  """A trained convolution with its activation, in floating point."""
 
   kernel: np.ndarray  # f32[k, k, Cin, Cout]
   bias: np.ndarray  # f32[Cout]
-  slope: float = 1.0  # Of negative values: 1.0 linear, 0.0 ReLU, 0.01 leaky.
-  shuffle: bool = False
+  slope: float = 1.0  # Factor of negative values: 1.0 linear, 0.0 ReLU, 0.01 leaky.
+  shuffle: bool = False  # Whether a pixel shuffle follows.
 
 
 def float_run(network: Sequence[FloatLayer], x: np.ndarray) -> list[np.ndarray]:
-  """The outputs of every layer, f64[H, W, C], for f32 or f64[H, W, Cin]."""
+  """Returns the outputs f64[H, W, C] of every layer for an input f32 or f64[H, W, Cin]."""
   outputs = []
   for layer in network:
     size, channels = layer.kernel.shape[0], layer.kernel.shape[-1]
@@ -52,19 +52,19 @@ def quantise(
   out_bits: int | None = None,
   out_limit: int = 2**23,
 ) -> tuple[Network, int]:
-  """Integer layers that do what the float ones do, proven exact.
+  """Returns integer layers that approximate float layers and are proven exact.
 
-  Weights get 16 bits at a power-of-two scale per output channel; activations 20 bits
-  at one per layer, so that 8 times the largest of calibration fits. What is larger
-  saturates.
+  Weights get 16 bits at a power-of-two scale per output channel. Activations get 20 bits at one
+  scale per layer, at which 8 times the largest activation of calibration fits. Larger activations
+  saturate.
 
   Args:
     network: the float layers.
-    inputs: calibration, f64[H, W, C] each, in float units.
-    in_bits: integers that come in are round(2^in_bits * float).
-    in_limit: their largest magnitude.
-    out_bits: fraction bits that go out, if they are given.
-    out_limit: where outputs saturate if so.
+    inputs: calibration inputs f64[H, W, C], in float units.
+    in_bits: fraction bits of inputs: integers are round(2^in_bits * float).
+    in_limit: the largest magnitude of integer inputs.
+    out_bits: fraction bits of outputs; None chooses.
+    out_limit: the largest magnitude of integer outputs, if `out_bits` is given.
 
   Returns:
     The network and the fraction bits of its output.
@@ -73,23 +73,24 @@ def quantise(
     CodecError: weights are not finite, or a sum could reach 2^53.
   """
   _check_finite(network)
-  made: list[Layer] = []
+  integer_layers: list[Layer] = []
   bits, limit = in_bits, in_limit
   for i, (layer, peak) in enumerate(zip(network, _peaks(network, inputs), strict=True)):
     source = bits, limit
     bits, limit = _fraction(peak), ACTIVATION
     if out_bits is not None and i == len(network) - 1:
       bits, limit = out_bits, out_limit
-    made.append(_quantise_layer(layer, source, (bits, limit)))
-  prove(made, in_limit)
-  return tuple(made), bits
+    integer_layers.append(_quantise_layer(layer, source, (bits, limit)))
+  prove(integer_layers, in_limit)
+  return tuple(integer_layers), bits
 
 
 def prove(network: Sequence[Layer], in_limit: int) -> None:
-  """Shows that no sum and no product reaches 2^53 for inputs of magnitude up to `in_limit`.
+  """Checks that no sum and no product reaches 2^53 for inputs of magnitude up to `in_limit`.
 
   Raises:
-    CodecError: one could, or something is not an integer; it names layer and channel.
+    CodecError: a sum could reach 2^53, or a weight is not an integer; the message names the layer
+      and the channel.
   """
   for i, layer in enumerate(network):
     weight, bias = np.asarray(layer.weight), np.asarray(layer.bias)
@@ -114,7 +115,7 @@ def _check_finite(network: Sequence[FloatLayer]) -> None:
 
 
 def _peaks(network: Sequence[FloatLayer], inputs: Sequence[np.ndarray]) -> list[float]:
-  """The largest magnitude that each layer puts out."""
+  """Returns the largest magnitude of each layer's outputs over all inputs."""
   peaks = [0.0] * len(network)
   for x in inputs:
     for i, output in enumerate(float_run(network, x)):
@@ -123,7 +124,7 @@ def _peaks(network: Sequence[FloatLayer], inputs: Sequence[np.ndarray]) -> list[
 
 
 def fraction(arrays: Sequence[np.ndarray]) -> int:
-  """Fraction bits at which numbers like these fit 20 bits, with a margin."""
+  """Returns the fraction bits at which numbers up to 8 times these fit 20 bits."""
   return _fraction(max(float(np.abs(array).max(initial=0)) for array in arrays))
 
 
@@ -132,13 +133,16 @@ def _fraction(peak: float) -> int:
 
 
 def _quantise_layer(layer: FloatLayer, source: tuple[int, int], target: tuple[int, int]) -> Layer:
-  """`source` and `target`: fraction bits and limit of what goes in and comes out."""
+  """Returns the integer layer of a float layer.
+
+  `source` and `target` are the fraction bits and the limit of its inputs and of its outputs.
+  """
   (in_bits, in_limit), (out_bits, limit) = source, target
   channels = layer.kernel.shape[-1]
   weight = layer.kernel.reshape(-1, channels).astype(np.float64)
   bias = layer.bias.astype(np.float64) * 2.0**in_bits
   bits = _weight_bits(weight, bias, in_limit)
-  # Weights of more than 16 bits where the output asks for more than they would give.
+  # Weights get more than 16 bits where the output needs more fraction bits than those give.
   shift = np.clip(in_bits + bits - out_bits, 0, _MAX_SHIFT)
   scale = np.ldexp(1.0, shift + out_bits - in_bits)
   half = np.where(shift > 0, np.ldexp(0.5, shift), 0)
@@ -154,7 +158,7 @@ def _quantise_layer(layer: FloatLayer, source: tuple[int, int], target: tuple[in
 
 
 def _weight_bits(weight: np.ndarray, bias: np.ndarray, in_limit: int) -> np.ndarray:
-  """i64[Cout]: the most fraction bits with which weights fit 16 bits and sums 2^51."""
+  """Returns the most fraction bits i64[Cout] with which weights fit 16 bits and sums 2^51."""
   peaks = np.maximum(np.abs(weight).max(0), _TINY)
   sums = np.maximum(np.abs(weight).sum(0) * in_limit + np.abs(bias), _TINY)
   room = np.minimum(_WEIGHT / peaks, EXACT / 4 / sums)

@@ -1,4 +1,4 @@
-"""Trained float parameters as the integer path's export wants them, in NumPy, and back again."""
+"""Conversion of trained float parameters to the inputs of the integer export, and back."""
 
 from typing import Any
 
@@ -13,27 +13,27 @@ from compress_jax.layers import quantization
 from compress_jax.layers.blocks import phases
 from compress_jax.layers.entropy import Factorized
 
-_FIT_STEPS, _FIT_LR = 1500, 1e-2  # Of `fitted_prior`.
+_FIT_STEPS, _FIT_LR = 1500, 1e-2  # Steps and learning rate of `fitted_prior`.
 
 
 def layer(params: Params, *, slope: float = 1.0, shuffle: bool = False) -> FloatLayer:
-  """Of a Conv, or with `shuffle` of a SubPixel's."""
+  """Returns the float layer of a Conv, or with `shuffle` of the Conv in a SubPixel."""
   return FloatLayer(np.asarray(params['kernel']), np.asarray(params['bias']), slope, shuffle)
 
 
 def deconv_layer(params: Params, *, slope: float = 1.0) -> FloatLayer:
-  """Of a Deconv: the sub-pixel convolution that it equals."""
+  """Returns the float layer of a Deconv: the sub-pixel convolution that equals it."""
   kernel = np.asarray(phases(jnp.asarray(params['kernel'])))
   return FloatLayer(kernel, np.tile(np.asarray(params['bias']), 4), slope, shuffle=True)
 
 
 def rates_of(log_gains: np.ndarray) -> rates.Rates:
-  """The gains of all 256 levels, from f32[levels, C]."""
+  """Returns the gains of all 256 levels, interpolated between trained ones f32[levels, C]."""
   return rates.rates_of(np.asarray(quantization.gains(jnp.asarray(log_gains), jnp.arange(256))))
 
 
 def prior_of(prior: Factorized, params: Params) -> hyper.Prior:
-  """Tables of a factorised density."""
+  """Returns the integer tables of a factorised density."""
   variables = {'params': params}
   median = np.asarray(prior.apply(variables, method=prior.medians))
   at = hyper.symbols_of_prior()[:, None] + median
@@ -42,15 +42,20 @@ def prior_of(prior: Factorized, params: Params) -> hyper.Prior:
 
 
 def conv_params(layer: FloatLayer) -> Params:
-  """The inverse of `layer`, without its `shuffle`."""
+  """Returns the parameters of a Conv from its float layer; inverts `layer`."""
   return {'kernel': layer.kernel, 'bias': layer.bias}
 
 
 def deconv_params(layer: FloatLayer, size: int) -> Params:
-  """The inverse of `deconv_layer`, of a kernel of so many taps."""
+  """Returns the parameters of a Deconv from its float layer; inverts `deconv_layer`.
+
+  Args:
+    layer: the float layer.
+    size: taps of the Deconv's kernel along each axis.
+  """
   inputs, outputs = layer.kernel.shape[2], layer.bias.size // 4
   shifted = layer.kernel.reshape(3, 3, inputs, 2, 2, outputs)
-  # Every tap is in one place of `phases`: in the phase of its parity, at one of the shifts.
+  # Each tap occurs once in `phases`: in the phase of its parity, at one of the shifts.
   tap = np.arange(size) - size // 2
   phase = tap % 2
   shift = (tap + phase) // 2 + 1
@@ -59,23 +64,23 @@ def deconv_params(layer: FloatLayer, size: int) -> Params:
 
 
 def log_gains_of(table: rates.Rates, levels: int) -> np.ndarray:
-  """f32[levels, C], the inverse of `rates_of`."""
-  places = np.arange(256) * (levels - 1) / 255  # As `quantization.gains` interpolates.
+  """Returns the logarithms of trained gains f32[levels, C] from tables; inverts `rates_of`."""
+  places = np.arange(256) * (levels - 1) / 255  # The interpolation of `quantization.gains`.
   shares = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(levels)))
   gains = np.log(table.gain * 2.0**-rates.GAIN_BITS)
-  found: np.ndarray = np.linalg.lstsq(shares, gains)[0]
-  return found.astype(np.float32)
+  log_gains: np.ndarray = np.linalg.lstsq(shares, gains)[0]
+  return log_gains.astype(np.float32)
 
 
 def fitted_prior(prior: Factorized, tables: hyper.Prior) -> Params:
-  """The parameters of a factorised density that gives symbols the probabilities of its tables."""
+  """Returns parameters of a factorised density that fits the probabilities of integer tables."""
   median = tables.median * 2.0**-hyper.BITS
   params = prior.init(jax.random.key(0), jnp.zeros((1, 1, 1, prior.channels)))['params']
   if prior.quantiled:
     params['quantiles'] = params['quantiles'].at[:, 1].set(median)
   at = jnp.asarray((tables.low[:, None] + np.arange(tables.counts.shape[1] - 1)).T + median)
   share = jnp.asarray((tables.counts / tables.counts.sum(1, keepdims=True))[:, :-1].T)
-  import optax  # What only codes files does not need it.
+  import optax  # Programs that only code files do not need it.
 
   optimizer = optax.adam(optax.cosine_decay_schedule(_FIT_LR, _FIT_STEPS))
 
@@ -92,5 +97,5 @@ def fitted_prior(prior: Factorized, tables: hyper.Prior) -> Params:
     return optax.apply_updates(params, changes), optimizer_state
 
   start = params, optimizer.init(params)
-  found: Params = jax.jit(lambda: jax.lax.fori_loop(0, _FIT_STEPS, update, start)[0])()
-  return jax.tree.map(np.asarray, found)
+  fitted: Params = jax.jit(lambda: jax.lax.fori_loop(0, _FIT_STEPS, update, start)[0])()
+  return jax.tree.map(np.asarray, fitted)

@@ -1,4 +1,4 @@
-"""Hyper-latents: their symbols, their tables, and the features that decode from them."""
+"""Hyper-latents: their symbols, their tables, and the features that are decoded from them."""
 
 from typing import NamedTuple
 
@@ -11,23 +11,23 @@ from compress_jax.exact.mixture import SIZES
 
 Ints = np.ndarray  # i64
 
-BITS = 6  # Fraction bits of hyper-latents on the way into their network.
-LIMIT = 2**21  # Of those integers, with any symbol and median.
-_RANGE = 1000  # Symbols around the median that a table may hold.
-_TAIL = 2.0**-15  # Mass that a table may leave to either side.
-_FLOOR = 2.0**-14  # Of its total that a table shares evenly, so that no symbol is free.
+BITS = 6  # Fraction bits of hyper-latents as inputs of their network.
+LIMIT = 2**21  # The largest magnitude of those inputs, for all symbols and medians.
+_RANGE = 1000  # The largest distance from the median of a symbol in a table.
+_TAIL = 2.0**-15  # Mass that a table may leave out on either side.
+_FLOOR = 2.0**-14  # Share of the total that all entries of a table divide evenly.
 
 
 class Prior(NamedTuple):
-  """Of C channels."""
+  """Integer tables of the hyper-latents, for each of C channels."""
 
-  median: Ints  # i64[C], what is rounded around, with BITS fraction bits.
-  low: Ints  # i64[C], and
-  counts: Ints  # i64[C, L]: see static.Static.
+  median: Ints  # i64[C], with BITS fraction bits; hyper-latents are rounded around it.
+  low: Ints  # i64[C], the first symbol of each window, as in static.Static.
+  counts: Ints  # i64[C, L], the table of each window.
 
 
 def channels(prior: Prior) -> int:
-  """C of sound tables.
+  """Returns the number of channels C of tables whose shapes agree.
 
   Raises:
     CodecError: their shapes differ, or an entry is not positive.
@@ -40,23 +40,23 @@ def channels(prior: Prior) -> int:
 
 
 def grid(height: int, width: int, cell: int) -> tuple[int, int]:
-  """How many hyper-latents h x w latents have."""
+  """Returns the height and width of the hyper-latents of h x w latents."""
   return -(-height // cell), -(-width // cell)
 
 
 def quantise(z: np.ndarray, prior: Prior) -> Ints:
-  """Symbols i64[h, w, C] of hyper-latents f32[h, w, C], rounded around the medians."""
+  """Returns symbols i64[h, w, C]: hyper-latents f32[h, w, C] rounded around the medians."""
   centred = z.astype(np.float64) - prior.median * 2.0**-BITS
   return np.clip(np.rint(centred), -escapes.LIMIT, escapes.LIMIT).astype(np.int64)
 
 
 def dequantise(symbols: Ints, prior: Prior) -> np.ndarray:
-  """Hyper-latents f64[h, w, C] of symbols."""
+  """Returns the hyper-latents f64[h, w, C] of symbols i64[h, w, C]."""
   return symbols + prior.median * 2.0**-BITS
 
 
 def features(network: layers.Network, z: Ints, prior: Prior, shape: tuple[int, int]) -> np.ndarray:
-  """What a hyper-synthesis makes of symbols i64[h', w', C], cropped: f64[h, w, C']."""
+  """Returns features f64[h, w, C']: the hyper-synthesis of symbols i64[h', w', C], cropped."""
   z_hat = np.ldexp(dequantise(z, prior), BITS)
   return selftest.run(network, z_hat)[: shape[0], : shape[1]]
 
@@ -69,20 +69,24 @@ def write(writer: coder.Writer, prior: Prior, z: Ints) -> None:
 
 
 def read(reader: coder.Reader, prior: Prior, shape: tuple[int, int]) -> Ints:
-  """The symbols i64[h, w, C] that `write` coded."""
+  """Returns the symbols i64[h, w, C] that `write` coded."""
   tables = static.Static(prior.low, prior.counts.astype(np.float64))
   return static.read_static(reader, tables, shape[0] * shape[1]).reshape(*shape, -1)
 
 
 def symbols_of_prior() -> np.ndarray:
-  """i64[n]: where `prior_of` wants to know the prior."""
+  """Returns the symbols i64[n] whose probabilities `prior_of` needs."""
   return np.arange(-_RANGE, _RANGE + 1)
 
 
 def prior_of(mass: np.ndarray, median: np.ndarray) -> Prior:
-  """Integer tables from the probabilities f64[C, n] of `symbols_of_prior` around f64[C].
+  """Returns integer tables of the probabilities f64[C, n] of `symbols_of_prior`.
 
-  All channels get the size that the widest needs; the rest of each goes to its escape.
+  All channels get the table size that the widest needs. Mass outside a window goes to its escape.
+
+  Args:
+    mass: f64[C, n], the probabilities of symbols.
+    median: f64[C], the values around which hyper-latents are rounded.
   """
   mass = np.clip(np.nan_to_num(mass.astype(np.float64)), 0, 1)
   below, above = np.cumsum(mass, 1), np.cumsum(mass[:, ::-1], 1)

@@ -1,9 +1,9 @@
 """Integer networks: the same activations on every machine, in any order of sums.
 
-Integers are held as float64, which represents them exactly below 2^53; BLAS may then
-add in any order, on any number of threads, fused or not. `export.prove` refuses
-networks that could leave that range. With `xp=jax.numpy`, inside
-`jax.enable_x64(True)`, the same code runs on a device.
+Integers are stored as float64, which represents them exactly below 2^53. BLAS may then add in any
+order, on any number of threads, with or without fused operations. `export.prove` rejects networks
+that could leave that range. With `xp=jax.numpy`, inside `jax.enable_x64(True)`, the same code runs
+on a device.
 """
 
 import itertools
@@ -16,19 +16,19 @@ from compress_jax.codec import CodecError
 
 Array = Any  # np.ndarray, or jax.Array where xp is jax.numpy.
 LINEAR = 65536  # The slope of a layer without activation.
-_BAND = 4096  # Positions whose neighbourhoods are laid out at a time.
+_BAND = 4096  # Positions whose neighbourhoods are in memory at a time.
 
 
 class Layer(NamedTuple):
-  """A convolution: clip(leaky((x * weight + bias) >> shift)), then a pixel shuffle."""
+  """An integer convolution: clip(leaky((x * weight + bias) >> shift)), then a pixel shuffle."""
 
   weight: Array  # f64[k * k * Cin, Cout], integers; rows in order of (ky, kx, channel).
-  bias: Array  # f64[Cout], integers at the scale of the sums, rounding half included.
+  bias: Array  # f64[Cout], integers at the scale of the sums, with the half that rounds.
   shift: Any  # i64[Cout] of NumPy, 0 or more.
-  slope: int  # Of negative values, in 1 / 65536: 0 is ReLU, 655 leaky, 65536 linear.
+  slope: int  # Factor of negative values times 65536: 0 is ReLU, 655 leaky, 65536 linear.
   limit: int  # Outputs are clipped to -limit..limit.
   kernel: int = 1  # 1, 3 or 5.
-  shuffle: bool = False  # [H, W, 4C] -> [2H, 2W, C], as layers.pixel_shuffle.
+  shuffle: bool = False  # Whether `pixel_shuffle` follows: [H, W, 4C] -> [2H, 2W, C].
 
 
 Network = tuple[Layer, ...]
@@ -36,36 +36,42 @@ Networks = tuple[Network, ...]
 
 
 def dense(x: Array, layer: Layer, xp: Any = np) -> Array:
-  """f64[N, K] -> f64[N, Cout]: a layer at N positions, without its shuffle."""
+  """Returns the outputs f64[N, Cout] of a layer for f64[N, K], without its shuffle."""
   values = xp.floor((x @ layer.weight + layer.bias) * np.ldexp(1.0, -layer.shift))
   assert values.dtype == np.float64, 'jax.numpy needs jax.enable_x64(True)'
-  if layer.slope != LINEAR:  # Of the two branches, the right one is the larger.
+  if layer.slope != LINEAR:  # The larger of the two branches is the result.
     values = xp.maximum(values, xp.floor(values * (layer.slope / LINEAR) + 0.5))
   return xp.clip(values, -layer.limit, layer.limit)
 
 
 def conv(x: Array, layer: Layer, xp: Any = np) -> Array:
-  """f64[H, W, C] -> f64[H, W, Cout], or [2H, 2W, Cout / 4]: zero padding, stride 1."""
+  """Convolves f64[H, W, C] to f64[H, W, Cout], with zero padding and stride 1.
+
+  A layer with a shuffle gives f64[2H, 2W, Cout / 4].
+  """
   bands = [dense(columns, layer, xp) for columns in neighbourhoods(x, layer.kernel, xp)]
   values = xp.concatenate(bands).reshape(*x.shape[:2], -1)
   return pixel_shuffle(values) if layer.shuffle else values
 
 
 def run(network: Network, x: Array, xp: Any = np) -> Array:
-  """f64[H, W, C] through all layers."""
+  """Applies all layers of a network to f64[H, W, C]."""
   for layer in network:
     x = conv(x, layer, xp)
   return x
 
 
 def ends(network: Network) -> tuple[int, int]:
-  """Channels going in and coming out."""
+  """Returns the number of input channels and of output channels."""
   first, last = network[0], network[-1]
   return first.weight.shape[0] // first.kernel**2, last.bias.size // (4 if last.shuffle else 1)
 
 
 def neighbourhoods(x: Array, kernel: int, xp: Any = np) -> Iterator[Array]:
-  """[n, kernel^2 * C] at all positions of [H, W, C], zero beyond it, a band of rows at a time."""
+  """Yields the neighbourhoods [n, kernel^2 * C] of the positions of [H, W, C], by bands of rows.
+
+  The array counts as zero beyond its border.
+  """
   height, width, channels = x.shape
   rows = max(1, _BAND // width)
   if kernel == 1:
@@ -82,14 +88,17 @@ def neighbourhoods(x: Array, kernel: int, xp: Any = np) -> Iterator[Array]:
 
 
 def pixel_shuffle(x: Array) -> Array:
-  """[H, W, 4C] -> [2H, 2W, C]; channels are ordered (row, column, channel)."""
+  """Rearranges [H, W, 4C] to [2H, 2W, C]; channels are ordered (row, column, channel)."""
   height, width, channels = x.shape
   x = x.reshape(height, width, 2, 2, channels // 4).transpose(0, 2, 1, 3, 4)
   return x.reshape(2 * height, 2 * width, channels // 4)
 
 
 def to_arrays(network: Network, prefix: str) -> dict[str, np.ndarray]:
-  """A network as integer arrays named `prefix.i.field`, weights of 16 bits where they fit."""
+  """Returns a network as integer arrays named `prefix.i.field`.
+
+  Weights have 16 bits where they fit, else 32.
+  """
   arrays = {}
   for i, layer in enumerate(network):
     kind = np.int16 if np.abs(layer.weight).max(initial=0) < 2**15 else np.int32
@@ -102,10 +111,10 @@ def to_arrays(network: Network, prefix: str) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Network:
-  """The network that `to_arrays` laid out.
+  """Returns the network whose arrays `to_arrays` returned.
 
   Raises:
-    CodecError: an array is missing, or they do not make a network.
+    CodecError: an array is missing, or the arrays do not form a network.
   """
   network: list[Layer] = []
   while f'{prefix}.{len(network)}.weight' in arrays:

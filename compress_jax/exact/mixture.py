@@ -1,12 +1,12 @@
-"""Discretised Gaussian mixtures as integer tables, and coding by them.
+"""Discretised Gaussian mixtures as integer tables, and coding with them.
 
-The model is that of Cheng et al. (CVPR 2020, section 3.3): a symbol's
-probability is the mass of a mixture of Gaussians between its edges. Every value
-is an exact integer held in float64, so all machines build the same tables.
+The model is that of Cheng et al. (CVPR 2020, section 3.3): a symbol's probability is the mass of a
+mixture of Gaussians between its edges. Every value is an exact integer in float64, so that all
+machines build the same tables.
 
-A table covers the window in which nearly all of the mixture lies, and an escape
-for the rest. Order in the stream: by the table's size, then by position; after
-all symbols the sides of those that escaped, then their distances.
+A table covers the window in which nearly all of the mixture lies, and has an escape for the rest.
+Symbols are in the stream in order of their table's size, then of position. After all symbols come
+the sides of those that escaped, then their distances.
 """
 
 import itertools
@@ -24,15 +24,15 @@ Ints = np.ndarray  # i64
 Array = Any  # np.ndarray or jax.Array; f64, exact integers.
 
 SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)  # Entries of a table; the last is the escape.
-_FLOOR = 2.0**-14  # The part of a table that all its entries share evenly.
-_NEGLIGIBLE = 2.0**-12  # A component of less weight than this part of the largest widens no window.
+_FLOOR = 2.0**-14  # Share of the total that all entries of a table divide evenly.
+_NEGLIGIBLE = 2.0**-12  # Components below this share of the largest weight widen no window.
 _UNIT = 2.0**tables.FRACTION
 _SIZES = np.array(SIZES)
-_CHUNK = 2**14  # Table entries that are built at a time: they stay in the processor's cache.
-_GROUP = 2**20  # Table entries that `write_steps` holds.
-# What a symbol costs at least: it holds all of a table of the smallest size but the others' floor.
+_CHUNK = 2**14  # Table entries that are built at a time, so that they stay in the cache.
+_GROUP = 2**20  # Table entries that `write_steps` keeps in memory.
+# The least cost of a symbol, in bits: a table of the smallest size has its whole mass in one entry.
 MIN_BITS = -math.log2((1 + _FLOOR / SIZES[0]) / (1 + _FLOOR))
-_ENDING = 32  # Bits that the end of a stream may do without.
+_ENDING = 32  # Bits that the end of a stream may lack.
 
 
 class Mixture(NamedTuple):
@@ -44,36 +44,42 @@ class Mixture(NamedTuple):
 
 
 def least_bits(n: int) -> float:
-  """A payload of fewer bits cannot hold `n` symbols; below 0 for few of them."""
+  """Returns the least bits of a payload that holds `n` symbols; it is negative for few symbols."""
   return n * MIN_BITS - _ENDING
 
 
 def _columns(mixture: Mixture, xp: ModuleType = np) -> Mixture:
-  """The fields as contiguous [K, n], which is what sums over K and takes of n want."""
+  """Returns the fields as contiguous arrays [K, n], for fast sums over K and indexing of n."""
   return Mixture(*(xp.asarray(field).T.copy() for field in mixture))
 
 
 def _terms(columns: Mixture, xp: ModuleType = np) -> Array:
-  """f64[3, K, n]: factor, offset and weight; edge * factor + offset is the place in PHI."""
+  """Returns factor, offset and weight, f64[3, K, n].
+
+  The place of an edge in PHI is edge * factor + offset.
+  """
   factor = xp.asarray(tables.INV * 2.0**-16)[columns.index.astype(xp.int32)]
   offset = len(tables.PHI) // 2 + 0.5 - columns.mean * factor
   return xp.stack([factor, offset, columns.weight])
 
 
 def _mass(terms: Array, edges: Array, xp: ModuleType = np) -> Array:
-  """f64[L, n]: the mixture's mass below edges f64[L, n], times 2^24 * its weights."""
+  """Returns the mixture's mass f64[L, n] below edges f64[L, n], times 2^24 * the weights."""
   factor, offset, weight = terms[:, :, None]
   places = xp.clip(edges * factor + offset, 0.0, len(tables.PHI) - 1.0)
   return (xp.take(xp.asarray(tables.PHI), places.astype(xp.int32), mode='clip') * weight).sum(0)
 
 
 def cumulative(mixture: Mixture, edges: Array, xp: ModuleType = np) -> Array:
-  """The mass below edges f64[n, L] (in 2^-8 symbols) as f64[n, L], times 2^24 * the weights."""
+  """Returns the mass f64[n, L] below edges f64[n, L], times 2^24 * the weights.
+
+  Edges are in units of 2^-8 symbols.
+  """
   return _mass(_terms(_columns(mixture, xp), xp), edges.T, xp).T
 
 
 def _counts(terms: Array, low: Array, size: int, xp: ModuleType = np) -> Array:
-  """f64[L, n]: see `counts`."""
+  """Returns the transpose f64[L, n] of `counts`."""
   edges = xp.arange(size)[:, None] * _UNIT + (low * _UNIT - _UNIT / 2)
   mass = _mass(terms, edges, xp)
   total = terms[2].sum(0) * 2.0**24
@@ -83,10 +89,10 @@ def _counts(terms: Array, low: Array, size: int, xp: ModuleType = np) -> Array:
 
 
 def counts(mixture: Mixture, low: Array, size: int, xp: ModuleType = np) -> Array:
-  """f64[n, L]: how often each symbol of the windows comes up, and last all others together.
+  """Returns tables f64[n, L]: the frequency of each symbol of a window, and last of all others.
 
   Args:
-    mixture: of n symbols.
+    mixture: the mixtures of n symbols.
     low: i64[n], the first symbol of each window.
     size: L, one of SIZES.
     xp: numpy or jax.numpy.
@@ -95,10 +101,10 @@ def counts(mixture: Mixture, low: Array, size: int, xp: ModuleType = np) -> Arra
 
 
 def windows(mixture: Mixture) -> tuple[Ints, Ints]:
-  """The first symbol i64[n] of each window, and its size as an index i64[n] into SIZES.
+  """Returns the first symbol i64[n] of each window, and its size as an index i64[n] into SIZES.
 
-  A window reaches 4 sigma to either side of every component that matters, unless
-  that is more than the largest size holds.
+  A window extends 4 sigma to either side of every component that is not negligible, up to the
+  largest size.
   """
   return _windows(_columns(mixture))
 
@@ -114,11 +120,11 @@ def _windows(columns: Mixture) -> tuple[Ints, Ints]:
 
 
 class _Model(NamedTuple):
-  """What codes n symbols."""
+  """Parameters of the tables of n symbols."""
 
-  low: Ints  # i64[n]
-  sizes: Ints  # i64[n], of the tables.
-  terms: Array  # f64[3, K, n]
+  low: Ints  # i64[n], the first symbol of each window.
+  sizes: Ints  # i64[n], the sizes of the tables.
+  terms: Array  # f64[3, K, n], as `_terms` returns them.
 
 
 def _model(mixture: Mixture) -> _Model:
@@ -128,7 +134,7 @@ def _model(mixture: Mixture) -> _Model:
 
 
 def _members(model: _Model) -> Iterator[tuple[int, Ints]]:
-  """The sizes that occur, ascending, and the positions i64[m] of each."""
+  """Yields the sizes that occur, in ascending order, with the positions i64[m] of each."""
   for size in SIZES:
     members = np.flatnonzero(model.sizes == size)
     if len(members):
@@ -136,7 +142,7 @@ def _members(model: _Model) -> Iterator[tuple[int, Ints]]:
 
 
 def _rows(model: _Model, members: Ints, size: int) -> Iterator[tuple[Ints, Array]]:
-  """Chunks i64[m] of `members`, and their tables f64[m, L]."""
+  """Yields chunks i64[m] of `members` with their tables f64[m, L]."""
   step = max(_CHUNK // size, 1)
   for start in range(0, len(members), step):
     part = members[start : start + step]
@@ -144,7 +150,7 @@ def _rows(model: _Model, members: Ints, size: int) -> Iterator[tuple[Ints, Array
 
 
 def read(reader: coder.Reader, mixture: Mixture) -> Ints:
-  """The i64[n] that `write` coded.
+  """Returns the symbols i64[n] that `write` coded.
 
   Raises:
     CodecError: the data holds fewer symbols, or one beyond escapes.LIMIT.
@@ -160,7 +166,7 @@ def read(reader: coder.Reader, mixture: Mixture) -> Ints:
 
 
 def write(writer: coder.Writer, mixture: Mixture, symbols: Ints) -> None:
-  """Codes i64[n].
+  """Codes symbols i64[n] with the tables of their mixtures.
 
   Raises:
     CodecError: a symbol exceeds escapes.LIMIT in magnitude.
@@ -179,9 +185,9 @@ def _write(writer: coder.Writer, model: _Model, symbols: Ints) -> None:
 
 
 def write_steps(writer: coder.Writer, mixture: Mixture, symbols: Ints, bounds: Ints) -> None:
-  """Writes what `write` of every slice bounds[i]:bounds[i + 1] in turn would, but faster.
+  """Codes symbols as `write` would for each slice bounds[i]:bounds[i + 1] in turn, but faster.
 
-  The tables of many slices are built at a time.
+  The tables of many slices are built together.
 
   Raises:
     CodecError: a symbol exceeds escapes.LIMIT in magnitude.
@@ -202,7 +208,7 @@ def write_steps(writer: coder.Writer, mixture: Mixture, symbols: Ints, bounds: I
 
 
 def _write_group(writer: coder.Writer, model: _Model, symbols: Ints, bounds: Ints) -> None:
-  """`write_steps` with the tables of all steps in memory."""
+  """Codes symbols as `write_steps` does, with the tables of all steps in memory."""
   escapes.check(symbols)
   places = symbols - model.low
   entries = escapes.entries(places, model.sizes)

@@ -1,10 +1,10 @@
-"""Integer networks at a few positions at a time, as decoding in steps needs them.
+"""Integer networks for a few positions at a time, for decoding in steps.
 
-At 16 positions a general matrix product spends half of its time on laying out the
-weights anew, and more on waiting for its threads than on work if other programs are
-busy. Here weights are laid out once, in tiles so small that BLAS multiplies them on
-one thread (OpenBLAS: up to 2^18 products) and, where it has kernels for small
-matrices, without another copy. Sums of integers do not depend on how they are split.
+With 16 positions a general matrix product spends half of its time on copying the weights into
+another layout. If other programs are busy, it waits for its threads longer than it works. Here
+weights are laid out once, in tiles so small that BLAS multiplies them on one thread (OpenBLAS: up
+to 2^18 products) and, where it has kernels for small matrices, without another copy. Sums of
+integers do not depend on how they are split.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ import numpy as np
 
 from compress_jax.exact.layers import LINEAR, Layer, Network
 
-_INPUTS, _OUTPUTS, _POSITIONS = 512, 32, 16  # Of one product.
+_INPUTS, _OUTPUTS, _POSITIONS = 512, 32, 16  # Sizes of one matrix product.
 
 
 class Packed(NamedTuple):
-  """A layer of kernel 1, ready for `run`. The shift is part of weights and bias."""
+  """A layer of kernel 1 in the layout of `run`; weights and bias are divided by 2^shift."""
 
   weight: np.ndarray  # f64[I, J, inputs, 32], multiples of 2^-shift; zeros at the ends.
   bias: np.ndarray  # f64[J, 1, 32]
@@ -27,12 +27,12 @@ class Packed(NamedTuple):
 
 
 def pack(network: Network) -> tuple[Packed, ...]:
-  """Lays out a network whose layers all have kernel 1 and no shuffle."""
+  """Returns a network in the layout of `run`; all its layers have kernel 1 and no shuffle."""
   return tuple(_pack(layer) for layer in network)
 
 
 def run(network: tuple[Packed, ...], x: np.ndarray) -> np.ndarray:
-  """f64[N, K] -> f64[N, Cout]: what `layers.dense` gives, layer by layer."""
+  """Returns the outputs f64[N, Cout] of a network for f64[N, K]; they equal `layers.dense`'s."""
   parts = np.array_split(x, max(1, -(-len(x) // _POSITIONS)))
   for layer in network:
     parts = [_dense(part, layer) for part in parts]

@@ -1,7 +1,7 @@
-"""One model at every rate, in integers: gains by level, and what they do to the parameters.
+"""One model for every rate, in integers: gains of each level, and their effect on parameters.
 
-Networks predict in units of the latents; the stream holds gain * latent. At run time
-nothing is interpolated: a level byte is a row of these tables.
+Networks predict in units of the latents; the stream holds gain * latent. Nothing is interpolated
+when files are coded: a level byte is the index of a row in these tables.
 """
 
 from typing import NamedTuple
@@ -15,27 +15,27 @@ from compress_jax.exact.mixture import Mixture
 Ints = np.ndarray  # i64
 
 GAIN_BITS = 16
-MEAN_BITS = 12  # Fraction bits in which networks put out means,
-LOGIT_BITS = 6  # and logits; scales come in tables.SIGMA_BITS.
+MEAN_BITS = 12  # Fraction bits of means that networks output.
+LOGIT_BITS = 6  # Fraction bits of their logits; those of scales are tables.SIGMA_BITS.
 _MEAN_LIMIT = 2.0**23
-_LARGEST = 2.0**12  # Gain: its products with 2^25 and 16 fraction bits stay exact.
+_LARGEST = 2.0**12  # The largest gain: products with 2^25 and 16 fraction bits stay exact.
 
 
 class Rates(NamedTuple):
-  """Of each level and channel."""
+  """Integer tables of gains, for each level and channel."""
 
   gain: Ints  # i64[256, C], times 2^16.
   inverse: Ints  # i64[256, C], 2^16 / gain.
-  offset: Ints  # i64[256, C], what the gain adds to a scale index.
+  offset: Ints  # i64[256, C], the number that the gain adds to a scale index.
 
 
 def rates_of(gains: np.ndarray) -> Rates:
-  """Integer tables of positive gains f64[256, C].
+  """Returns the integer tables of positive gains f64[256, C].
 
   Raises:
     CodecError: a gain is too large, or not a number.
   """
-  if not (gains < _LARGEST).all():  # Also where they are no numbers.
+  if not (gains < _LARGEST).all():  # True also for NaN.
     raise CodecError(f'gains must be below {_LARGEST:g}')
   gain = np.maximum(np.rint(gains.astype(np.float64) * 2**GAIN_BITS), 1)
   inverse = np.maximum(np.rint(2.0 ** (2 * GAIN_BITS) / gain), 1)
@@ -44,7 +44,7 @@ def rates_of(gains: np.ndarray) -> Rates:
 
 
 def channels(rates: Rates) -> int:
-  """C of sound tables.
+  """Returns the number of channels C of tables whose shapes agree.
 
   Raises:
     CodecError: their shapes differ, or a gain is not positive.
@@ -57,51 +57,54 @@ def channels(rates: Rates) -> int:
 
 
 def scaled(y: np.ndarray, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> np.ndarray:
-  """What `quantise` rounds, f64[..., C]."""
+  """Returns the values f64[..., C] that `quantise` rounds: gain * y - mean."""
   gain = rates.gain[level] * 2.0**-GAIN_BITS
-  found: np.ndarray = y.astype(np.float64) * gain - mean * 2.0**-tables.FRACTION
-  return found
+  values: np.ndarray = y.astype(np.float64) * gain - mean * 2.0**-tables.FRACTION
+  return values
 
 
 def quantise(y: np.ndarray, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> Ints:
-  """Symbols i64[..., C] of latents f32[..., C], after subtracting `mean` in 2^-8 symbols."""
+  """Returns symbols i64[..., C] of latents f32[..., C], relative to `mean` in 2^-8 symbols."""
   whole = np.rint(scaled(y, rates, level, mean))
   return np.clip(whole, -escapes.LIMIT, escapes.LIMIT).astype(np.int64)
 
 
 def dequantise(q: Ints, rates: Rates, level: int, mean: np.ndarray | float = 0.0) -> np.ndarray:
-  """Latents f32[..., C] of symbols i64[..., C], after adding `mean` in 2^-8 symbols."""
+  """Returns latents f32[..., C] of symbols i64[..., C], relative to `mean` in 2^-8 symbols."""
   shifted = q + mean * 2.0**-tables.FRACTION
   return (shifted * (rates.inverse[level] * 2.0**-GAIN_BITS)).astype(np.float32)
 
 
 def fixed_point(q: Ints, rates: Rates, level: int, bits: int) -> np.ndarray:
-  """Latents of symbols i64[..., C] as integers f64[..., C] with `bits` fraction bits, clipped."""
+  """Returns the latents of symbols i64[..., C] as integers f64[..., C] with `bits` fraction bits.
+
+  They are clipped to export.ACTIVATION.
+  """
   wide = q.astype(np.float64) * rates.inverse[level]
   values = np.floor(wide * 2.0 ** (bits - GAIN_BITS) + 0.5)
   return np.clip(values, -export.ACTIVATION, export.ACTIVATION)
 
 
 def scales_at(sigma: np.ndarray, rates: Rates, level: int) -> np.ndarray:
-  """Scale indices i64[..., C] of integers f64[..., C] that a network put out."""
+  """Returns the scale indices i64[..., C] of a network's predictions f64[..., C]."""
   index = tables.scale_index(sigma) + rates.offset[level]
   return np.clip(index, 0, tables.N_SCALES - 1)
 
 
 def means_at(mean: np.ndarray, rates: Rates, level: int) -> np.ndarray:
-  """Means f64[..., C] in 2^-8 symbols of integers f64[..., C] that a network put out."""
+  """Returns the means f64[..., C], in 2^-8 symbols, of a network's predictions f64[..., C]."""
   shift = MEAN_BITS + GAIN_BITS - tables.FRACTION
   scaled = np.floor(mean * rates.gain[level] * 2.0**-shift + 0.5)
   return np.clip(scaled, -_MEAN_LIMIT, _MEAN_LIMIT)
 
 
 def mixture_at(outputs: np.ndarray, mixtures: int, rates: Rates, level: int) -> Mixture:
-  """The mixtures of n positions, C symbols each, at a level.
+  """Returns the mixtures of n positions with C symbols each, at a level.
 
   Args:
     outputs: f64[n, P * K * C]: K scales, K means and, if K > 1, K logits per channel.
     mixtures: K.
-    rates: of the model.
+    rates: the gains of the model.
     level: 0..255.
   """
   channels = rates.gain.shape[1]

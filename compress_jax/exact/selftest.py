@@ -1,7 +1,7 @@
-"""Does this device compute the integers that the reference does? Golden cases decide.
+"""A test of devices: golden cases show whether one computes the integers of the reference.
 
-A device whose float64 is not IEEE 754's, or whose libraries emulate it, could decode
-other symbols from a file than were written; NumPy then takes its place.
+A device whose float64 is not that of IEEE 754, or whose libraries emulate it, could decode other
+symbols than were written. NumPy then runs in its place.
 """
 
 import functools
@@ -20,21 +20,27 @@ _MULTIPLIER, _INCREMENT = 6364136223846793005, 1442695040888963407  # Knuth's MM
 
 
 class Case(NamedTuple):
-  """A computation whose integers are known."""
+  """A computation whose integer results are known."""
 
   inputs: Callable[[], tuple[np.ndarray, ...]]
-  compute: Callable[..., Array]  # Of xp and the inputs.
-  golden: str  # The digest of its result.
+  compute: Callable[..., Array]  # compute(xp, *inputs)
+  golden: str  # The digest of the result.
 
 
 def backend() -> Any:
-  """What runs large exact networks: jax.numpy on an accelerator that passes, else numpy."""
+  """Returns the module that runs large exact networks.
+
+  This is jax.numpy on an accelerator that passes the test, else numpy.
+  """
   device = jax.local_devices()[0]
   return jnp if device.platform != 'cpu' and passes(device) else np
 
 
 def run(network: Network, x: np.ndarray) -> np.ndarray:
-  """`layers.run` on whatever `backend` names; f64[H, W, C] of the host in and out."""
+  """Applies a network to f64[H, W, C] as `layers.run` does, with the module of `backend`.
+
+  Input and output are arrays of NumPy.
+  """
   if backend() is np:
     return layers.run(network, x)
   weights = [(layer.weight, layer.bias) for layer in network]
@@ -54,7 +60,7 @@ def _run(x: Array, weights: list[tuple[Array, Array]], settings: tuple[Layer, ..
 
 @functools.cache
 def passes(device: jax.Device) -> bool:
-  """Whether the JAX twins of all exact modules give the golden integers on a device."""
+  """Returns whether all exact modules give the golden integers with jax.numpy on a device."""
   try:
     with jax.enable_x64(True), jax.default_device(device):
       return all(
@@ -66,13 +72,13 @@ def passes(device: jax.Device) -> bool:
 
 
 def digest(values: Array) -> str:
-  """SHA-256 of integers held as float64, and of their shape."""
+  """Returns the SHA-256 of integers in float64 and of their shape, as hexadecimal text."""
   whole = np.asarray(values).astype('<i8')
   return hashlib.sha256(f'{whole.shape}\n'.encode() + whole.tobytes()).hexdigest()
 
 
 def integers(shape: tuple[int, ...], limit: int, seed: int) -> np.ndarray:
-  """f64: pseudo-random integers in -limit..limit, a quarter of them at the ends."""
+  """Returns pseudo-random integers in -limit..limit as f64; a quarter of them are +-limit."""
   powers = np.cumprod(np.full(int(np.prod(shape)), _MULTIPLIER, np.uint64))
   states = powers * np.uint64(seed) + np.cumsum(powers) * np.uint64(_INCREMENT)
   high = (states >> np.uint64(32)).astype(np.int64)
@@ -82,7 +88,7 @@ def integers(shape: tuple[int, ...], limit: int, seed: int) -> np.ndarray:
 
 
 def chain() -> Network:
-  """Every kernel, activation and shuffle; sums far beyond what float32 holds."""
+  """Returns a network with every kernel, activation and shuffle, whose sums exceed float32."""
   kinds = (
     (3, 8, 32, 655, True),
     (5, 8, 24, 0, False),
@@ -104,7 +110,7 @@ def chain() -> Network:
 
 
 def wide() -> tuple[np.ndarray, Layer]:
-  """f64[16, 1536] and a layer whose largest sum is 0.93 * 2^53."""
+  """Returns an input f64[16, 1536] and a layer whose largest sum is 0.93 * 2^53."""
   weight = integers((1536, 64), 2**20 - 1, 1)
   shift = np.arange(64, dtype=np.int64) % 8
   layer = Layer(weight, integers((64,), 2**40, 2), shift, LINEAR, 2**53)

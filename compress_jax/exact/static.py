@@ -1,6 +1,6 @@
-"""Coding by one fixed table per channel: priors that depend on nothing decoded.
+"""Coding with one fixed table per channel, for priors that do not depend on decoded symbols.
 
-Order in the stream: channel by channel, all positions of one, then its escapes.
+Order in the stream: channel by channel, all positions of a channel, then its escapes.
 """
 
 from typing import NamedTuple
@@ -21,20 +21,20 @@ class Static(NamedTuple):
 
 
 def static_of_mixture(prior: mixture.Mixture) -> Static:
-  """The tables of C channels, from a mixture for each.
+  """Returns the tables of C channels, from a mixture for each.
 
-  All have the size that the widest window needs, up to 2,048: escapes stay as rare
-  as a window's reach makes them even at sigma 256, and a table per channel is small.
+  All tables have the size that the widest window needs, up to 2,048. Escapes thus stay rare even
+  at sigma 256, and a table per channel is small.
   """
   low, size_class = mixture.windows(prior)
-  own = np.array(mixture.SIZES)[size_class]
-  size = int(own.max())
-  low = low - (size - own) // 2
+  sizes = np.array(mixture.SIZES)[size_class]
+  size = int(sizes.max())
+  low = low - (size - sizes) // 2
   return Static(low, np.ascontiguousarray(mixture.counts(prior, low, size)))
 
 
 def write_static(writer: coder.Writer, static: Static, symbols: Ints) -> None:
-  """Codes i64[n, C].
+  """Codes symbols i64[n, C].
 
   Raises:
     CodecError: a symbol exceeds escapes.LIMIT in magnitude.
@@ -47,7 +47,7 @@ def write_static(writer: coder.Writer, static: Static, symbols: Ints) -> None:
 
 
 def read_static(reader: coder.Reader, static: Static, n: int) -> Ints:
-  """The i64[n, C] that `write_static` coded.
+  """Returns the symbols i64[n, C] that `write_static` coded.
 
   Raises:
     CodecError: the data holds fewer symbols, or one beyond escapes.LIMIT.

@@ -1,8 +1,7 @@
-"""The tables behind every probability: integers, the same bits on every machine.
+"""The integer tables of which probabilities are computed, with the same bits on every machine.
 
-They are made of decimal arithmetic and of IEEE additions, multiplications and
-divisions in a fixed order; no exp, erf or sqrt of a C library, which differ in
-their last bits.
+They are computed with decimal arithmetic and with IEEE additions, multiplications and divisions in
+a fixed order. The exp, erf and sqrt of C libraries differ in their last bits and are not used.
 """
 
 import functools
@@ -18,20 +17,20 @@ Array = Any  # np.ndarray or jax.Array.
 
 FRACTION = 8  # Means and edges are in units of 2^-8 of a symbol.
 N_SCALES = 180  # sigma_i = 0.11 * 2^(i/16): 0.11 .. 256.
-BELOW = 128  # How many indices `scale_index` continues below 0.11, and
-ABOVE = 128  # above the last scale.
-SIGMA_BITS = 16  # Of the fraction of the scales that `scale_index` reads.
+BELOW = 128  # Number of indices of `scale_index` below 0.11.
+ABOVE = 128  # Number of indices of `scale_index` above the last scale.
+SIGMA_BITS = 16  # Fraction bits of the scales that `scale_index` reads.
 
-_LOWEST = Decimal('0.11')  # Scales below it cost less than the coder's own loss.
+_LOWEST = Decimal('0.11')  # Smaller scales would save less than the coder's rounding loses.
 _DENSITY_AT_0 = 0.3989422804014327  # 1 / sqrt(2 pi)
-_HALF = 2**15  # Steps of PHI on either side of its middle,
-_STEP = 2.0**-12  # each of 2^-12 sigma: the table ends at 8 sigma.
+_HALF = 2**15  # Steps of PHI on either side of its middle.
+_STEP = 2.0**-12  # Length of a step in sigmas: the table ends at 8 sigma.
 _CELL_BITS = 8  # An octave has 256 cells of equal length, each with one scale index.
 _REACH = 4  # Half width of a window in sigmas: one symbol in 16,000 is outside.
 
 
 def _geometric(first: Decimal, factor: Decimal, n: int) -> list[Decimal]:
-  """first * factor^i, i = 0..n-1."""
+  """Returns first * factor^i for i = 0..n-1."""
   values = [first]
   for _ in range(n - 1):
     values.append(values[-1] * factor)
@@ -39,7 +38,7 @@ def _geometric(first: Decimal, factor: Decimal, n: int) -> list[Decimal]:
 
 
 def _decay(step: Decimal, n: int) -> list[Decimal]:
-  """exp(-i * step), i = 0..n-1; the decimal module rounds its exp correctly."""
+  """Returns exp(-i * step) for i = 0..n-1; the exp of the decimal module rounds correctly."""
   return _geometric(Decimal(1), (-step).exp(), n)
 
 
@@ -48,16 +47,16 @@ def _integers(values: list[Decimal], rounding: str = ROUND_HALF_EVEN) -> Floats:
 
 
 def _bell(distance: np.ndarray) -> np.ndarray:
-  """f64: exp(-(d * 2^-12)^2 / 2) of integers d up to 2^15, within 2^-51."""
+  """Returns exp(-(d * 2^-12)^2 / 2) as f64 for integers d up to 2^15, within 2^-51."""
   square = distance.astype(np.int64) ** 2  # The exponent in units of 2^-25.
   high, middle, low = (np.array(_decay(Decimal(2) ** -i, 1025), np.float64) for i in (5, 15, 25))
   return high[square >> 20] * middle[square >> 10 & 1023] * low[square & 1023]
 
 
 def _phi() -> np.ndarray:
-  """PHI by the trapezoidal rule and the next term of Euler and Maclaurin's sum.
+  """Computes PHI by the trapezoidal rule and the next term of the Euler-Maclaurin formula.
 
-  What they leave out is 1e-15 of the table's unit.
+  The remainder is 1e-15 of the table's unit.
   """
   distance = np.arange(_HALF + 1)
   bell = _bell(distance)
@@ -83,12 +82,12 @@ with localcontext() as _context:
 
 
 def _cell(sigma: Array, xp: ModuleType) -> Array:
-  """i64: which part of its octave a number >= 1 is in; negative for smaller ones."""
+  """Returns the cells i64 of numbers: 256 per octave from 1 upwards; negative below 1."""
   return (sigma.view(xp.int64) >> 52 - _CELL_BITS) - (1023 << _CELL_BITS)
 
 
 def _cell_indices() -> np.ndarray:
-  """i64[n]: the scale index of the middle of every cell."""
+  """Returns the scale index i64[n] of the middle of every cell."""
   n = int(_cell(THRESHOLDS[-1:], np)[0]) + 2
   bits = (np.arange(n) + (1023 << _CELL_BITS) << 52 - _CELL_BITS) + (1 << 51 - _CELL_BITS)
   return np.searchsorted(THRESHOLDS, bits.view(np.float64), 'right') - BELOW
@@ -98,18 +97,18 @@ CELL_INDEX = _cell_indices()
 
 
 def scale_index(sigma: Array, xp: ModuleType = np) -> Array:
-  """The nearest scale, in sixteenths of an octave above 0.11.
+  """Returns the index of the nearest scale, in sixteenths of an octave above 0.11.
 
-  Read off the number's exponent and the first bits of its mantissa, which is
-  faster than a search; a sigma within 0.2 % of halfway may go to either side.
+  The index depends on the exponent and the first bits of the mantissa, which is faster than a
+  search. A sigma within 0.2 % of halfway between two scales may get either.
 
   Args:
-    sigma: f64, integers in units of 2^-16 of a symbol; the lowest index for those <= 0.
+    sigma: f64, integers in units of 2^-16 of a symbol; those <= 0 get the lowest index.
     xp: numpy or jax.numpy.
 
   Returns:
-    i64, -BELOW..N_SCALES - 1 + ABOVE. A gain g adds 16 * log2(g) to it; the sum
-    is then clipped to 0..N_SCALES - 1.
+    i64, -BELOW..N_SCALES - 1 + ABOVE. A gain g adds 16 * log2(g) to it; the sum is then clipped to
+    0..N_SCALES - 1.
 
   Raises:
     TypeError: sigma is not f64: the bits of other types would be misread.
@@ -121,6 +120,6 @@ def scale_index(sigma: Array, xp: ModuleType = np) -> Array:
 
 @functools.cache
 def digest() -> str:
-  """SHA-256 over all tables."""
+  """Returns the SHA-256 of all tables as hexadecimal text."""
   tables = (SCALES, INV, REACH, CELL_INDEX, PHI, EXP)
   return hashlib.sha256(b''.join(t.astype('<f8').tobytes() for t in tables)).hexdigest()

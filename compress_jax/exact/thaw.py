@@ -1,4 +1,4 @@
-"""Integer layers back to float ones, for training that goes on from what was shipped."""
+"""Conversion of integer layers back to float layers, for training that starts from a model."""
 
 import math
 
@@ -7,39 +7,42 @@ import numpy as np
 from compress_jax.exact.export import FloatLayer
 from compress_jax.exact.layers import LINEAR, Layer, Network
 
-_NATURAL = 12  # With so many fraction bits the peaks of 2^16 that `export` gives are 16.
+_NATURAL = 12  # Fraction bits at which the peaks of 2^16 that `export` gives equal 16.
 
 
 def float_layers(
   network: Network, in_bits: int | np.ndarray, out_bits: int | None = None
 ) -> tuple[list[FloatLayer], int]:
-  """The inverse of `export.quantise`, but for the rounding of weights.
+  """Returns the float layers of integer layers; inverts `export.quantise` up to rounding.
 
-  Integers do not tell how many fraction bits activations between the layers have. No choice
-  changes what the network computes, for rectifiers scale with their inputs, but what a step of
-  Adam does to it: with kernels far smaller than `layers.initial` makes them, one ruins it.
+  Integer layers do not determine the fraction bits of activations between them. The choice does not
+  change the outputs, because rectifiers scale with their inputs. It changes the effect of a step of
+  Adam: one step ruins kernels that are far smaller than initial ones.
 
   Args:
     network: the integer layers.
-    in_bits: fraction bits of what goes in, of all channels or i64[Cin].
-    out_bits: of what comes out, where that is known.
+    in_bits: fraction bits of the inputs, one number or i64[Cin].
+    out_bits: fraction bits of the outputs; None chooses.
 
   Returns:
     The layers, and the fraction bits of their output.
   """
-  found = []
+  float_ones = []
   for i, layer in enumerate(network):
     inputs = len(layer.weight) // layer.kernel**2
     of_row = np.tile(np.broadcast_to(in_bits, inputs), layer.kernel**2)[:, None]
     weight = layer.weight * np.ldexp(1.0, of_row - layer.shift)
     last = i == len(network) - 1
     in_bits = out_bits if last and out_bits is not None else _usual(weight)
-    found.append(_float_layer(layer, weight, in_bits))
-  return found, int(in_bits)
+    float_ones.append(_float_layer(layer, weight, in_bits))
+  return float_ones, int(in_bits)
 
 
 def _usual(weight: np.ndarray) -> int:
-  """Fraction bits with which activations peak at 16, or higher for the kernel's sake."""
+  """Returns fraction bits at which activations peak at 16, or fewer if the kernel needs that.
+
+  The kernel of the float layer is then no smaller than an initial one.
+  """
   size = float(np.sqrt(np.mean(weight**2)))
   initial = round(math.log2(max(size, 1e-9) * math.sqrt(3 * len(weight))))
   return min(initial, _NATURAL)

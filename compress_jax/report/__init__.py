@@ -1,4 +1,4 @@
-"""Rows to curves, figures, tables and one HTML page."""
+"""Reports of measured rows: curves, figures, tables and one HTML page."""
 
 from compress_jax.runtime.extras import require
 

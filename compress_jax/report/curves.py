@@ -1,4 +1,4 @@
-"""From rows to rate-distortion curves and what is read off them: BD-rates and win counts.
+"""Rate-distortion curves made of rows, with their BD-rates and win counts.
 
 A curve is the mean of bpp and the mean of each quality over images at equal lambda or
 quality setting. Rows are plain mappings, one per coded file; `tables.FIELDS` lists their keys.
@@ -38,18 +38,18 @@ class Curve(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """How many more bits `codec` needs than `anchor` at equal quality."""
+  """A comparison of two codecs: the bits that `codec` needs beyond `anchor` at equal quality."""
 
   anchor: str
   codec: str
   mean: BDRate | None  # Of the mean curves; None where they do not overlap enough.
-  median: float | None  # Of the images' own BD-rates, in percent.
+  median: float | None  # The median of the BD-rates of single images, in percent.
   better: int  # Images on which `codec` needs fewer bits,
   images: int  # of those with enough overlap.
 
 
 class Wins(NamedTuple):
-  """On how many images each codec is the best at each target."""
+  """Counts of the images on which each codec is the best, for each target."""
 
   targets: tuple[float, ...]
   counts: Mapping[str, tuple[int, ...]]  # codec -> one count per target.
@@ -57,57 +57,57 @@ class Wins(NamedTuple):
 
 
 def operating_point(row: Row) -> float:
-  """The lambda or the quality of a row."""
+  """Returns the lambda or the quality of a row."""
   return float(row['lambda'] if 'lambda' in row else row['quality'])
 
 
 def lossless(row: Row) -> bool:
-  """Whether the decoded pixels equal the original's."""
+  """Returns whether the decoded pixels equal the original's."""
   return row['psnr'] is None or bool(np.isinf(row['psnr']))
 
 
 def variant(method: str) -> bool:
-  """Returns whether this is another setting of a classical codec that stands beside it."""
+  """Returns whether a method is another setting of a classical codec in the same table."""
   return method in baselines.CODECS and baselines.CODECS[method].variant
 
 
 def one_protocol(rows: Iterable[Row]) -> str:
-  """The protocol of all rows.
+  """Returns the protocol of all rows.
 
   Raises:
     CodecError: there are no rows, or crops and full images are mixed.
   """
-  found = sorted({row['protocol'] for row in rows})
-  if len(found) != 1:
-    raise CodecError(f'a report shows the rows of one protocol, found {found or "no rows"}')
-  return found[0]
+  protocols = sorted({row['protocol'] for row in rows})
+  if len(protocols) != 1:
+    raise CodecError(f'a report shows the rows of one protocol, found {protocols or "no rows"}')
+  return protocols[0]
 
 
 def images(rows: Iterable[Row]) -> list[str]:
-  """The names of all images, sorted."""
+  """Returns the names of all images, sorted."""
   return sorted({row['image'] for row in rows})
 
 
 def codecs(rows: Iterable[Row]) -> list[tuple[str, str]]:
-  """(method, codec) of all codecs, learned ones first."""
-  found = {(row['method'], row['codec']) for row in rows}
+  """Returns the pairs (method, codec) of all codecs, learned ones first."""
+  pairs = {(row['method'], row['codec']) for row in rows}
   order = {name: i for i, name in enumerate((*METHODS, *CLASSICAL))}
-  return sorted(found, key=lambda pair: (order.get(pair[0], len(order)), pair))
+  return sorted(pairs, key=lambda pair: (order.get(pair[0], len(order)), pair))
 
 
 def mean_curves(rows: Sequence[Row]) -> list[Curve]:
-  """One curve per lossy codec, over the operating points that every image has."""
+  """Returns one curve per lossy codec, over the operating points that every image has."""
   total = len(images(rows))
   return _curves(rows, lambda group: len({row['image'] for row in group}) == total)
 
 
 def image_curves(rows: Sequence[Row]) -> dict[str, list[Curve]]:
-  """The curves of each image."""
+  """Returns the curves of each image, by the image's name."""
   return {name: _curves([r for r in rows if r['image'] == name]) for name in images(rows)}
 
 
 def incomplete(rows: Sequence[Row]) -> list[str]:
-  """One line per operating point that some image lacks, so that no mean shows it."""
+  """Returns one line per operating point that some image lacks; means leave such points out."""
   total, out = len(images(rows)), []
   for (_, codec), points in _by_point(rows).items():
     short = [at for at, group in sorted(points.items()) if len(group) < total]
@@ -116,19 +116,20 @@ def incomplete(rows: Sequence[Row]) -> list[str]:
 
 
 def interval(protocol: str, *methods: str) -> tuple[float, float] | None:
-  """The PSNR interval, in dB, common to all of `methods`; None where theirs are apart."""
-  own = {name: getattr(entry, protocol) for name, entry in METHODS.items()}
-  found = [own[m] for m in methods if m in own] or [_CLASSICAL_INTERVAL[protocol]]
-  low, high = max(lo for lo, _ in found), min(hi for _, hi in found)
+  """Returns the PSNR interval, in dB, common to all of `methods`; None if they have none."""
+  learned = {name: getattr(entry, protocol) for name, entry in METHODS.items()}
+  spans = [learned[m] for m in methods if m in learned] or [_CLASSICAL_INTERVAL[protocol]]
+  low, high = max(lo for lo, _ in spans), min(hi for _, hi in spans)
   return (low, high) if low < high else None
 
 
 def bd_matrix(
   rows: Sequence[Row], anchors: Sequence[Curve] | None = None, quality: Quality = PSNR
 ) -> list[list[Cell]]:
-  """BD-rates of every codec (one list each) against every anchor (by default, every codec).
+  """Returns the BD-rates of each codec, one list per codec, against each anchor.
 
-  By PSNR over the interval of both methods; by another quality, over all that both curves reach.
+  The anchors are all codecs unless others are given. BD-rates by PSNR cover the interval of both
+  methods; those by another quality cover all values that both curves reach.
   """
   protocol, curves, per_image = one_protocol(rows), mean_curves(rows), image_curves(rows)
   return [
@@ -146,7 +147,10 @@ def points(curve: Curve, quality: Quality) -> tuple[list[float], list[float]]:
 
 
 def rate_at(curve: Curve, psnr: float) -> float | None:
-  """The least bpp for at least `psnr` dB, log-linear between points; None where out of reach."""
+  """Returns the least bpp for at least `psnr` dB; None if the curve does not reach it.
+
+  Log-rates are interpolated linearly between points.
+  """
   quality = np.maximum.accumulate(curve.psnr)
   if psnr > quality[-1]:
     return None
@@ -154,7 +158,10 @@ def rate_at(curve: Curve, psnr: float) -> float | None:
 
 
 def psnr_at(curve: Curve, bpp: float) -> float | None:
-  """The PSNR for at most `bpp`, linear in log bpp between points; None where out of reach."""
+  """Returns the highest PSNR for at most `bpp`; None below the curve's first point.
+
+  PSNR is interpolated linearly in log bpp between points.
+  """
   if bpp < curve.bpp[0]:
     return None
   return float(np.interp(np.log(bpp), np.log(curve.bpp), curve.psnr))
@@ -224,12 +231,12 @@ def _cell(
   everything = -math.inf, math.inf
   fixed = quality is PSNR
   span = interval(protocol, anchor.method, curve.method) if fixed else everything
-  own = []
-  for found in per_image.values():
-    by_codec = {c.codec: c for c in found}
+  rates = []
+  for image in per_image.values():
+    by_codec = {c.codec: c for c in image}
     if anchor.codec in by_codec and curve.codec in by_codec and anchor.codec != curve.codec:
-      own.append(_bd(by_codec[anchor.codec], by_codec[curve.codec], span, quality))
-  percents = [bd.percent for bd in own if bd]
+      rates.append(_bd(by_codec[anchor.codec], by_codec[curve.codec], span, quality))
+  percents = [bd.percent for bd in rates if bd]
   return Cell(
     anchor.codec,
     curve.codec,
@@ -245,12 +252,12 @@ def _wins(
   targets: Sequence[float],
   score: Callable[[Curve, float], float | None],
 ) -> Wins:
-  names = list(dict.fromkeys(c.codec for found in per_image.values() for c in found))
+  names = list(dict.fromkeys(c.codec for image in per_image.values() for c in image))
   counts = {name: [0] * len(targets) for name in names}
   contested = [0] * len(targets)
   for i, target in enumerate(targets):
-    for found in per_image.values():
-      scores = {c.codec: s for c in found if (s := score(c, target)) is not None}
+    for image in per_image.values():
+      scores = {c.codec: s for c in image if (s := score(c, target)) is not None}
       if len(scores) >= 2:
         contested[i] += 1
         counts[max(scores, key=scores.__getitem__)][i] += 1

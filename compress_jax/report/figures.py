@@ -1,4 +1,4 @@
-"""Rate-distortion figures and the byte split, drawn with matplotlib as PNG and SVG.
+"""Figures of rate-distortion curves and of the byte split, as PNG and SVG by matplotlib.
 
 One figure per learned method, its curves in colour over grey classical anchors, one of all
 codecs, and one of the classical codecs with their variants, which the others leave out. Curves
@@ -61,7 +61,7 @@ _LABEL_GAP = 0.043  # Of the axes' height: one line of a label.
 
 
 class Line(NamedTuple):
-  """What is drawn of a curve: those of its points that have the quality."""
+  """The points of a curve that are drawn: those at which the quality was measured."""
 
   bpp: list[float]
   values: list[float]
@@ -85,32 +85,32 @@ def write_figures(
 
 
 def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[str, Figure]:
-  """Every figure by name; the byte split only where a codec tells its files' parts.
+  """Returns every figure by name; that of the byte split only if files of a codec have parts.
 
   By PSNR there is one per learned method, one of all codecs, and one of the classical codecs where
   a variant of them is there; by every other quality that was measured one of all codecs.
   """
-  protocol, found = curves.one_protocol(rows), curves.mean_curves(rows)
+  protocol, means = curves.one_protocol(rows), curves.mean_curves(rows)
   literature = list(published) if protocol == 'full' else []
   subtitle = describe(rows)
-  methods = [m for m in METHODS if any(c.method == m for c in found)]
+  methods = [m for m in METHODS if any(c.method == m for c in means)]
   dashed = {n: [p.curve for p in literature if n in p.figures] for n in (*methods, 'all')}
   out = {}
   with mpl.rc_context(_STYLE):
-    for name in [*methods, 'all'] if found else []:  # Nothing to draw of lossless codecs.
-      out[f'rd-{name}'] = rd_figure(name, found, dashed[name], subtitle)
-    if any(curves.variant(curve.method) for curve in found):
-      out['rd-classical'] = rd_figure('classical', found, [], subtitle)
+    for name in [*methods, 'all'] if means else []:  # Lossless codecs have no curves.
+      out[f'rd-{name}'] = rd_figure(name, means, dashed[name], subtitle)
+    if any(curves.variant(curve.method) for curve in means):
+      out['rd-classical'] = rd_figure('classical', means, [], subtitle)
     for quality in qualities.ALL[1:]:
-      if any(curves.points(curve, quality)[0] for curve in found):
-        out[f'rd-all-{quality.key}'] = rd_figure('all', found, dashed['all'], subtitle, quality)
+      if any(curves.points(curve, quality)[0] for curve in means):
+        out[f'rd-all-{quality.key}'] = rd_figure('all', means, dashed['all'], subtitle, quality)
     if splits(rows):
       out['split'] = split_figure(rows, subtitle)
   return out
 
 
 def describe(rows: Sequence[Row]) -> str:
-  """What was coded: '24 images, 256x256 centre crops'."""
+  """Returns a description of the images, such as '24 images, 256x256 centre crops'."""
   count = len(curves.images(rows))
   kind = 'full size' if curves.one_protocol(rows) == 'full' else '256×256 centre crops'
   return f'{count} image{"s" * (count != 1)}, {kind}'
@@ -130,8 +130,8 @@ def rd_figure(
       classical codecs are in the last one only.
     found: the curves of all codecs; those without the quality are left out.
     dashed: published curves.
-    subtitle: what was coded.
-    quality: the height of the points.
+    subtitle: a description of the images.
+    quality: the measure on the vertical axis.
   """
   figure = Figure(figsize=(7.6, 4.9), layout=None)
   ax = figure.add_axes((0.085, 0.115, 0.685, 0.745))
@@ -166,7 +166,7 @@ def rd_figure(
 
 
 def _belongs(method: str, figure: str) -> bool:
-  """Whether a method or classical codec is in a figure."""
+  """Returns whether a method or classical codec is in a figure."""
   if figure == 'classical':
     return method not in METHODS
   if method in METHODS:
@@ -175,18 +175,18 @@ def _belongs(method: str, figure: str) -> bool:
 
 
 def split_figure(rows: Sequence[Row], subtitle: str) -> Figure:
-  """Mean bytes of a file's parts over the operating points, one panel per codec."""
-  found = splits(rows)
-  heights = [len(points) for points in found.values()]
-  figure = Figure(figsize=(7.6, 1.5 + 0.34 * sum(heights) + 0.75 * len(found)), layout=None)
+  """Returns a figure of the mean bytes of files' parts, one panel per codec."""
+  by_codec = splits(rows)
+  heights = [len(points) for points in by_codec.values()]
+  figure = Figure(figsize=(7.6, 1.5 + 0.34 * sum(heights) + 0.75 * len(by_codec)), layout=None)
   total = figure.get_figheight()
-  panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+  panels = figure.subplots(len(by_codec), 1, squeeze=False, height_ratios=heights)[:, 0]
   figure.subplots_adjust(
-    0.115, 0.62 / total, 0.95, 1 - 1.05 / total, hspace=0.75 * len(found) * 2 / sum(heights)
+    0.115, 0.62 / total, 0.95, 1 - 1.05 / total, hspace=0.75 * len(by_codec) * 2 / sum(heights)
   )
-  colours = part_colours(found)
-  widest = max(sum(parts.values()) for points in found.values() for _, parts in points)
-  for ax, (codec, points) in zip(panels, found.items(), strict=True):
+  colours = part_colours(by_codec)
+  widest = max(sum(parts.values()) for points in by_codec.values() for _, parts in points)
+  for ax, (codec, points) in zip(panels, by_codec.items(), strict=True):
     _split_panel(ax, codec, points, colours, widest)
     ax.set_xlim(0, widest * 1.09)
   panels[-1].set_xlabel('mean bytes per image')
@@ -225,7 +225,7 @@ def _split_panel(
 
 
 def _limits(ax: Axes, main: Sequence[Line], everything: Sequence[Line]) -> None:
-  """The rates of the curves that matter, and heights at which every curve leaves on the right."""
+  """Sets the limits of the axes to the rates of `main` and to the heights of all curves' ends."""
   right = min(1.04 * max(b for c in main for b in c.bpp), 2.0)
   right = max(right, 1.04 * min(line.bpp[0] for line in main))  # One point at least.
   ends = [end[1] for c in everything if (end := _last_visible(c, right))]
@@ -237,7 +237,7 @@ def _limits(ax: Axes, main: Sequence[Line], everything: Sequence[Line]) -> None:
 def _label_ends(
   ax: Axes, labels: Sequence[tuple[str, str, bool]], lines: Mapping[str, Line]
 ) -> None:
-  """Names at the right edge, each level with where its curve leaves the axes, none overlapping."""
+  """Writes the names of curves at the right edge, near their ends and without overlap."""
   (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
   placed = []
   for codec, colour, bold in labels:
@@ -261,7 +261,7 @@ def _label_ends(
 
 
 def _last_visible(curve: Line, right: float) -> tuple[float, float] | None:
-  """Where a curve ends or crosses the right edge; None where it starts beyond that."""
+  """Returns the point where a curve ends or crosses the right edge; None if it starts beyond."""
   if curve.bpp[0] > right:
     return None
   x = min(right, curve.bpp[-1])
@@ -269,7 +269,10 @@ def _last_visible(curve: Line, right: float) -> tuple[float, float] | None:
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-  """Sorted values moved as little as a simple pass can until neighbours are `gap` apart."""
+  """Returns sorted values, shifted apart until neighbours differ by at least `gap`.
+
+  Each pass shifts both neighbours of a short gap by the same amount; 200 passes are the limit.
+  """
   out = list(values)
   for _ in range(200):
     moved = False

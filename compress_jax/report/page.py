@@ -1,4 +1,4 @@
-"""One HTML page with everything: plot, viewer, tables; it works from a file and loads nothing.
+"""One HTML page with plot, viewer and tables; it works from a file and loads no other file.
 
 The template, the style and the scripts are in `templates/`; plotly.js comes out of the plotly
 package. Tables are rendered here and readable without JavaScript.
@@ -24,9 +24,9 @@ from compress_jax.report.palette import display, looks
 from compress_jax.report.previews import CUT_TO, LEVELS, Previews, previews
 from compress_jax.report.tables import Meta, Published
 
-ANCHOR = 'jpeg'  # What the headline compares with.
+ANCHOR = 'jpeg'  # The codec that the headline compares with.
 PREVIEW_BUDGET = 4_800_000  # Bytes; with plotly.js the page stays under 10 MB.
-RESULTS = ('results.csv', 'results.json')  # What `tables.write_results` writes beside a page.
+RESULTS = ('results.csv', 'results.json')  # Files that `tables.write_results` writes.
 _SCRIPTS = ('common.js', 'plot.js', 'viewer.js', 'bd.js')
 
 
@@ -46,16 +46,17 @@ def write_page(
   """Writes the page and returns its path.
 
   Args:
-    folder: made if it is not there.
-    meta: shown at the end: versions, machine, seed, date. Its 'title', if any, heads the page.
-    rows: of one protocol.
-    originals: by image name, what loads u8[H, W, 3], cut to the protocol.
-    decode: the pixels of a row's file.
-    preview_budget: bytes of all pictures in the page.
-    levels: target bits per pixel of the viewer, the most wanted first.
-    published: drawn on full images only.
-    name: of the page in the folder.
-    links: files with all rows, as paths from the folder; none where no such files are kept.
+    folder: the folder of the page, which is created if it does not exist.
+    meta: versions, machine, seed and date for the end of the page. Its 'title', if any, is the
+      page's heading.
+    rows: the rows of one protocol.
+    originals: functions by image name that load u8[H, W, 3], cropped as the protocol says.
+    decode: returns the pixels of a row's file.
+    preview_budget: the limit of the bytes of all pictures in the page.
+    levels: target bits per pixel of the viewer, in order of priority.
+    published: curves of the literature, which are drawn on full images only.
+    name: the name of the page in the folder.
+    links: paths from the folder to files with all rows; empty if there are none.
 
   Raises:
     CodecError: there are no rows, or those of several protocols.
@@ -131,7 +132,7 @@ def render(
 def page_data(
   rows: Sequence[Row], pictures: Previews, published: Sequence[Published]
 ) -> dict[str, Any]:
-  """What the scripts need, as JSON."""
+  """Returns the data that the scripts of the page read, ready for JSON."""
   pairs = curves.codecs(rows)
   seen = looks(pairs)
   knobs = {row['codec']: 'λ' if 'lambda' in row else 'quality' for row in rows}
@@ -174,22 +175,22 @@ def page_data(
 
 
 def heat(cell: Cell) -> float:
-  """How strongly a cell is tinted, 0..1: half or double the bits is full strength."""
+  """Returns the strength of a cell's tint in 0..1; half or double the bits give 1."""
   return 0.0 if cell.mean is None else min(1.0, abs(math.log2(1 + cell.mean.percent / 100)))
 
 
 def seconds(value: float) -> str:
-  """A time in the unit that suits it."""
+  """Returns a time as text, in seconds or milliseconds."""
   return f'{1000 * value:.3g} ms' if value < 1 else f'{value:.3g} s'
 
 
 def lossless_rates(rows: Sequence[Row]) -> dict[str, float]:
-  """codec -> mean bpp of codecs that lose nothing."""
-  found: dict[str, list[float]] = {}
+  """Returns {codec: mean bpp} of the lossless codecs."""
+  by_codec: dict[str, list[float]] = {}
   for row in rows:
     if curves.lossless(row):
-      found.setdefault(row['codec'], []).append(row['bpp'])
-  return {codec: sum(rates) / len(rates) for codec, rates in found.items()}
+      by_codec.setdefault(row['codec'], []).append(row['bpp'])
+  return {codec: sum(rates) / len(rates) for codec, rates in by_codec.items()}
 
 
 def _headline(cell: Cell) -> bool:
@@ -202,15 +203,15 @@ def _points(found: Sequence[Curve]) -> dict[str, dict[str, list[Any]]]:
 
 
 def _columns(curve: Curve) -> dict[str, list[Any]]:
-  found: dict[str, list[Any]] = {'bpp': [round(v, 5) for v in curve.bpp]}
+  columns: dict[str, list[Any]] = {'bpp': [round(v, 5) for v in curve.bpp]}
   for quality in qualities.ALL:
     values = getattr(curve, quality.key) or [math.nan] * len(curve.bpp)
-    found[quality.key] = [_scaled(value, quality) for value in values]
-  return found
+    columns[quality.key] = [_scaled(value, quality) for value in values]
+  return columns
 
 
 def _numbers(row: Row) -> list[Any]:
-  """bytes, bpp, operating point and the qualities of a row, in their order."""
+  """Returns bytes, bpp, operating point and qualities of a row, in the order of `qualities.ALL`."""
   values = [row.get(quality.key) for quality in qualities.ALL]
   return [
     *(row['bytes'], round(row['bpp'], 4), curves.operating_point(row)),
@@ -219,6 +220,6 @@ def _numbers(row: Row) -> list[Any]:
 
 
 def _scaled(value: float, quality: qualities.Quality) -> float | None:
-  """A quality on its scale; None where it is not finite."""
+  """Returns a quality on the scale of figures; None if it is not finite."""
   scaled = math.nan if math.isnan(value) else quality.scale(value)
   return round(scaled, 3) if math.isfinite(scaled) else None

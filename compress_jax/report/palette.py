@@ -1,7 +1,7 @@
-"""One look per codec, the same in the figures and on the page.
+"""The colour and the marker of each codec, the same in the figures and on the page.
 
-Colours are told apart with any colour vision by hue and lightness, and every
-codec has its own marker besides. Text in them reaches 4.5:1 against its background.
+Colours differ in hue and lightness, so that they can be distinguished with any colour vision, and
+each codec has a different marker. Text in them has a contrast of at least 4.5:1.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ _HUES = {
 }
 _OTHER = ('#5c5c66', '#a9a9b5')
 _SYMBOLS = ('circle', 'diamond', 'square', 'triangle-up', 'star')  # Plotly's names.
-_SHADES = (0.0, 0.45, 0.22)  # How far a method's further codecs go towards black or white.
+_SHADES = (0.0, 0.45, 0.22)  # Share of black or white in the colour of a method's n-th codec.
 _CLASSICAL = {
   'jpeg': 'square-open',
   'jpeg-444': 'cross-open',
@@ -42,7 +42,7 @@ PARTS = ('#5f6b7a', '#c24e00', '#0067a5', '#8a6d00', '#a8397a', '#007a5a', '#6a5
 
 
 class Look(NamedTuple):
-  """How a codec is drawn."""
+  """The colours and the marker of a codec."""
 
   light: str  # Colour on a light background.
   dark: str
@@ -50,12 +50,12 @@ class Look(NamedTuple):
 
 
 def display(codec: str) -> str:
-  """A codec's label as people write it."""
+  """Returns the label of a codec for tables and figures."""
   return CODECS[codec].label if codec in CODECS else codec
 
 
 def look(method: str, variant: int = 0) -> Look:
-  """The look of the `variant`-th codec of a method."""
+  """Returns the look of the `variant`-th codec of a method."""
   if method not in METHODS:
     light, dark = _HUES.get(method, _OTHER)
     return Look(light, dark, _CLASSICAL.get(method, 'circle-open'))
@@ -69,7 +69,7 @@ def look(method: str, variant: int = 0) -> Look:
 
 
 def looks(codecs: list[tuple[str, str]]) -> dict[str, Look]:
-  """The look of each codec, from (method, codec) pairs in display order."""
+  """Returns the look of each codec; `codecs` are (method, codec) pairs in display order."""
   seen: dict[str, int] = {}
   out = {}
   for method, codec in codecs:

@@ -1,4 +1,4 @@
-"""The pictures inside the page: for each image and target rate, the nearest file of each codec.
+"""Pictures inside the page: for each image and target rate, the nearest file of each codec.
 
 Previews are lossy WebP. Pictures with the same pixels are stored once.
 """
@@ -17,17 +17,17 @@ from compress_jax.report import curves
 from compress_jax.report.curves import Row
 
 CUT_TO = 768  # Pixels: of larger pictures only the middle is in the page.
-LEVELS = (0.4, 0.2, 0.8)  # Target bpp, the most wanted first.
+LEVELS = (0.4, 0.2, 0.8)  # Target bpp, in order of priority.
 QUALITY = 90
 
 
 class Previews(NamedTuple):
-  """What the viewer shows."""
+  """The pictures of the viewer, and the choices that lead to them."""
 
   pictures: dict[str, str]  # Key -> data URI.
   originals: dict[str, str]  # Image -> key.
   choices: dict[str, dict[str, dict[str, tuple[str, Row]]]]  # Image, target, codec -> key, row.
-  left_out: list[str]  # What the budget had no room for, in words.
+  left_out: list[str]  # Descriptions of the pictures that exceed the budget.
   cut: bool  # Whether any picture is the middle of a larger one.
 
 
@@ -39,13 +39,16 @@ def previews(
   budget: int,
   levels: Sequence[float] = LEVELS,
 ) -> Previews:
-  """Fills the budget with whole groups: all codecs of one image near one target rate.
+  """Returns as many pictures as the budget allows, in whole groups.
+
+  A group is the files of all codecs for one image near one target rate.
 
   Args:
-    rows: of one protocol; lossless codecs are not shown.
-    originals: by image name, what loads it, cut to the protocol; images without are not shown.
-    decode: the pixels of a row's file.
-    budget: bytes of all data URIs.
+    rows: the rows of one protocol; lossless codecs are not shown.
+    originals: functions by image name that load the image, cropped as the protocol says; images
+      without one are not shown.
+    decode: returns the pixels of a row's file.
+    budget: the limit of the bytes of all data URIs.
     levels: target bits per pixel; every image gets the first one before any gets the second.
   """
   out = Previews({}, {}, {}, [], any(max(row['width'], row['height']) > CUT_TO for row in rows))
@@ -70,7 +73,7 @@ def previews(
 
 
 def nearest_rows(rows: Iterable[Row], bpp: float) -> dict[str, Row]:
-  """codec -> the row of one image whose rate is nearest to `bpp`, by ratio."""
+  """Returns {codec: row} with the rate nearest to `bpp`, by ratio; the rows are of one image."""
   out: dict[str, Row] = {}
   for row in rows:
     best = out.get(row['codec'])
@@ -87,7 +90,7 @@ def middle(image: Image, side: int = CUT_TO) -> Image:
 
 
 def data_uri(image: Image, quality: int = QUALITY) -> str:
-  """A picture as text: u8[H, W, 3] -> a data URI of lossy WebP."""
+  """Returns a picture u8[H, W, 3] as a data URI of lossy WebP."""
   out = io.BytesIO()
   PILImage.fromarray(np.ascontiguousarray(image)).save(out, 'WEBP', quality=quality, method=6)
   return 'data:image/webp;base64,' + base64.b64encode(out.getvalue()).decode()

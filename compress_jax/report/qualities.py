@@ -1,28 +1,28 @@
-"""The qualities that reports show side by side: their names, scales, and why rows lack them."""
+"""Qualities that reports show side by side: names, scales, and reasons why rows lack them."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-NOT_MEASURED = 'not measured'  # Of rows that were made without a metric.
+NOT_MEASURED = 'not measured'  # The reason for rows that were made without the metric.
 
 
 class Quality(NamedTuple):
-  """One way to measure how near a decoded image is to its original."""
+  """A measure of the similarity of a decoded image to its original."""
 
-  key: str  # In rows, and of the fields of a curve.
+  key: str  # The key in rows, and the field of a curve.
   name: str
-  axis: str
-  unit: str  # Of the scale.
-  form: str  # Format of the number itself.
+  axis: str  # The label of the axis in figures.
+  unit: str  # The unit of the scale.
+  form: str  # The format of the number as it is in rows.
   # The number on the scale of figures and BD-rates, which rises with quality.
   scale: Callable[[float], float]
-  overlap: float  # On that scale: curves with less in common have no BD-rate.
-  without: str  # Why a row has none.
+  overlap: float  # Curves that have less in common on that scale have no BD-rate.
+  without: str  # The reason why a row has no value.
 
 
 def decibel(distance: float) -> float:
-  """-10 log10 of a distance, which spreads the values near 0; infinite at 0."""
+  """Returns -10 log10 of a distance, which spreads the values near 0; infinite at 0."""
   return -10 * math.log10(distance) if distance > 0 else math.inf
 
 
@@ -47,7 +47,7 @@ ALL = (PSNR, MS_SSIM, SSIMULACRA2, LPIPS)
 
 
 def missing(rows: Iterable[Mapping[str, Any]], quality: Quality) -> str:
-  """Returns why no row has a quality: 'not measured', 'no weights'; '' where one has it."""
+  """Returns the reason why no row has a quality, such as 'not measured'; '' if a row has it."""
   asked = False
   for row in rows:
     if row.get(quality.key) is not None:

@@ -1,4 +1,4 @@
-"""Rows -> results.json, results.csv, CompressAI's result files and tables in Markdown.
+"""Files made of rows: results.json, results.csv, CompressAI's result files, Markdown tables.
 
 A row is a mapping, one per coded file:
 
@@ -48,7 +48,7 @@ class Published(NamedTuple):
 
   curve: Curve  # `at` is empty.
   source: str
-  figures: tuple[str, ...]  # Where it is drawn: methods and 'all'.
+  figures: tuple[str, ...]  # The figures that show it: methods and 'all'.
 
 
 def write_results(
@@ -59,10 +59,10 @@ def write_results(
   Each file is replaced in one step, so a crash leaves the old or the new one.
 
   Args:
-    folder: made if it is not there.
-    meta: how the rows came to be.
-    rows: one per coded file.
-    published: what learned codecs stand beside in tables.md, on full images only.
+    folder: the folder of the files, which is created if it does not exist.
+    meta: how the rows were measured: command, versions, machine, seed.
+    rows: the rows, one per coded file.
+    published: curves that tables.md compares learned codecs with, on full images only.
 
   Raises:
     CodecError: a row lacks a field or has an unknown one.
@@ -80,22 +80,23 @@ def write_results(
 
 
 def read_results(folder: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """(meta, rows) as `write_results` got them.
+  """Returns (meta, rows) as `write_results` was given them.
 
   Raises:
-    CodecError: there is no readable results.json, or a row in it is not one.
+    CodecError: there is no readable results.json, or a row in it lacks a field or has an unknown
+      one.
   """
   path = Path(folder) / 'results.json'
   try:
-    found = json.loads(path.read_text())
-    meta, rows = found['meta'], found['rows']
+    results = json.loads(path.read_text())
+    meta, rows = results['meta'], results['rows']
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise CodecError(f'no results in {path}: {error}') from error
   return meta, [checked(row, i) for i, row in enumerate(rows)]
 
 
 def checked(row: Row, index: int = 0) -> dict[str, Any]:
-  """A copy of a row, its unmeasured numbers None.
+  """Returns a copy of a row in which numbers that are not finite are None.
 
   Raises:
     CodecError: the row lacks a field or has an unknown one.
@@ -110,13 +111,13 @@ def checked(row: Row, index: int = 0) -> dict[str, Any]:
 
 
 def results_json(meta: Meta, rows: Iterable[Row]) -> str:
-  """{"meta": ..., "rows": [...]}, one row per line."""
+  """Returns the JSON text {"meta": ..., "rows": [...]}, with one row per line."""
   lines = ',\n'.join(json.dumps(row, allow_nan=False) for row in rows)
   return f'{{"meta": {json.dumps(meta, indent=1)},\n"rows": [\n{lines}\n]}}\n'
 
 
 def results_csv(rows: Sequence[Row]) -> str:
-  """A line per row with every field; `split` as JSON, what is absent left empty."""
+  """Returns CSV with one line per row; `split` is JSON, and absent fields are empty."""
   out = io.StringIO()
   asked = [name for name in ON_REQUEST if any(name in row for row in rows)]
   writer = csv.DictWriter(out, (*FIELDS, *asked), lineterminator='\n')
@@ -127,17 +128,17 @@ def results_csv(rows: Sequence[Row]) -> str:
 
 
 def compressai(curve: Curve, rows: Iterable[Row]) -> dict[str, Any]:
-  """A mean curve in CompressAI's result format, which its `utils.plot` reads."""
+  """Returns a mean curve in CompressAI's result format, which its `utils.plot` reads."""
+  rows = [row for row in rows if row['codec'] == curve.codec and row['method'] == curve.method]
 
   def seconds(key: str) -> list[float]:
     return [
-      statistics.fmean(r[key] for r in own if curves.operating_point(r) == at) for at in curve.at
+      statistics.fmean(r[key] for r in rows if curves.operating_point(r) == at) for at in curve.at
     ]
 
-  own = [row for row in rows if row['codec'] == curve.codec and row['method'] == curve.method]
-  protocol = curves.one_protocol(own)
-  count = len(curves.images(own))
-  knob = 'lambda' if 'lambda' in own[0] else 'quality'
+  protocol = curves.one_protocol(rows)
+  count = len(curves.images(rows))
+  knob = 'lambda' if 'lambda' in rows[0] else 'quality'
   results: dict[str, Any] = {knob: list(curve.at), 'bpp': list(curve.bpp)}
   results['psnr-rgb'] = list(curve.psnr)
   for key, name in _COMPRESSAI.items():
@@ -150,24 +151,24 @@ def compressai(curve: Curve, rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def read_published(folder: str | os.PathLike) -> list[Published]:
-  """The literature's curves in a folder of CompressAI result files.
+  """Returns the published curves in a folder of CompressAI result files.
 
-  They hold on full images only: the same codec is 1-2 dB lower on crops at equal bpp.
+  They are valid on full images only: the same codec is 1-2 dB lower on crops at equal bpp.
   """
   out = []
   for path in sorted(Path(folder).glob('*.json')):
     entry = json.loads(path.read_text())
-    found = entry['results']
-    unknown = [math.nan] * len(found['bpp'])
-    others = [found.get(name, unknown) for name in _COMPRESSAI.values()]
-    columns = zip(found['bpp'], found['psnr-rgb'], *others, strict=True)
+    results = entry['results']
+    unknown = [math.nan] * len(results['bpp'])
+    others = [results.get(name, unknown) for name in _COMPRESSAI.values()]
+    columns = zip(results['bpp'], results['psnr-rgb'], *others, strict=True)
     curve = Curve(entry['name'], entry['method'], (), *zip(*sorted(columns), strict=True))
     out.append(Published(curve, entry['source'], tuple(entry['figures'])))
   return out
 
 
 def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
-  """The BD-rate matrices by each quality, the win counts and the median times, in Markdown."""
+  """Returns Markdown tables: BD-rates by each quality, win counts and median times."""
   per_image = curves.image_curves(rows)
   parts = [
     (
@@ -185,29 +186,32 @@ def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
     ),
     ('Median seconds per image', times_table(rows)),
   ]
-  own = [row for row in rows if row['method'] in METHODS]
-  if own and published and curves.one_protocol(rows) == 'full':
-    matrix = curves.bd_matrix(own, [entry.curve for entry in published])
+  learned = [row for row in rows if row['method'] in METHODS]
+  if learned and published and curves.one_protocol(rows) == 'full':
+    matrix = curves.bd_matrix(learned, [entry.curve for entry in published])
     title = 'BD-rate of the row against published curves (PSNR interval)'
     parts.insert(len(qualities.ALL), (title, bd_table(matrix)))
   return '\n'.join(f'**{title}**\n\n{table}' for title, table in parts)
 
 
 def _bd_by(rows: Sequence[Row], quality: Quality) -> str:
-  """The BD-rates by a quality as a Markdown table, or why there are none."""
+  """Returns the BD-rates by a quality as a Markdown table, or the reason why there are none."""
   reason = qualities.missing(rows, quality)
   return f'{reason}\n' if reason else bd_table(curves.bd_matrix(rows, quality=quality), quality)
 
 
 def means_table(rows: Sequence[Row]) -> str:
-  """Means over images at each operating point as a Markdown table, every quality a column."""
+  """Returns a Markdown table of means over images: a line per operating point of each codec.
+
+  There is a column for bpp and one for each quality.
+  """
   return _table(*means(rows))
 
 
 def means(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
   """Returns the head and the lines of a table of means over images at each operating point.
 
-  The cells of a quality that the rows lack say why: 'no weights'.
+  The cells of a quality that all rows lack hold the reason, such as 'no weights'.
   """
   head = ['codec', 'setting', 'bpp', *(quality.name for quality in qualities.ALL)]
   reasons = {quality.key: qualities.missing(rows, quality) for quality in qualities.ALL}
@@ -225,7 +229,7 @@ def means(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def bd_table(matrix: Sequence[Sequence[Cell]], quality: Quality = PSNR) -> str:
-  """BD-rates as a Markdown table, each with the interval that it was taken over."""
+  """Returns BD-rates as a Markdown table, each with the interval that it covers."""
   if not matrix:
     return ''
   head = ['', *(cell.anchor for cell in matrix[0])]
@@ -235,7 +239,7 @@ def bd_table(matrix: Sequence[Sequence[Cell]], quality: Quality = PSNR) -> str:
 
 
 def bd_text(cell: Cell, quality: Quality = PSNR) -> str:
-  """A cell of the BD-rate matrix in words."""
+  """Returns the text of a cell of the BD-rate matrix."""
   if cell.anchor == cell.codec:
     return ''
   if cell.mean is None:
@@ -247,35 +251,35 @@ def bd_text(cell: Cell, quality: Quality = PSNR) -> str:
 
 
 def span(found: BDRate, quality: Quality = PSNR) -> str:
-  """The interval of a BD-rate, 28.0–36.5 dB, on the scale of its quality."""
+  """Returns the interval of a BD-rate as text, such as 28.0–36.5 dB, on its quality's scale."""
   between = ' to ' if found.low < 0 else '–'
   return f'{found.low:.1f}{between}{found.high:.1f}{quality.unit}'.replace('-', '−')
 
 
 def percent(value: float) -> str:
-  """−12.3 %, with a sign and a true minus."""
+  """Returns a number as a percentage with a sign and a true minus, such as −12.3 %."""
   return f'{value:+.1f} %'.replace('-', '−')
 
 
 def wins_table(wins: Wins, unit: str) -> str:
-  """Win counts as a Markdown table."""
+  """Returns win counts as a Markdown table."""
   head = ['', *(f'{t:g} {unit}' for t in wins.targets)]
   lines = [[codec, *map(str, counts)] for codec, counts in wins.counts.items()]
   return _table(head, [*lines, ['of images', *map(str, wins.images)]])
 
 
 def times(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:
-  """codec -> median seconds to encode, to decode, and median megapixels per image."""
+  """Returns {codec: (median seconds to encode, to decode, median megapixels per image)}."""
   rows, out = list(rows), {}
   for _, codec in curves.codecs(rows):
-    own = [row for row in rows if row['codec'] == codec]
-    encode, decode = (statistics.median(r[k] for r in own) for k in ('encode_s', 'decode_s'))
-    out[codec] = encode, decode, statistics.median(r['width'] * r['height'] for r in own) / 1e6
+    group = [row for row in rows if row['codec'] == codec]
+    encode, decode = (statistics.median(r[k] for r in group) for k in ('encode_s', 'decode_s'))
+    out[codec] = encode, decode, statistics.median(r['width'] * r['height'] for r in group) / 1e6
   return out
 
 
 def times_table(rows: Iterable[Row]) -> str:
-  """Median times as a Markdown table."""
+  """Returns median times as a Markdown table."""
   lines = [[name, f'{e:.3g}', f'{d:.3g}'] for name, (e, d, _) in times(rows).items()]
   return _table(['', 'encode', 'decode'], lines)
 
