@@ -1,6 +1,6 @@
-"""How many bits symbols cost, in floating point: for training and for estimates.
+"""The bits of symbols in floating point, for training and for estimates.
 
-Files are coded by the integer tables of `exact`; these functions never decide a code.
+Files are coded by the integer tables of `exact`; these functions never determine a code.
 """
 
 import itertools
@@ -16,57 +16,59 @@ from compress_jax.layers.blocks import lower_bound
 
 Array = jax.Array
 
-SCALE_MIN = 0.11  # Standard deviations below say nothing more about a rounded symbol.
+SCALE_MIN = 0.11  # Smaller standard deviations hardly change the probability of a rounded symbol.
 _LIKELIHOOD_MIN = 1e-9
 
 
 def bits_of(likelihood: Array) -> Array:
-  """-log2, with a floor that keeps gradients finite."""
+  """Returns -log2 of likelihoods, with a floor that keeps gradients finite."""
   return -jnp.log2(lower_bound(likelihood, _LIKELIHOOD_MIN))
 
 
 def mixture_likelihood(q: Array, logits: Array, mean: Array, scale: Array) -> Array:
-  """Probability of symbols under a discretised Gaussian mixture (Cheng et al. 2020, eq. 8-9).
+  """Returns the probability of symbols under a discretised Gaussian mixture.
+
+  See Cheng et al. 2020, equations 8 and 9.
 
   Args:
     q: f32[...], rounded or noisy symbols.
-    logits: f32[K, ...], of the weights.
-    mean: f32[K, ...].
-    scale: f32[K, ...], standard deviations, bounded from below here.
+    logits: f32[K, ...], the logits of the weights.
+    mean: f32[K, ...], the means.
+    scale: f32[K, ...], the standard deviations, which are bounded below by SCALE_MIN.
 
   Returns:
     f32[...], the mass of [q - 1/2, q + 1/2].
   """
   scale = lower_bound(scale, SCALE_MIN)
-  distance = jnp.abs(q - mean)  # In the tail where differences of ndtr stay accurate.
+  distance = jnp.abs(q - mean)  # Differences of ndtr stay accurate in the lower tail.
   mass = ndtr((0.5 - distance) / scale) - ndtr((-0.5 - distance) / scale)
   return jnp.sum(jax.nn.softmax(logits, 0) * mass, 0)
 
 
 class Mixture(NamedTuple):
-  """The discretised Gaussian mixture of each symbol, as `mixture_likelihood` takes it."""
+  """The discretised Gaussian mixture of each symbol: the parameters of `mixture_likelihood`."""
 
   logits: Array  # f32[K, ...]
   mean: Array  # f32[K, ...]
   scale: Array  # f32[K, ...]
 
   def bits(self, q: Array) -> Array:
-    """Returns how many bits each of the symbols f32[...], whole or noisy, costs: f32[...]."""
+    """Returns the bits f32[...] of each of the symbols f32[...], rounded or noisy."""
     return bits_of(mixture_likelihood(q, *self))
 
 
 def gaussian(mean: Array, scale: Array) -> Mixture:
-  """Returns the mixtures of one Gaussian for symbols f32[...], given its f32[...] and f32[...]."""
+  """Returns mixtures of one Gaussian, with the mean f32[...] and scale f32[...] of each symbol."""
   return Mixture(jnp.zeros_like(mean)[None], mean[None], scale[None])
 
 
 def gaussian_likelihood(q: Array, mean: Array | float, scale: Array | float) -> Array:
-  """Probability of symbols under one discretised Gaussian.
+  """Returns the probability of symbols under one discretised Gaussian.
 
   Args:
     q: f32[...], rounded or noisy symbols.
-    mean: f32[...] that broadcasts against q, or a number.
-    scale: f32[...] or a number likewise: the standard deviation, bounded from below here.
+    mean: a number, or f32[...] that broadcasts against q.
+    scale: the standard deviation, a number or f32[...], which is bounded below by SCALE_MIN.
 
   Returns:
     f32[...], the mass of [q - 1/2, q + 1/2].
@@ -80,7 +82,7 @@ class Factorized(nn.Module):
   """A learned density per channel (Ballé et al., ICLR 2018, appendix 6.1).
 
   `quantiles` holds the low, middle and high quantile of each channel. Symbols are rounded
-  around the middle one; it stays at 0 unless it came with weights from elsewhere.
+  around the middle one. It stays at 0 unless imported weights set it.
   """
 
   channels: int
@@ -89,7 +91,7 @@ class Factorized(nn.Module):
   quantiled: bool = True
 
   def setup(self) -> None:
-    """Layer i maps f[i] to f[i + 1] units, monotonically."""
+    """Creates the parameters; layer i maps f[i] units to f[i + 1] monotonically."""
     sizes = (1, *self.filters, 1)
     scale = self.init_scale ** (1 / (len(self.filters) + 1))
     uniform = lambda key, shape: jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)  # noqa: E731
@@ -111,11 +113,11 @@ class Factorized(nn.Module):
       )
 
   def medians(self) -> Array:
-    """f32[C]: what symbols are rounded around."""
+    """Returns the medians f32[C], around which symbols are rounded."""
     return self.quantiles[:, 1] if self.quantiled else jnp.zeros(self.channels)
 
   def logits(self, z: Array) -> Array:
-    """Of the cumulative distribution at f32[C, N]."""
+    """Returns the logits of the cumulative distribution at f32[C, N]."""
     x = z[:, None, :]
     for matrix, bias, factor in self.layers:
       x = jnp.einsum('cmn,cnk->cmk', jax.nn.softplus(matrix), x) + bias
@@ -124,11 +126,10 @@ class Factorized(nn.Module):
     return x[:, 0, :]
 
   def __call__(self, z: Array) -> Array:
-    """Probability f32[B, H, W, C] of the unit interval around z f32[B, H, W, C]."""
+    """Returns the probability f32[B, H, W, C] of the unit interval around z f32[B, H, W, C]."""
     flat = z.reshape(-1, self.channels).T
     low, high = self.logits(flat - 0.5), self.logits(flat + 0.5)
-    sign = jnp.where(
-      low + high > 0, -1.0, 1.0
-    )  # Differences in the tail where sigmoids do not round to 1.
+    # Differences are taken in the tail in which sigmoids do not round to 1.
+    sign = jnp.where(low + high > 0, -1.0, 1.0)
     mass = jnp.abs(jax.nn.sigmoid(sign * high) - jax.nn.sigmoid(sign * low))
     return mass.T.reshape(z.shape)

@@ -1,6 +1,6 @@
-"""Rounding, and the gains that let one model serve every rate.
+"""Rounding, and the gains with which one model covers every rate.
 
-A model learns its gains at a few levels; between those they are interpolated geometrically.
+A model learns its gains at a few levels; between these they are interpolated geometrically.
 """
 
 import math
@@ -16,17 +16,20 @@ from compress_jax.codec import LAMBDA_RANGE, MIDDLE
 from compress_jax.layers import dct
 
 Array = jax.Array
-Price = Callable[[Array], Array]  # Bits of whole or noisy symbols, each.
+Price = Callable[[Array], Array]  # Returns the bits of each rounded or noisy symbol.
 
 
 def lambda_of(level: Array) -> Array:
-  """The lambda of f32[...] or i32[...] level bytes."""
+  """Returns the lambdas f32[...] of level bytes f32[...] or i32[...]."""
   low, high = LAMBDA_RANGE
   return low * (high / low) ** (jnp.asarray(level, jnp.float32) / 255)
 
 
 def gains(log_gains: Array, level: Array) -> Array:
-  """Gains f32[..., C] of level bytes i32[...], from f32[levels, C] at equally spaced ones."""
+  """Returns the gains f32[..., C] of level bytes i32[...].
+
+  `log_gains` f32[levels, C] are their logarithms at equally spaced levels.
+  """
   last = log_gains.shape[0] - 1
   at = jnp.asarray(level, jnp.float32) * (last / 255)
   below = jnp.clip(at.astype(jnp.int32), 0, max(last - 1, 0))
@@ -35,10 +38,10 @@ def gains(log_gains: Array, level: Array) -> Array:
 
 
 def initial_log_gains(levels: int, channels: int, cell: int | None = None) -> Array:
-  """f32[levels, channels]: steps in proportion to lambda^-1/2, as D = step^2 / 12 asks for.
+  """Returns initial log-gains f32[levels, channels], with steps in proportion to lambda^-1/2.
 
-  They are around 1, or with a `cell` those of its cosine transform with coefficients of
-  variance 1.
+  This proportion follows from D = step^2 / 12. The gains are around 1; with a `cell` they are those
+  of its cosine transform with coefficients of variance 1.
   """
   low, high = (0.5 * math.log(edge) for edge in LAMBDA_RANGE)
   steps = jnp.linspace(low, high, levels) if levels > 1 else jnp.zeros(1) + (low + high) / 2
@@ -49,17 +52,19 @@ def initial_log_gains(levels: int, channels: int, cell: int | None = None) -> Ar
 
 
 def straight_through(x: Array) -> Array:
-  """round(x) with the gradient of x."""
+  """Returns round(x) with the gradient of x."""
   return x + lax.stop_gradient(jnp.round(x) - x)
 
 
 def cheaper(x: Array, bits: Price, worth: float) -> Array:
-  """The whole numbers beside x of least squared distance + worth * bits, with the gradient of x.
+  """Returns the integers beside x of least squared distance + worth * bits.
+
+  The result has the gradient of x.
 
   Args:
-    x: f32[...].
-    bits: what whole numbers f32[...] cost, each.
-    worth: of a bit, in squared units of x.
+    x: f32[...], the values that are rounded.
+    bits: returns the bits of each integer f32[...].
+    worth: the worth of a bit, in squared units of x.
   """
   nearest = jnp.round(x)
   other = nearest + jnp.where(x > nearest, 1, -1)
@@ -70,16 +75,16 @@ def cheaper(x: Array, bits: Price, worth: float) -> Array:
 def cheaper_of(
   x: Any, nearest: Any, other: Any, saved: Any, worth: float, xp: ModuleType = jnp
 ) -> Any:
-  """Returns of the two whole numbers around x that of less squared distance + worth * bits.
+  """Returns the one of two integers around x with less squared distance + worth * bits.
 
   All arrays have the shape of x, and the type of `xp`.
 
   Args:
-    x: what is rounded.
-    nearest: the nearest whole number.
-    other: the one on the other side of x.
-    saved: bits that the other costs less than the nearest.
-    worth: of a bit, in squared units of x.
+    x: the values that are rounded.
+    nearest: the nearest integers.
+    other: the integers on the other side of x.
+    saved: bits that `other` saves compared with `nearest`.
+    worth: the worth of a bit, in squared units of x.
     xp: jax.numpy or numpy.
   """
   farther = 1 - 2 * xp.abs(x - nearest)  # (x - other)^2 - (x - nearest)^2
@@ -89,16 +94,16 @@ def cheaper_of(
 def counted(
   price: Price, symbols: Array, scaled: Array, keys: Array | None, *, exact: bool = False
 ) -> Array:
-  """Bits of each symbol, f32[B, h, w, C].
+  """Returns the bits f32[B, h, w, C] of each symbol.
 
   Args:
-    price: what symbols cost, each for itself.
-    symbols: whole numbers.
-    scaled: what was rounded to them.
-    keys: Key[B] of noise that is added in place of rounding; None: it is not.
-    exact: count the whole numbers all the same; noise then only gives `scaled` its gradient. At
-      whole numbers the slope of a price says nothing about the way to cheaper ones: it is 0 for
-      zeros of a narrow density, however near to the threshold they are.
+    price: returns the bits of each symbol.
+    symbols: f32[B, h, w, C], integers.
+    scaled: f32[B, h, w, C], the values that were rounded to them.
+    keys: Key[B] of noise that replaces rounding; None counts the integers.
+    exact: whether to count the integers even with keys. Noise then determines only the gradient
+      with respect to `scaled`. The slope of a price at an integer does not lead to cheaper
+      integers: it is 0 at zeros of a narrow density, however near to the threshold the value is.
   """
   if keys is None:
     return price(symbols)
@@ -111,7 +116,7 @@ def counted(
 
 
 def split(keys: Array | None) -> tuple[Array | None, Array | None]:
-  """Key[B] for each of two uses, or none."""
+  """Splits Key[B] into two of the same shape; returns (None, None) for None."""
   if keys is None:
     return None, None
   one, other = jax.vmap(jax.random.split, out_axes=1)(keys)
@@ -119,9 +124,9 @@ def split(keys: Array | None) -> tuple[Array | None, Array | None]:
 
 
 def noise(keys: Array, x: Array) -> Array:
-  """x plus uniform noise from [-1/2, 1/2) (Ballé, Laparra, Simoncelli, ICLR 2017).
+  """Adds uniform noise from [-1/2, 1/2) to x (Ballé, Laparra, Simoncelli, ICLR 2017).
 
-  The noise of an example is a function of its key: of keys[i] for x[i].
+  The noise of x[i] depends only on keys[i].
   """
   draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -0.5, 0.5)  # noqa: E731
   return x + jax.vmap(draw)(keys)

@@ -1,1 +1,1 @@
-"""From the parts of a learned method to its codec."""
+"""Construction of codecs from the parts of learned methods."""

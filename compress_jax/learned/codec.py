@@ -1,4 +1,4 @@
-"""From the scheme of a learned method to its codec: images to files and back."""
+"""The codec of a learned method, made from its scheme: images to files and back."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -31,26 +31,26 @@ from compress_jax.learned.released import Released, flatten, release
 from compress_jax.learned.scheme import Scheme
 
 _TRANSPOSED = 1  # Header flag.
-_WORTH = 1.0  # Squared steps that a bit is worth at most: farther symbols are not looked at.
-# Refined files take the steps of this share of lambda, whatever plain ones take. It costs 0.1 to
-# 0.9 % less than those of lambda itself (six validation crops, lambda 0.0018 to 0.0483, all three
-# methods), and at most 0.2 % more than the best share (24 Kodak crops).
+_WORTH = 1.0  # The largest worth of a bit in squared steps; only two symbols are compared.
+# Refined files use the steps of this share of lambda, independently of the model's table. They cost
+# 0.1 to 0.9 % less than with the steps of lambda itself (six validation crops, lambda 0.0018 to
+# 0.0483, all three methods), and at most 0.2 % more than with the best share (24 Kodak crops).
 _COARSER = 0.8
-HYPER_SIDE = 64  # Pixels of a hyper-latent.
+HYPER_SIDE = 64  # Pixels along a side of a hyper-latent.
 
 
 def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -> Codec:
-  """Returns the codec of a scheme that writes at one lambda.
+  """Returns the codec of a scheme, which writes files at one lambda.
 
   Args:
-    scheme: of a method.
-    lmbda: minimise bits per pixel + lmbda * MSE.
-    refine: passes over the latents of each image that look for cheaper ones, in steps of 0.8
-      lambda.
-    rdoq: squared steps that a bit is worth where latents are rounded, as in `exact.rdoq`.
+    scheme: the scheme of a method.
+    lmbda: the weight of the MSE in bits per pixel + lmbda * MSE, which is minimised.
+    refine: the number of passes that search cheaper latents of each image, with the quantisation
+      steps of 0.8 lambda.
+    rdoq: the worth of a bit in squared steps where latents are rounded, as in `exact.rdoq`.
 
   Raises:
-    CodecError: a bit cannot be worth that.
+    CodecError: `rdoq` is out of range.
   """
   if isinstance(rdoq, bool) or not 0 <= rdoq <= _WORTH:
     raise CodecError(f'rdoq={rdoq} must be a number from 0 to {_WORTH:g}')
@@ -72,10 +72,10 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
   ) -> Rated:
     keys = jax.random.split(key, len(y)) if key is not None and key.ndim == 0 else key
     more['rdoq'] = rdoq if key is None or as_files else 0.0
-    found: Any = model.apply(
+    result: Any = model.apply(
       {'params': params}, y, _levels(level, len(y)), keys, exact=as_files, **more, method='rate'
     )
-    return found
+    return result
 
   def rate(
     params: Params, y: Array, level: Level, key: Key | None, *, as_files: bool = False
@@ -99,9 +99,9 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
       raise CodecError(f'{scheme.name} predicts its latents from one another: it takes no mask')
     more = {} if mask is None else {'mask': mask}
     y, dtype = analysis(params, x), jnp.asarray(x).dtype
-    found = rated(params, y, level, key, as_files=as_files, dtype=dtype, **more)
-    x_hat = synthesis(params, found.y_hat.astype(dtype), (x.shape[1], x.shape[2]))
-    return Coded(x_hat, found.y_hat, found.bits)
+    part = rated(params, y, level, key, as_files=as_files, dtype=dtype, **more)
+    x_hat = synthesis(params, part.y_hat.astype(dtype), (x.shape[1], x.shape[2]))
+    return Coded(x_hat, part.y_hat, part.bits)
 
   def export(params: Params, images: list[Image]) -> Released:
     for name, value in flatten(params, 'params').items():
@@ -136,29 +136,29 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
   def chosen(
     released: Released, images: Sequence[Image], level: int, progress: Progress | None = None
   ) -> list[Latents]:
-    found = quantised(released, images, level, progress)
+    rounded = quantised(released, images, level, progress)
     if rdoq:
-      found = [scheme.decide(released.coding, latents, level, rdoq) for latents in found]
+      rounded = [scheme.decide(released.coding, latents, level, rdoq) for latents in rounded]
     if not refine:
-      return found
+      return rounded
     params = entropy_params(released)
     return [
       _refined(scheme, released, params, image, latents, level, lmbda, refine, progress)
-      for image, latents in zip(images, found, strict=True)
+      for image, latents in zip(images, rounded, strict=True)
     ]
 
   def encode_all(
     released: Released, images: Sequence[Image], *, progress: Progress | None = None
   ) -> list[bytes]:
-    flags = [_flags(scheme, image) for image in images]
-    turned = [_turned(image, own) for image, own in zip(images, flags, strict=True)]
+    all_flags = [_flags(scheme, image) for image in images]
+    turned = [_turned(image, flags) for image, flags in zip(images, all_flags, strict=True)]
     files, level = [], level_in(released)
     coded = chosen(released, turned, level, progress)
-    for image, own, latents in zip(images, flags, coded, strict=True):
+    for image, flags, latents in zip(images, all_flags, coded, strict=True):
       writer = coder.Writer()
       scheme.write(released.coding, writer, latents, level)
       height, width = image.shape[:2]
-      header = bitstream.Header(scheme.number, height, width, level, own, released.model_id)
+      header = bitstream.Header(scheme.number, height, width, level, flags, released.model_id)
       files.append(bitstream.pack(header, writer.finish()))
     return files
 
@@ -168,14 +168,14 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     read = [_read(scheme, released, data)[:2] for data in files]
     table = released.coding.rates
     y_hats = [rates.dequantise(held.q, table, header.level, held.mean) for header, held in read]
-    found = tiles.run_many(
+    x_hats = tiles.run_many(
       scheme.synthesis,
       released.decoder,
       y_hats,
       largest=scheme.largest,
       progress=_stage(progress, 'synthesis'),
     )
-    return [_cropped(x_hat, header) for x_hat, (header, _) in zip(found, read, strict=True)]
+    return [_cropped(x_hat, header) for x_hat, (header, _) in zip(x_hats, read, strict=True)]
 
   def split(released: Released, data: bytes) -> Mapping[str, float]:
     bits = _read(scheme, released, data)[2]
@@ -208,7 +208,7 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
 
 
 def _of_the_last(make: Callable[[Released], Params]) -> Callable[[Released], Params]:
-  """Returns the function that keeps its last result, for as long as it is asked for the same."""
+  """Returns a function like `make` that caches its last result, by the identity of the coding."""
   last: tuple[Any, Any] = None, None
 
   def kept(released: Released) -> Params:
@@ -223,10 +223,10 @@ def _of_the_last(make: Callable[[Released], Params]) -> Callable[[Released], Par
 
 
 def _images(x: Array) -> Array:
-  """Returns x.
+  """Returns x after checking it.
 
   Raises:
-    CodecError: it is no batch of images of three channels, in floats.
+    CodecError: x is not a batch of images with three channels, in floats.
   """
   if x.ndim != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise CodecError(f'x is {x.dtype}{list(x.shape)}, not floats [B, H, W, 3] in [0, 1]')
@@ -234,10 +234,10 @@ def _images(x: Array) -> Array:
 
 
 def _levels(level: Level, batch: int) -> Array:
-  """Returns level bytes i32[B]; one number stands for all examples.
+  """Returns level bytes i32[B]; a single number applies to all examples.
 
   Raises:
-    CodecError: they are as many as something else.
+    CodecError: the number of levels is neither 1 nor B.
   """
   levels = jnp.asarray(level, jnp.int32)
   if levels.shape not in ((), (batch,)):
@@ -246,7 +246,7 @@ def _levels(level: Level, batch: int) -> Array:
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
-  """Returns what takes the progress of one stage of the work."""
+  """Returns a function that reports the progress of one stage of the work; None without one."""
   return functools.partial(progress, stage) if progress else None
 
 
@@ -256,7 +256,10 @@ def _analyse(
   images: Sequence[np.ndarray],
   progress: Progress | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Returns latents and hyper-latents of each image; the latter are empty where there are none."""
+  """Returns the latents and hyper-latents of each image.
+
+  The hyper-latents of a method without them are empty.
+  """
   ys = tiles.run_many(
     scheme.analysis,
     encoder,
@@ -271,13 +274,13 @@ def _analyse(
 
 
 def _symbols(scheme: Scheme, height: int, width: int) -> int:
-  """Returns how many symbols a file with a grid of h x w latents holds."""
+  """Returns the number of symbols in a file with a grid of h x w latents."""
   cells = -(-height // scheme.hyper_cell) * -(-width // scheme.hyper_cell)
   return scheme.depth * height * width + scheme.hyper_depth * cells
 
 
 def pixels(x_hat: np.ndarray) -> Image:
-  """u8[H, W, 3] of f32[H, W, 3] in [0, 1]."""
+  """Returns the image u8[H, W, 3] of f32[H, W, 3] in [0, 1], clipped and rounded."""
   return np.rint(np.clip(x_hat, 0, 1) * 255).astype(np.uint8)
 
 
@@ -285,7 +288,7 @@ def _flags(scheme: Scheme, image: Image) -> int:
   """Returns the header flags of an image.
 
   Raises:
-    CodecError: no file may hold the image.
+    CodecError: the image is not u8[H, W, 3], empty or too large for a file.
   """
   height, width = bitstream.check_image(image)
   transposed = _TRANSPOSED if scheme.transposes and height > width else 0

@@ -1,9 +1,9 @@
-"""Which lambda's steps give the cheapest files at a lambda, as measured for a model.
+"""The quantisation steps that give the cheapest files at each lambda, measured for a model.
 
 A model of every rate learns steps for each lambda, and its encoder then rounds by rate and
-distortion: of its files, that with the steps of lambda is near the least bpp + lambda * MSE, not at
-it. A table of ratios, one for each of KNOTS, leads from a lambda to the one whose steps are. It
-decides what the encoder does and nothing that the decoder needs: the file holds the level.
+distortion. The file with the steps of lambda is therefore near the least bpp + lambda * MSE, but
+not at it. A table of ratios, one for each of KNOTS, maps a lambda to the one whose steps give the
+least cost. Only the encoder uses it; the decoder reads the level in the file.
 """
 
 import json
@@ -13,38 +13,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy  # Its interpolate is loaded on first use: half a second that most runs save.
+import scipy  # Loads scipy.interpolate on first use, which saves most runs half a second.
 
 from compress_jax.codec import LAMBDA_RANGE, Codec, CodecError, Image, Released
 
-Ratios = tuple[float, ...]  # Of each knot; empty: every lambda takes its own steps.
+Ratios = tuple[float, ...]  # One for each knot; empty if each lambda uses the steps learned for it.
 KNOTS = tuple(float(lmbda) for lmbda in np.geomspace(*LAMBDA_RANGE, 9))
-FIELD = 'lambda_ratios'  # In the config of a model file, and in the file beside one.
-_MEASURED = 17  # Lambdas whose files are made.
-_FARTHEST = 4.0  # Ratio, and its inverse.
+FIELD = 'lambda_ratios'  # The key in the config of a model file, and in the file beside it.
+_MEASURED = 17  # Number of lambdas at which files are measured.
+_FARTHEST = 4.0  # The largest ratio, and the inverse of the least.
 
 
 def steps_of(lmbda: float, ratios: Ratios) -> float:
-  """The lambda whose steps give the cheapest files at `lmbda`."""
+  """Returns the lambda whose steps give the cheapest files at `lmbda`."""
   if not ratios:
     return lmbda
   return lmbda * math.exp(np.interp(math.log(lmbda), np.log(KNOTS), np.log(ratios)))
 
 
 def highest(ratios: Ratios) -> float:
-  """The lambda that takes the steps of the highest one, or that one itself."""
+  """Returns the lambda at which the steps of the highest lambda are used; at least that one."""
   return LAMBDA_RANGE[1] / min((1.0, *ratios[-1:]))
 
 
 def measured(
   codec_at: Callable[[float], Codec], released: Released, images: Sequence[Image]
 ) -> Ratios:
-  """The ratios of a model, by real files of a few images.
+  """Measures the ratios of a model on real files of a few images.
 
   Args:
-    codec_at: the codec of the model's options at a lambda.
+    codec_at: returns the codec with the model's options at a lambda.
     released: the model, without ratios.
-    images: no test images; their means count, as where codecs are compared.
+    images: images that no test uses; ratios minimise the mean cost over them.
   """
   lambdas = np.geomspace(*LAMBDA_RANGE, _MEASURED)
   points = [_point(codec_at(float(lmbda)), released, images) for lmbda in lambdas]
@@ -52,7 +52,7 @@ def measured(
 
 
 def _point(codec: Codec, released: Released, images: Sequence[Image]) -> tuple[float, float]:
-  """Mean bits per pixel and mean squared error."""
+  """Returns the mean bits per pixel and the mean squared error of images."""
   bpp, mse = 0.0, 0.0
   for image in images:
     file = codec.encode(released, image)
@@ -63,49 +63,51 @@ def _point(codec: Codec, released: Released, images: Sequence[Image]) -> tuple[f
 
 
 def ratios_of(lambdas: np.ndarray, bpp: np.ndarray, mse: np.ndarray) -> Ratios:
-  """The ratios of files with the steps of rising lambdas, interpolated between these.
+  """Returns the ratios that follow from the rate and the error at several lambdas.
+
+  Rate and error are interpolated between the lambdas.
 
   Args:
-    lambdas: f64[n], rising.
-    bpp: f64[n], positive.
-    mse: f64[n]
+    lambdas: f64[n], in rising order.
+    bpp: f64[n], positive bits per pixel with the steps of each lambda.
+    mse: f64[n], mean squared errors.
   """
   fit = scipy.interpolate.PchipInterpolator
   at = np.linspace(math.log(lambdas[0]), math.log(lambdas[-1]), 2049)
   rate = np.exp(fit(np.log(lambdas), np.log(bpp))(at))
   error = np.exp(fit(np.log(lambdas), np.log(np.maximum(mse, 1e-9)))(at))
-  found = [int(np.argmin(rate + knot * error)) for knot in KNOTS]
-  best = [float(np.exp(at[i])) / knot for i, knot in zip(found, KNOTS, strict=True)]
-  # At an end of the range nothing beyond was measured: there the ratio goes on as beside it.
-  if found[0] == 0:
+  least = [int(np.argmin(rate + knot * error)) for knot in KNOTS]
+  best = [float(np.exp(at[i])) / knot for i, knot in zip(least, KNOTS, strict=True)]
+  # Nothing beyond the ends of the range was measured: there the ratio of the next knot is used.
+  if least[0] == 0:
     best[0] = min(best[:2])
-  if found[-1] == len(at) - 1:
+  if least[-1] == len(at) - 1:
     best[-1] = max(best[-2:])
   return tuple(round(min(max(ratio, 1 / _FARTHEST), _FARTHEST), 3) for ratio in best)
 
 
 def beside(model: Path) -> Path:
-  """Where the ratios of a model file are that does not hold them itself."""
+  """Returns the path of the file of ratios that belongs to a model file."""
   return model.with_suffix('.lambdas.json')
 
 
 def written(ratios: Ratios, model_id: bytes) -> bytes:
-  """The content of that file."""
+  """Returns the content of a file of ratios, with the id of its model."""
   return json.dumps({'model': model_id.hex(), FIELD: ratios}).encode() + b'\n'
 
 
 def of_model(path: Path, config: dict[str, Any], model_id: bytes) -> Ratios:
-  """The ratios of a model file: those of the file beside it, or its own, or none.
+  """Returns the ratios of a model: those of the file beside it, else of its config, else ().
 
   Raises:
-    CodecError: that is not such a file, or one of another model.
+    CodecError: a file or a config holds no valid ratios, or the file belongs to another model.
   """
   side = beside(path)
   if not side.exists():
     return _checked(config[FIELD], path) if config.get(FIELD) else ()
   try:
-    found = json.loads(side.read_bytes())
-    model, ratios = found['model'], found[FIELD]
+    content = json.loads(side.read_bytes())
+    model, ratios = content['model'], content[FIELD]
   except (OSError, ValueError, LookupError, TypeError) as error:
     raise CodecError(f'{side} holds no ratios of lambdas: {error!r}') from error
   if model != model_id.hex():

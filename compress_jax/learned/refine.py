@@ -1,13 +1,14 @@
-"""Better symbols for the image at hand, for the same decoder.
+"""A search for better symbols of a single image, for the same decoder.
 
-Closes the amortization and discretization gaps of Y. Yang, R. Bamler, S. Mandt, "Improving
-inference for neural image compression", NeurIPS 2020, by gradients of bits per pixel + lambda * MSE
-as they do, but moves whole symbols; hyper-latents stay. Stochastic Gumbel annealing, theirs, takes
-thousands of steps: most symbols are zeros, whose noise drowns what the networks predict from them,
-and after a hundred steps it is still behind rounding by `rdoq`.
+Like Y. Yang, R. Bamler, S. Mandt, "Improving inference for neural image compression", NeurIPS 2020,
+it closes the amortization and discretization gaps by gradients of bits per pixel + lambda * MSE.
+Unlike their stochastic Gumbel annealing, it changes whole symbols and leaves hyper-latents as they
+are. Their method needs thousands of steps: most symbols are zeros, whose noise hides the
+predictions that networks make from them. After a hundred steps it is still worse than rounding by
+`rdoq`.
 
-A pass tries steps of +1 and -1 that pay by a model of second order, many at a time, and takes
-them back in the cells around which the cost rose.
+A pass tries many steps of +1 and -1 at a time, those that lower the cost by a model of second
+order. It reverts them in the cells around which the cost rose.
 """
 
 import functools
@@ -23,43 +24,43 @@ from compress_jax.exact import escapes
 from compress_jax.layers.quantization import Price
 
 Synthesis = Callable[[Params, Array], Array]  # y_hat f32[1, h, w, C] to x_hat f32[1, H, W, 3].
-# Bits of symbols, each, where the networks see the symbols f32[h, w, C] of these magnitudes. Files
-# are coded by `exact` alone; these estimates agree with them, but for symbols far from all that is
-# expected: a file escapes those in fewer bits than the floor of the likelihoods says. Of the models
-# that ship that is 0.2 % or less.
+# (seen, symbols, magnitudes) -> Price: the bits of each symbol, where the networks see the symbols
+# f32[h, w, C] and their magnitudes. Files are coded by `exact` alone. These estimates agree with
+# files except for very improbable symbols, whose escapes need fewer bits than the floor of the
+# likelihoods. The difference is 0.2 % or less for the models that ship.
 Rate = Callable[[Any, Array, Array], Price]
-LARGEST = 2**22  # Pixels: gradients need all activations of the image at a time.
-_SHARE = 0.5  # Of the steps that would pay, how many a cell tries at a time: at first,
-_GROWTH, _DECAY = 1.2, 0.5  # more after a pass that paid there, fewer after one that did not,
-_LEAST = 0.02  # and never fewer.
-_PROBES = 1024  # Cells that the curvature of a channel is averaged over, at least.
+LARGEST = 2**22  # Largest number of pixels: gradients need all activations of the image.
+_SHARE = 0.5  # Initial share of a cell's promising steps that a pass tries.
+_GROWTH, _DECAY = 1.2, 0.5  # Factors of that share after a pass that lowered or raised the cost.
+_LEAST = 0.02  # Least value of that share.
+_PROBES = 1024  # Least number of cells over which the curvature of a channel is averaged.
 
 
 class Seen(NamedTuple):
-  """What a float model predicts an image's symbols from, beside the symbols themselves."""
+  """The inputs from which a float model predicts an image's symbols, beside the symbols."""
 
-  params: Params  # Of the entropy model, and `log_gains`.
+  params: Params  # Parameters of the entropy model, and `log_gains`.
   z_hat: Array  # f32[h', w', H], decoded hyper-latents; empty where there are none.
   level: Array  # i32[]
 
 
 class Given(NamedTuple):
-  """An image, and what its symbols are judged by."""
+  """An image, and all that the cost of its symbols depends on."""
 
   decoder: Params
-  seen: Any  # What the rate takes beside symbols, such as `Seen`.
-  unit: Array  # f32[C]: one symbol, in latents.
-  mean: Array  # f32[h, w, C]: what the decoder adds to symbols.
+  seen: Any  # The first argument of the rate, such as `Seen`.
+  unit: Array  # f32[C], the length of one symbol in latents.
+  mean: Array  # f32[h, w, C], the mean that the decoder adds to symbols.
   image: Array  # u8[H, W, 3]
   lmbda: Array  # Minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
 
 
 class _State(NamedTuple):
-  q: Array  # f32[h, w, C], whole.
-  costs: Array  # f32[h, w]: what each cell adds to bits per pixel + lambda * MSE.
-  up: Array  # f32[h, w, C]: what +1 would add to the cost,
-  down: Array  # and what -1.
-  share: Array  # f32[h, w]
+  q: Array  # f32[h, w, C], integers.
+  costs: Array  # f32[h, w], the share of each cell in bits per pixel + lambda * MSE.
+  up: Array  # f32[h, w, C], the change of the cost by +1.
+  down: Array  # f32[h, w, C], the change of the cost by -1.
+  share: Array  # f32[h, w], the share of promising steps that the next pass tries.
 
 
 def refine(
@@ -70,15 +71,15 @@ def refine(
   passes: int,
   progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-  """Symbols i64[h, w, C] that cost no more than q, by so many passes.
+  """Returns symbols i64[h, w, C] that cost no more than q.
 
   Args:
-    rate: what symbols cost.
+    rate: returns the bits of symbols.
     synthesise: the decoder's network.
-    given: the image.
-    q: i64[h, w, C], what the encoder would write.
-    passes: each looks at all symbols.
-    progress: is called after each pass, with how many are done and how many there are.
+    given: the image and its context.
+    q: i64[h, w, C], the symbols to start from.
+    passes: the number of passes; each considers all symbols.
+    progress: is called after each pass with the number of passes that are done and of all passes.
 
   Raises:
     CodecError: the image is too large.
@@ -103,10 +104,10 @@ def refine(
 def _pass(
   rate: Rate, synthesise: Synthesis, given: Given, bend: Array, state: _State, key: Key
 ) -> _State:
-  """One pass; the same symbols where it finds none that cost less."""
+  """Performs one pass; returns the same symbols if it lowers no cost."""
   q = state.q
   gain = jnp.minimum(state.up, state.down)
-  gain *= jax.random.uniform(key, q.shape, minval=0.5)  # Not the same steps again and again.
+  gain *= jax.random.uniform(key, q.shape, minval=0.5)  # So that passes try different steps.
   count = jnp.ceil(state.share * (gain < 0).sum(-1, dtype=jnp.float32)).astype(jnp.int32)[..., None]
   bar = jnp.take_along_axis(jnp.sort(gain, -1), jnp.maximum(count - 1, 0), -1)
   chosen = (gain < 0) & (gain <= bar)
@@ -117,9 +118,9 @@ def _pass(
   share = jnp.where(chosen.any(-1), jnp.clip(share, _LEAST, 1), state.share)
   merged = jnp.where(worse[..., None], q, tried)
   costs, up, down = _slopes(rate, synthesise, given, bend, merged)
-  found = _State(merged, costs, up, down, share)
-  better = found.costs.sum() < state.costs.sum()
-  kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state)
+  new_state = _State(merged, costs, up, down, share)
+  better = new_state.costs.sum() < state.costs.sum()
+  kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), new_state, state)
   return kept._replace(share=share)
 
 
@@ -127,9 +128,10 @@ def _pass(
 def _slopes(
   rate: Rate, synthesise: Synthesis, given: Given, bend: Array, q: Array
 ) -> tuple[Array, Array, Array]:
-  """Costs f32[h, w] of cells, and what +1 and -1 would add to their sum, each f32[h, w, C].
+  """Returns the costs f32[h, w] of cells, and the changes f32[h, w, C] of their sum by +1 and -1.
 
-  Exact in a symbol's own bits, of first order in what others cost beside it, of second in errors.
+  The changes are exact in the bits of the changed symbol, of first order in the bits of others, and
+  of second order in the errors.
   """
   pixels = _pixels(given)
 
@@ -142,21 +144,21 @@ def _slopes(
   errors, pull = jax.vjp(lambda q: _errors(synthesise, given, q), q)
   (slope,) = pull(jnp.ones_like(errors))
 
-  def added(own: Array, step: int) -> Array:
+  def added(changed: Array, step: int) -> Array:
     others = step * by[0] + (jnp.abs(q + step) - jnp.abs(q)) * by[1]
-    return (own + others) / pixels + step * slope + bend
+    return (changed + others) / pixels + step * slope + bend
 
   return now.sum(-1) / pixels + errors, added(more, 1), added(less, -1)
 
 
 def _costs(rate: Rate, synthesise: Synthesis, given: Given, q: Array) -> Array:
-  """What each cell f32[h, w] adds to bits per pixel + lambda * MSE."""
+  """Returns the share f32[h, w] of each cell in bits per pixel + lambda * MSE."""
   bits = rate(given.seen, q, jnp.abs(q))(q)
   return bits.sum(-1) / _pixels(given) + _errors(synthesise, given, q)
 
 
 def _errors(synthesise: Synthesis, given: Given, q: Array) -> Array:
-  """What each cell f32[h, w] adds to lambda * MSE."""
+  """Returns the share f32[h, w] of each cell in lambda * MSE."""
   height, width = given.image.shape[:2]
   rows, columns = q.shape[:2]
   x_hat = _picture(synthesise, given, q)
@@ -168,7 +170,7 @@ def _errors(synthesise: Synthesis, given: Given, q: Array) -> Array:
 
 
 def _picture(synthesise: Synthesis, given: Given, q: Array) -> Array:
-  """f32[cell * h, cell * w, 3] on the 0..255 scale."""
+  """Returns the decoded image f32[cell * h, cell * w, 3] on the 0..255 scale."""
   with jax.default_matmul_precision('highest'):
     x_hat = synthesise(given.decoder, ((q + given.mean) * given.unit)[None])[0]
   return 255 * jnp.clip(x_hat, 0, 1)
@@ -176,10 +178,10 @@ def _picture(synthesise: Synthesis, given: Given, q: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def curvature(synthesise: Synthesis, given: Given, q: Array, key: Key) -> Array:
-  """f32[C]: what a step of 1 in a channel adds to lambda * MSE beside its slope.
+  """Returns the second-order change f32[C] of lambda * MSE by a step of 1 in each channel.
 
-  The diagonal of J^T J, averaged over cells: squares of J^T v for random signs v (after
-  M. F. Hutchinson, Communications in Statistics 18(3), 1989).
+  It is the diagonal of J^T J, averaged over cells, estimated by the squares of J^T v for random
+  signs v (after M. F. Hutchinson, Communications in Statistics 18(3), 1989).
   """
   picture, pull = jax.vjp(lambda q: _picture(synthesise, given, q), q)
 
@@ -193,7 +195,7 @@ def curvature(synthesise: Synthesis, given: Given, q: Array, key: Key) -> Array:
 
 
 def _around(values: Array) -> Array:
-  """Sums f32[h, w] over each cell and the eight around it."""
+  """Returns the sum f32[h, w] of values over each cell and the eight around it."""
   return jax.lax.reduce_window(values, 0.0, jax.lax.add, (3, 3), (1, 1), 'SAME')
 
 

@@ -1,6 +1,6 @@
-"""What codes the files of a learned method: float transforms, an integer entropy path, an id.
+"""Models that code the files of learned methods: float transforms, integer entropy path and id.
 
-A `coding` is a NamedTuple of integers, integer arrays, NamedTuples of them, integer networks and
+A `coding` is a NamedTuple of integers, integer arrays, NamedTuples of these, integer networks and
 tuples of networks.
 """
 
@@ -19,25 +19,28 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Released(NamedTuple):
-  """A learned model as it is shipped. Made once by `export`, then only saved and loaded."""
+  """A learned model that codes files; `export` makes it once, and it is then saved and loaded."""
 
-  encoder: Params  # Of the analysis transforms.
-  decoder: Params  # Of the synthesis transform.
+  encoder: Params  # Parameters of the analysis transforms.
+  decoder: Params  # Parameters of the synthesis transform.
   coding: Any  # The method's integers: networks and tables.
-  model_id: bytes  # 4 B, covers all that decides how a file decodes.
-  ratios: tuple[float, ...] = ()  # What the encoder makes of a lambda: see `lambdas`.
-  prior: Params | None = None  # The float density of hyper-latents, for training that goes on.
+  model_id: bytes  # 4 B, a digest of all that determines how a file is decoded.
+  ratios: tuple[float, ...] = ()  # Ratios that choose the steps of each lambda: see `lambdas`.
+  prior: Params | None = None  # The float density of hyper-latents, for further training.
 
 
 def compact(array: np.ndarray) -> np.ndarray:
-  """Integers i64 in the smallest type that holds them; the values decide, so all machines agree."""
+  """Returns integers i64 in the smallest type that holds them.
+
+  The type depends on the values alone, so that all machines agree.
+  """
   peak = np.abs(array).max(initial=0)
   kind = next(k for k in (np.int8, np.int16, np.int32, np.int64) if peak <= np.iinfo(k).max)
   return array.astype(kind)
 
 
 def flatten(params: Params, prefix: str) -> dict[str, np.ndarray]:
-  """Arrays by their paths, joined by dots after `prefix`."""
+  """Returns arrays by their paths, whose parts are joined by dots after `prefix`."""
   from flax.traverse_util import flatten_dict  # Integers are read without flax.
 
   flat = flatten_dict(params, sep='.')
@@ -45,10 +48,10 @@ def flatten(params: Params, prefix: str) -> dict[str, np.ndarray]:
 
 
 def unflatten(arrays: Arrays, prefix: str) -> Params:
-  """What `flatten` took apart, as float32 on the device.
+  """Returns the parameters that `flatten` flattened, as float32 on the device.
 
   Raises:
-    CodecError: an array has the path of one that others are part of.
+    CodecError: the path of an array is also the beginning of another's.
   """
   from flax.traverse_util import unflatten_dict
 
@@ -61,22 +64,22 @@ def unflatten(arrays: Arrays, prefix: str) -> Params:
 
 
 def misfit(released: Released, params: Params) -> str | None:
-  """Which float weights of a model are not those of the method; None where they are.
+  """Returns a description of float weights that do not fit the method; None if all fit.
 
   Args:
     released: the model.
-    params: of the method, as shapes or values.
+    params: the parameters of the method, as shapes or values.
   """
   wanted = {
     **_shapes({name: params[name] for name in params if name.endswith('analysis')}, 'encoder'),
     **_shapes({'synthesis': params['synthesis']}, 'decoder'),
   }
-  found = {**_shapes(released.encoder, 'encoder'), **_shapes(released.decoder, 'decoder')}
+  given = {**_shapes(released.encoder, 'encoder'), **_shapes(released.decoder, 'decoder')}
   for name, shape in wanted.items():
-    if name not in found:
+    if name not in given:
       return f'it lacks the weights {name}'
-    if found[name] != shape:
-      return f'{name} has the shape {found[name]} in place of {shape}'
+    if given[name] != shape:
+      return f'{name} has the shape {given[name]} in place of {shape}'
   channels = params['log_gains'].shape[-1], released.coding.rates.gain.shape[-1]
   return None if channels[0] == channels[1] else f'{channels[1]} channels in place of {channels[0]}'
 
@@ -88,24 +91,24 @@ def _shapes(params: Params, prefix: str) -> dict[str, tuple[int, ...]]:
 
 
 def release(encoder: Params, decoder: Params, coding: Any) -> Released:
-  """With the id: the first bytes of a digest of all that decides how a file decodes."""
+  """Returns a model with its id, a digest of all that determines how a file is decoded."""
   shared = np.frombuffer(bytes.fromhex(tables.digest()), np.uint8)
   arrays = {**flatten(decoder, 'decoder'), **coding_arrays(coding), 'tables': shared}
   return Released(encoder, decoder, coding, digest(arrays)[:4])
 
 
 def to_arrays(released: Released) -> dict[str, np.ndarray]:
-  """All of a model by name, for a file."""
+  """Returns all arrays of a model by name, for a file."""
   floats = {**flatten(released.encoder, 'encoder'), **flatten(released.decoder, 'decoder')}
   prior = {} if released.prior is None else flatten(released.prior, 'prior')
   return {**{k: _halved(v) for k, v in floats.items()}, **prior, **coding_arrays(released.coding)}
 
 
 def halve(params: Params) -> Params:
-  """Weights that fit 16 bits, as float32.
+  """Rounds weights to 16 bits; returns them as float32.
 
   Raises:
-    CodecError: one is too large for that.
+    CodecError: a weight is too large for float16.
   """
   largest = max(float(np.abs(v).max(initial=0)) for v in jax.tree.leaves(params))
   if largest > np.finfo(np.float16).max:
@@ -114,22 +117,22 @@ def halve(params: Params) -> Params:
 
 
 def _halved(array: np.ndarray) -> np.ndarray:
-  """In 16 bits where they lose nothing."""
+  """Returns an array in float16 if that is exact, else as it is."""
   with np.errstate(over='ignore'):
     half = array.astype(np.float16)
   return half if np.array_equal(half.astype(array.dtype), array) else array
 
 
 def from_arrays(arrays: Arrays, kind: type, check: Callable[[Any], None]) -> Released:
-  """The model that `to_arrays` took apart.
+  """Returns the model whose arrays `to_arrays` returned.
 
   Args:
-    arrays: by name.
-    kind: the class of its coding.
-    check: raises CodecError where the parts of a coding do not fit together.
+    arrays: the arrays by name.
+    kind: the class of the coding.
+    check: raises CodecError if the parts of a coding do not fit together.
 
   Raises:
-    CodecError: an array is missing, or they do not fit together.
+    CodecError: an array is missing, or the arrays do not fit together.
   """
   encoder, decoder = unflatten(arrays, 'encoder'), unflatten(arrays, 'decoder')
   coding = coding_of(arrays, kind)
@@ -139,7 +142,7 @@ def from_arrays(arrays: Arrays, kind: type, check: Callable[[Any], None]) -> Rel
 
 
 def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:
-  """The integers of a coding by name."""
+  """Returns the integer arrays of a coding by name."""
   arrays: dict[str, np.ndarray] = {}
   for name, value in coding._asdict().items():
     path = f'{prefix}.{name}'
@@ -158,12 +161,12 @@ def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:
 
 
 def coding_of(arrays: Arrays, kind: type, prefix: str = 'coding') -> Any:
-  """Returns the coding that `coding_arrays` took apart, without checking that its parts fit.
+  """Returns the coding whose arrays `coding_arrays` returned; whether its parts fit is unchecked.
 
   Args:
-    arrays: by name; those with other prefixes are not looked at.
+    arrays: the arrays by name; those with other prefixes are ignored.
     kind: the class of the coding.
-    prefix: of the names.
+    prefix: the prefix of the names.
 
   Raises:
     CodecError: an integer array is missing.

@@ -1,4 +1,4 @@
-"""The parts of a learned method that `learned.codec` makes a codec of."""
+"""The parts of a learned method, of which `learned.codec` makes a codec."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,22 +17,22 @@ from compress_jax.learned.tiles import Transform
 
 
 class Scheme(NamedTuple):
-  """What a learned method does; the rest is common to all."""
+  """The networks and functions that differ between learned methods."""
 
   name: str
-  number: int  # Of the method, in the header of files.
-  # All parameters, with the methods `analyse`, `predict`, `rate` and `synthesise`.
+  number: int  # The method's number in the header of files.
+  # The module of all parameters, with the methods `analyse`, `predict`, `rate` and `synthesise`.
   model: nn.Module
   # The networks that run on tiles, of at most `largest` cells a side.
   analysis: Transform
   synthesis: Transform
-  # The same synthesis, and what symbols cost, to differentiate.
+  # The same synthesis and the bits of symbols, both differentiable.
   whole: Synthesis
   rate: Rate
   largest: int
   depth: int  # Channels of the latents.
-  quantise: Callable[[Any, np.ndarray, np.ndarray, int], Latents]  # Coding, y, z, level.
-  decide: Callable[[Any, Latents, int, float], Latents]  # By `rdoq`, given the coding.
+  quantise: Callable[[Any, np.ndarray, np.ndarray, int], Latents]  # (coding, y, z, level)
+  decide: Callable[[Any, Latents, int, float], Latents]  # (coding, latents, level, worth); `rdoq`.
   write: Callable[[Any, coder.Writer, Latents, int], None]
   read: Callable[[Any, coder.Reader, int, int, int], tuple[Latents, Mapping[str, float]]]
   # `make` turns params into the integers of a coding, calibrated on latents and hyper-latents of a
@@ -41,14 +41,14 @@ class Scheme(NamedTuple):
   unmake: Callable[[Any], Params]
   # Methods with hyper-latents have the next four fields.
   hyper_analysis: Transform | None = None
-  hyper_cell: int = 1  # Latents of a hyper-latent's side.
+  hyper_cell: int = 1  # Latents along a side of a hyper-latent.
   hyper_depth: int = 0  # Channels of the hyper-latents.
   fit_prior: Callable[[Any], Params] | None = None  # A float prior for integer tables without one.
-  transposes: bool = False  # Codes tall images on their side.
+  transposes: bool = False  # Whether images that are taller than wide are coded transposed.
 
   @property
   def cell(self) -> int:
-    """Pixels of a latent's side."""
+    """Returns the number of pixels along a side of a latent."""
     return self.analysis.cell_in
 
 
@@ -58,13 +58,13 @@ def transform(
   cells: tuple[int, int],
   halo: int,
 ) -> Transform:
-  """A network of zero-padded convolutions for `tiles`, in full float32 on every device.
+  """Returns a network of zero-padded convolutions for `tiles`, in float32 on every device.
 
   Args:
     networks: modules that are called with f32[B, H, W, C] and a Frame.
-    name: of the one, and of its parameters.
-    cells: pixels of a cell going in and coming out.
-    halo: cells on each side that an output may depend on.
+    name: the name of the network and of its parameters.
+    cells: pixels along a side of a cell in the input and in the output.
+    halo: the number of cells on each side on which an output may depend.
   """
 
   def apply(params: Params, x: Array, edges: Array) -> Array:
@@ -77,7 +77,7 @@ def transform(
 
 
 def whole(networks: Mapping[str, nn.Module]) -> Callable[[Params, Array], Array]:
-  """The synthesis of whole arrays, without frames or tiles."""
+  """Returns a function that synthesises whole arrays, without frames or tiles."""
 
   def apply(params: Params, y_hat: Array) -> Array:
     out: Any = networks['synthesis'].apply({'params': params['synthesis']}, y_hat)
@@ -87,7 +87,7 @@ def whole(networks: Mapping[str, nn.Module]) -> Callable[[Params, Array], Array]
 
 
 def rate(model: nn.Module) -> Rate:
-  """Returns the bits of single images' symbols by the float model, as `refine` wants them."""
+  """Returns the function of `refine` that gives the bits of an image's symbols."""
 
   def bits(seen: Seen, q: Array, magnitudes: Array) -> Price:
     given: Any = (seen.z_hat, seen.level, q, magnitudes)
@@ -101,7 +101,10 @@ def rate(model: nn.Module) -> Rate:
 
 
 def unframed(network: nn.Module, name: str, params: Params, x: Array, edges: Array) -> Array:
-  """A network of valid convolutions for `tiles`, which needs no frame."""
+  """Applies a network of valid convolutions, which needs no frame; its signature is `tiles.Apply`.
+
+  The network computes in float32 on every device.
+  """
   del edges
   with jax.default_matmul_precision('highest'):
     out: Any = network.apply({'params': params[name]}, x)

@@ -1,7 +1,7 @@
-"""The float networks of a learned codec as programs that run without this package's networks.
+"""The float networks of a learned codec as programs that run without this package.
 
-Each is a StableHLO program with the weights inside, as `jax.export` serializes it: it runs images
-of any size, one or several at a time, on every platform that it was made for.
+Each is a StableHLO program that contains the weights, as `jax.export` serialises it. It processes
+images of any size, one or several at a time, on every platform for which it was made.
 """
 
 import contextlib
@@ -17,32 +17,32 @@ from compress_jax.codec import Array, Codec, Released
 from compress_jax.runtime.extras import require
 
 PLATFORMS = ('cpu', 'cuda')
-_SIDE = 128  # Pixels of an image whose latents are counted.
+_SIDE = 128  # Side in pixels of the image that shows the shape of latents.
 
 
 class Programs(NamedTuple):
-  """What `jax.export.deserialize` reads."""
+  """Two programs that `jax.export.deserialize` reads, and the geometry of their latents."""
 
   analysis: bytes  # f32[B, cell * h, cell * w, 3] in [0, 1] to latents f32[B, h, w, channels].
   synthesis: bytes  # Latents f32[B, h, w, channels] to f32[B, cell * h, cell * w, 3], not clipped.
-  cell: int  # Pixels of a latent's side.
-  channels: int  # Of the latents.
+  cell: int  # Pixels along a side of a latent.
+  channels: int  # Channels of the latents.
 
 
 def programs(codec: Codec, released: Released, *, platforms: Sequence[str] = PLATFORMS) -> Programs:
   """Returns the analysis and the synthesis of a released model as programs.
 
-  They compute in full float32, as files are decoded. Images are to be extended to whole cells
-  by repeating their last row and column.
+  They compute in full float32, as the decoder does. The caller extends images to whole cells by
+  repeating their last row and column.
 
   Args:
-    codec: of a learned method.
+    codec: the codec of a learned method.
     released: its model.
-    platforms: what the programs run on, such as 'cpu', 'cuda' and 'tpu'; none of them is needed
-      here.
+    platforms: the platforms that run the programs, such as 'cpu', 'cuda' and 'tpu'; this machine
+      needs none of them.
 
   Raises:
-    CodecError: the package `flatbuffers` is missing, or the codec learns nothing.
+    CodecError: the package `flatbuffers` is missing, or the codec has no parameters.
   """
   require('deploy', 'flatbuffers')
   params = codec.thaw(released)
@@ -65,12 +65,12 @@ def programs(codec: Codec, released: Released, *, platforms: Sequence[str] = PLA
 
 
 def description(made: Programs, method: str, model_id: bytes) -> bytes:
-  """Returns a JSON object about programs, for a file beside them.
+  """Returns a JSON object that describes programs, for a file beside them.
 
   Args:
     made: the programs.
-    method: whose they are.
-    model_id: of the model, as its files hold it.
+    method: the name of their method.
+    model_id: the id of the model, which files contain.
   """
   sizes = {'cell': made.cell, 'channels': made.channels}
   about = {'method': method, 'model_id': model_id.hex(), **sizes}
@@ -78,12 +78,12 @@ def description(made: Programs, method: str, model_id: bytes) -> bytes:
 
 
 def _exported(network: Callable[[Array], Array], shape: str, platforms: Sequence[str]) -> bytes:
-  """Returns a function of one array as a program.
+  """Returns a function of one array as a serialised program.
 
   Args:
     network: the function.
-    shape: of the array, with the names of sizes that are known later.
-    platforms: of the program.
+    shape: the shape of the array, in which names stand for sizes that vary.
+    platforms: the platforms of the program.
   """
   given = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
   with jax.default_matmul_precision('highest'), _without_paths():
@@ -93,7 +93,7 @@ def _exported(network: Callable[[Array], Array], shape: str, platforms: Sequence
 
 @contextlib.contextmanager
 def _without_paths() -> Iterator[None]:
-  """Within, programs do not name the source files of this installation."""
+  """Keeps the paths of this installation's source files out of programs made in the context."""
   name = 'jax_traceback_in_locations_limit'
   before = getattr(jax.config, name)
   jax.config.update(name, 0)

@@ -1,11 +1,11 @@
 """Convolutional transforms on images of any size: few compiled shapes, bounded memory.
 
-A transform maps an image grid to a latent grid or back. Both divide into cells, the pixels
-of one latent: an image has ceil(size / cell) of them on each axis and is extended to whole
-cells by repeating its edge. That is part of the format. What is added here for speed is not:
-a small image runs inside a larger array of a fixed shape, a large one in tiles that overlap
-by the reach of the network, and the network is told where the image lies in the array. Up to
-the rounding of floats, the numbers are those of one run on the whole image.
+A transform maps an image grid to a latent grid or back. Both consist of cells, the pixels of one
+latent. An image has ceil(size / cell) cells on each axis and is extended to whole cells by
+repeating its edge. That is part of the format. The following measures for speed are not: a small
+image is placed in a larger array of a fixed shape, and a large one is divided into tiles that
+overlap by the reach of the network. The network gets the position of the image in the array as an
+argument. Up to the rounding of floats, the results are those of one run on the whole image.
 """
 
 import math
@@ -27,19 +27,19 @@ Apply = Callable[..., Array]
 class Transform(NamedTuple):
   """A network and its geometry.
 
-  `apply(params, f32[B, h * cell_in + 2 * margin, w * cell_in + 2 * margin, C], i32[B, 4])` gives
+  `apply(params, f32[B, h * cell_in + 2 * margin, w * cell_in + 2 * margin, C], i32[B, 4])` returns
   f32[B, h * cell_out, w * cell_out, C'] for any h and w. The integers are the top, bottom, left
-  and right of the image within the h x w cells, bottom and right exclusive: where it pads with
-  zeros, the network keeps all outside of them at zero. Pass the same function object each time:
-  compiled programs are kept by it.
+  and right of the image within the h x w cells, bottom and right exclusive. A network that pads
+  with zeros keeps everything outside them at zero. Compiled programs are cached by the identity of
+  the function, so pass the same object each time.
   """
 
   apply: Apply
   cell_in: int  # Input pixels per cell and axis.
   cell_out: int  # Output pixels per cell and axis.
-  halo: int  # An output depends on inputs up to so many cells away from its own.
+  halo: int  # Largest distance in cells between an output and inputs that affect it.
   margin: int = 0  # Input pixels on every side beyond the cells, for valid convolutions.
-  pad: Literal['edge', 'mirror'] = 'edge'  # What the margin shows beyond the image's cells.
+  pad: Literal['edge', 'mirror'] = 'edge'  # Contents of the margin beyond the image's cells.
 
 
 class Span(NamedTuple):
@@ -64,11 +64,11 @@ class _Job(NamedTuple):
 
 
 def plan(height: int, width: int, halo: int, *, largest: int, margin: float = 0.0) -> list[Tile]:
-  """Covers height x width cells with tiles whose kept parts touch but do not overlap.
+  """Returns tiles that cover height x width cells; their kept parts do not overlap.
 
-  A side of at most `largest` cells is rounded up to one of BUCKETS, or to `largest`; a longer
-  one is cut into tiles of whichever of these sizes computes the fewest cells, `margin` of them
-  more on each side of a tile; they overlap by 2 * halo, the last two by more.
+  A side of at most `largest` cells is rounded up to one of BUCKETS, or to `largest`. A longer side
+  is cut into tiles of the one of these sizes that computes the fewest cells, with `margin` cells
+  more on each side of a tile. Tiles overlap by 2 * halo cells, the last two by more.
 
   Raises:
     CodecError: a tile of `largest` cells would keep nothing of a side that must be cut.
@@ -78,7 +78,7 @@ def plan(height: int, width: int, halo: int, *, largest: int, margin: float = 0.
 
 
 def run(transform: Transform, params: Params, x: np.ndarray, *, largest: int) -> np.ndarray:
-  """`run_many` of one image."""
+  """Applies a transform to one image, as `run_many` does to several."""
   return run_many(transform, params, [x], largest=largest)[0]
 
 
@@ -90,20 +90,20 @@ def run_many(
   largest: int,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
-  """Applies a transform to several images; tiles of one shape share the local devices.
+  """Applies a transform to several images; tiles of one shape run in parallel on local devices.
 
   Args:
     transform: the network.
     params: its parameters.
     xs: f32[H, W, C], or u8[H, W, C], which the network sees divided by 255.
     largest: the longest side of a tile in cells; memory grows with its square.
-    progress: is called after each tile, with how many are done and how many there are.
+    progress: is called after each tile with the number of tiles that are done and of all tiles.
 
   Returns:
-    For each image f32[cells high * cell_out, cells wide * cell_out, C'].
+    An array f32[cells high * cell_out, cells wide * cell_out, C'] for each image.
 
   Raises:
-    CodecError: an array is empty, has other dimensions or another type; see also `plan`.
+    CodecError: an array is empty or has another rank or type, or `plan` raises an error.
   """
   xs = [np.asarray(x) for x in xs]  # Slices of JAX's arrays would be compiled, each size anew.
   grids = [_grid(transform, x) for x in xs]
@@ -128,7 +128,7 @@ def run_many(
 
 
 def _spans(side: int, halo: int, largest: int, margin: float) -> list[Span]:
-  """The spans of one axis."""
+  """Returns the spans of the tiles along one axis of `side` cells."""
   sizes = [size for size in {*BUCKETS, largest} if size <= largest]
   if side <= largest:
     size = min(size for size in sizes if side <= size)
@@ -143,13 +143,17 @@ def _spans(side: int, halo: int, largest: int, margin: float) -> list[Span]:
 
 
 def _computed(side: int, size: int, halo: int, margin: float) -> float:
-  """Cells that tiles of a size compute along a side."""
+  """Returns the number of cells that tiles of a size compute along a side."""
   step = size - 2 * halo
   return math.inf if step < 1 else (size + 2 * margin) * (1 + -(-(side - size) // step))
 
 
 def _grid(transform: Transform, x: np.ndarray) -> tuple[int, int]:
-  """The cells of an image."""
+  """Returns the height and width of an image in cells.
+
+  Raises:
+    CodecError: the array is empty or has another rank or type.
+  """
   if x.ndim != 3 or 0 in x.shape or x.dtype not in (np.uint8, np.float32):
     raise CodecError(f'a transform needs u8 or f32 [H, W, C], got {x.dtype} {list(x.shape)}')
   return -(-x.shape[0] // transform.cell_in), -(-x.shape[1] // transform.cell_in)
@@ -158,7 +162,7 @@ def _grid(transform: Transform, x: np.ndarray) -> tuple[int, int]:
 def _outputs(
   transform: Transform, params: Params, xs: list[np.ndarray], jobs: list[_Job]
 ) -> Iterator[np.ndarray]:
-  """Yields f32[h', w', C'] for each of some tiles of the same shape."""
+  """Yields the output f32[h', w', C'] of each tile; all tiles have the same shape."""
   devices = jax.local_devices()
   # JAX itself keeps what it compiled, by shape, for as long as the function lives.
   if min(len(devices), len(jobs)) == 1:  # A lone tile need not occupy every device.
@@ -181,7 +185,7 @@ def _outputs(
 
 
 def _gather(transform: Transform, x: np.ndarray, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-  """The input f32[h, w, C] of a tile and its edges i32[4]."""
+  """Returns the input f32[h, w, C] of a tile, and the edges i32[4] of the image in it."""
   indices, edges = [], []
   for span, side, cells in zip(tile, x.shape, _grid(transform, x), strict=False):
     indices.append(_indices(transform, span, side, cells))
@@ -195,7 +199,7 @@ def _gather(transform: Transform, x: np.ndarray, tile: Tile) -> tuple[np.ndarray
 
 
 def _indices(transform: Transform, span: Span, side: int, cells: int) -> np.ndarray:
-  """Where i64[size * cell_in + 2 * margin] input pixels of a span are found in the image."""
+  """Returns the indices i64[size * cell_in + 2 * margin] in the image of a span's input pixels."""
   start = span.start * transform.cell_in - transform.margin
   index = start + np.arange(span.size * transform.cell_in + 2 * transform.margin)
   end = cells * transform.cell_in - 1
@@ -205,7 +209,7 @@ def _indices(transform: Transform, span: Span, side: int, cells: int) -> np.ndar
 
 
 def _keep(result: np.ndarray, output: np.ndarray, tile: Tile, cell: int) -> None:
-  """Writes the part of a tile's output that is to be kept into the whole."""
+  """Writes the kept part of a tile's output to the result of the whole image."""
   to = tuple(slice(span.first * cell, span.last * cell) for span in tile)
   of = tuple(
     slice((span.first - span.start) * cell, (span.last - span.start) * cell) for span in tile

@@ -1,7 +1,6 @@
 """Compressive autoencoder with a Gaussian scale mixture prior (Theis et al. 2017).
 
-The way of an image: `networks` analyses and synthesises it in floats, `coding`
-writes and reads its latents in integers.
+`networks` analyses and synthesises images in floats; `coding` writes and reads latents in integers.
 """
 
 import functools
@@ -43,12 +42,12 @@ PRESETS = {
   ),
 }
 BOUNDS = {'noisy': False, 'rounded': True}
-_SYNTHESIS_HALO = 5  # Cells that an output may depend on: kernel radii summed, rounded up.
-_LARGEST = 96  # Cells of a tile's side.
+_SYNTHESIS_HALO = 5  # Cells on each side on which an output depends: the sum of kernel radii.
+_LARGEST = 96  # The largest side of a tile, in cells.
 
 
 def coding_of(options: Mapping[str, Any]) -> Any:
-  """The module that writes the files of a model with these options, with `Coding` and `check`."""
+  """Returns the module that codes files of models with these options; it has `Coding`, `check`."""
   del options
   return coding
 
@@ -64,7 +63,7 @@ def codec(
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
-  """Theis et al. (2017).
+  """Returns the compressive autoencoder of Theis et al. (2017).
 
   Args:
     lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
@@ -73,15 +72,15 @@ def codec(
     levels: rates whose gains are learned; 1 makes a model of one rate.
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
-    bound: of the rate in training: 'noisy' counts the probability at y + u with uniform
-      noise u, as the other methods do, 'rounded' the density at round(y) + u, as the paper
-      does, whose mean is never below the true rate.
-    refine: passes over the latents of each image that look for cheaper ones; 0 for none.
-    rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
-      and distortion; 0 rounds to what is nearer.
+    bound: the estimate of the rate in training. 'noisy' counts the probability at y + u with
+      uniform noise u, as the other methods do. 'rounded' counts the density at round(y) + u, as the
+      paper does; its mean is never below the true rate.
+    refine: the number of passes that search cheaper latents of each image; 0 for none.
+    rdoq: the worth of a bit in squared steps, for rounding by rate and distortion; 0 rounds to the
+      nearest integer.
 
   Raises:
-    CodecError: no such bound.
+    CodecError: there is no such bound.
   """
   if bound not in BOUNDS:
     raise CodecError(f'bound must be one of {", ".join(BOUNDS)}, not {bound!r}')
@@ -113,8 +112,8 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
   )
 
 
-def _quantise(own: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
-  return Latents(rates.quantise(y, own.rates, level), z.astype(np.int64))
+def _quantise(integers: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+  return Latents(rates.quantise(y, integers.rates, level), z.astype(np.int64))
 
 
 def _make(params: Params, examples: Sequence[Any]) -> coding.Coding:
@@ -123,8 +122,8 @@ def _make(params: Params, examples: Sequence[Any]) -> coding.Coding:
   return coding.make(table, np.asarray(prior['logits']), np.asarray(prior['log_scales']))
 
 
-def _unmake(own: coding.Coding) -> Params:
-  logits, log_scales = coding.thawed(own)
+def _unmake(integers: coding.Coding) -> Params:
+  logits, log_scales = coding.thawed(integers)
   return {'prior': {'logits': logits, 'log_scales': log_scales}}
 
 

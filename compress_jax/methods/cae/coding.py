@@ -1,4 +1,4 @@
-"""cae's files: every channel of the latents by one static table."""
+"""Coding of cae's files: each channel of the latents has one static table."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from compress_jax.exact import mixture, rates, rdoq, static, tables
 
 
 class Coding(NamedTuple):
-  """All that decides a probability: scale mixtures with zero means, in latent units."""
+  """All that determines a probability: scale mixtures with zero means, in latent units."""
 
   rates: rates.Rates
   scale: np.ndarray  # i64[C, K], indices of scales, relative to 0.11.
@@ -19,7 +19,7 @@ class Coding(NamedTuple):
 
 
 def check(coding: Coding) -> None:
-  """Raises CodecError where the parts of a model do not fit together."""
+  """Raises CodecError if the parts of a model do not fit together."""
   channels = rates.channels(coding.rates)
   shape = coding.scale.shape
   if shape != coding.weight.shape or len(shape) != 2 or shape[0] != channels:
@@ -29,12 +29,12 @@ def check(coding: Coding) -> None:
 
 
 def prior(coding: Coding, level: int) -> static.Static:
-  """The tables of a level: its gains shift the scales."""
+  """Returns the tables of a level, whose gains shift the scales."""
   return static.static_of_mixture(_mixture(coding, level))
 
 
 def _mixture(coding: Coding, level: int) -> mixture.Mixture:
-  """Of every channel."""
+  """Returns the mixture of every channel at a level."""
   shifted = coding.scale + coding.rates.offset[level][:, None]
   index = np.clip(shifted, 0, tables.N_SCALES - 1)
   weight = coding.weight.astype(np.float64)
@@ -42,7 +42,7 @@ def _mixture(coding: Coding, level: int) -> mixture.Mixture:
 
 
 def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
-  """With the symbols of `rdoq`."""
+  """Returns the latents with symbols chosen by rate and distortion, as in `exact.rdoq`."""
   assert latents.y is not None
   model, q = _mixture(coding, level), latents.q.copy()
   scaled = rates.scaled(latents.y, coding.rates, level)
@@ -53,7 +53,7 @@ def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latent
 
 
 def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) -> None:
-  """Codes latents channel by channel."""
+  """Codes latents, channel by channel."""
   symbols = latents.q.reshape(-1, latents.q.shape[-1])
   static.write_static(writer, prior(coding, level), symbols)
 
@@ -61,7 +61,7 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
 def read(
   coding: Coding, reader: coder.Reader, height: int, width: int, level: int
 ) -> tuple[Latents, Mapping[str, float]]:
-  """The latents of an h x w grid, and the bits of each stream.
+  """Returns the latents of an h x w grid, and the bits of each stream.
 
   Raises:
     CodecError: the data does not hold them.
@@ -72,12 +72,12 @@ def read(
 
 
 def make(table: rates.Rates, logits: np.ndarray, log_scales: np.ndarray) -> Coding:
-  """Integers of a trained prior.
+  """Converts a trained prior to integers.
 
   Args:
-    table: gains.
-    logits: f32[K, C], of the weights.
-    log_scales: f32[K, C], natural logarithms.
+    table: the gains.
+    logits: f32[K, C], the logits of the weights.
+    log_scales: f32[K, C], the natural logarithms of the scales.
   """
   octaves = log_scales.astype(np.float64) / np.log(2) - np.log2(tables.SCALES[0])
   index = np.clip(np.rint(16 * octaves), -tables.BELOW, tables.N_SCALES - 1 + tables.ABOVE)
@@ -86,7 +86,7 @@ def make(table: rates.Rates, logits: np.ndarray, log_scales: np.ndarray) -> Codi
 
 
 def thawed(coding: Coding) -> tuple[np.ndarray, np.ndarray]:
-  """Logits and natural logarithms of scales, f32[K, C]: the inverse of `make`, but for rounding."""
+  """Returns logits and natural logarithms of scales, f32[K, C]; inverts `make` up to rounding."""
   logits = np.log(np.maximum(coding.weight, 0.5) * 2.0**-15)
   log_scales = (coding.scale / 16 + np.log2(tables.SCALES[0])) * np.log(2)
   return logits.T.astype(np.float32), log_scales.T.astype(np.float32)

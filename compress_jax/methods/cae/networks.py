@@ -28,11 +28,11 @@ from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis
 
 Array = jax.Array
 
-CELL = 8  # Pixels of a latent's side.
-MARGIN = 35  # Mirrored pixels on each side, which the valid convolutions use up.
+CELL = 8  # Pixels along a side of a latent.
+MARGIN = 35  # Mirrored pixels on each side, which the valid convolutions remove.
 _SLOPE = 0.2  # Not stated in the paper.
 _BLOCKS = 3
-_MEAN, _STD = 0.45, 0.25  # Of photographs in [0, 1]: the paper's normalisation.
+_MEAN, _STD = 0.45, 0.25  # The paper's normalisation of photographs in [0, 1].
 
 
 class ValidBlock(nn.Module):
@@ -40,7 +40,7 @@ class ValidBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """f32[B, H, W, C] to f32[B, H - 4, W - 4, C]."""
+    """Maps f32[B, H, W, C] to f32[B, H - 4, W - 4, C]."""
     out = Conv(x.shape[-1], padding='VALID', name='conv1')(x)
     out = Conv(x.shape[-1], padding='VALID', name='conv2')(leaky(_SLOPE)(out))
     return x[:, 2:-2, 2:-2] + out
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Maps f32[B, H, W, C] to the same shape."""
     out = leaky(_SLOPE)(Conv(x.shape[-1], name='conv1')(x, frame))
     return x + Conv(x.shape[-1], name='conv2')(out, frame)
 
@@ -64,10 +64,10 @@ class Analysis(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """5x5 convolutions of stride 2 around the residual blocks.
+    """Applies 5x5 convolutions of stride 2 before and after the residual blocks.
 
     Raises:
-      CodecError: x is no image of whole cells with the mirrored pixels around it.
+      CodecError: the size of x is not that of whole cells with mirrored pixels around them.
     """
     if any(side < 2 * MARGIN + CELL or (side - 2 * MARGIN) % CELL for side in x.shape[1:3]):
       size = f'{x.shape[2]}x{x.shape[1]}'
@@ -94,7 +94,7 @@ class Synthesis(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
-    """Sub-pixel convolutions around the residual blocks."""
+    """Applies sub-pixel convolutions before and after the residual blocks."""
     act, (first, second, _) = leaky(_SLOPE), self.widths
     x = act(SubPixel(second, name='up0')(y, frame))
     for i in range(_BLOCKS):
@@ -107,26 +107,26 @@ class Synthesis(nn.Module):
 
 
 class Prior(nn.Module):
-  """Zero-mean Gaussian scale mixture per channel, the same at every place (section 3.3)."""
+  """Zero-mean Gaussian scale mixture per channel, the same at every position (section 3.3)."""
 
   channels: int
   components: int = 6
 
   def setup(self) -> None:
-    """Log-weights and log-scales f32[K, C]; scales start from 1/8 to 16."""
+    """Creates log-weights and log-scales f32[K, C]; initial scales are 1/8 to 16."""
     shape = (self.components, self.channels)
     start = lambda key, shape: jnp.tile(jnp.linspace(-2.1, 2.8, shape[0])[:, None], (1, shape[1]))  # noqa: E731
     self.logits = self.param('logits', nn.initializers.zeros, shape)
     self.log_scales = self.param('log_scales', start, shape)
 
   def __call__(self, gain: Array) -> entropy.Mixture:
-    """Returns the mixtures f32[K, B, 1, 1, C] of symbols that are f32[B, 1, 1, C] times latents."""
+    """Returns the mixtures f32[K, B, 1, 1, C] of symbols: latents times `gain` f32[B, 1, 1, C]."""
     place = lambda values: values[:, None, None, None]  # noqa: E731
     scale = place(jnp.exp(self.log_scales)) * gain
     return entropy.Mixture(place(self.logits), jnp.zeros_like(scale), scale)
 
   def density_bits(self, q: Array, gain: Array) -> Array:
-    """-log2 of the density there, in place of the probability; it may be negative.
+    """Returns -log2 of the density at q, in place of the probability; it may be negative.
 
     At round(y) + u its mean over uniform noise u is at least the bits of round(y), by Jensen's
     inequality (Theis et al. 2017, on estimating the rate).
@@ -138,7 +138,7 @@ class Prior(nn.Module):
 
 
 def transforms(model: 'Model') -> dict[str, nn.Module]:
-  """The networks that run on tiles."""
+  """Returns the networks that run on tiles, by name."""
   sizes = model.widths, model.linear
   return {'analysis': Analysis(*sizes), 'synthesis': Synthesis(*sizes)}
 
@@ -153,7 +153,7 @@ class Model(nn.Module):
   rounded_bound: bool = False  # Training counts `Prior.density_bits` of round(y) + u.
 
   def setup(self) -> None:
-    """The networks by name."""
+    """Creates the networks by name."""
     for name, network in transforms(self).items():
       setattr(self, name, network)
     self.prior = Prior(self.widths[-1], self.components)
@@ -167,12 +167,12 @@ class Model(nn.Module):
   def predict(
     self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
   ) -> entropy.Mixture:
-    """Returns the distributions of the symbols, which do not depend on the symbols that are seen.
+    """Returns the distributions of the symbols, which do not depend on other symbols.
 
     Args:
       z_hat: is not used, as there are no hyper-latents.
       level: i32[B], level bytes.
-      q: is not used, as no network decides about the rate.
+      q: is not used, as no network predicts the rate.
       magnitudes: is not used either.
     """
     del z_hat, q, magnitudes
@@ -194,11 +194,12 @@ class Model(nn.Module):
     Args:
       y: the latents.
       level: level bytes.
-      key: Key[B] of noise that is added in place of rounding where the rate is counted, or None.
-      rdoq: squared steps that a bit is worth where latents are rounded; see `exact.rdoq`.
-      exact: count the bits of whole symbols despite a key, which then only gives gradients.
-      dtype: is not used, as no network decides about the rate.
-      mask: bool[C], channels that are sent; the others are zero and cost nothing.
+      key: Key[B] of noise that replaces rounding in the estimate of the rate, or None.
+      rdoq: the worth of a bit in squared steps where latents are rounded; see `exact.rdoq`.
+      exact: whether to count the bits of integer symbols even with a key, which then affects only
+        gradients.
+      dtype: is not used, as no network predicts the rate.
+      mask: bool[C], the channels that are sent; the others are zero and need no bits.
     """
     del dtype
     gain = quantization.gains(self.log_gains, level)[:, None, None]
@@ -220,5 +221,5 @@ class Model(nn.Module):
     return self.synthesis(y_hat)
 
   def __call__(self, x: Array, level: Array) -> Array:
-    """Runs all networks, so that all parameters are made."""
+    """Runs all networks, so that all parameters are created."""
     return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)

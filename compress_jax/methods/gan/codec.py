@@ -1,7 +1,6 @@
 """HiFiC: a conditional GAN over a mean-scale hyperprior (Mentzer et al. 2020).
 
-The way of an image: `networks` analyses and synthesises it in floats, `coding`
-writes and reads its latents in integers.
+`networks` analyses and synthesises images in floats; `coding` writes and reads latents in integers.
 """
 
 import functools
@@ -67,13 +66,13 @@ PRESETS = {
     *(1_000_000, 8, 256, 1e-4),  # Mentzer et al. (2020), for each of two stages.
   ),
 }
-# Cells that an output may depend on: sums of kernel radii, rounded up.
+# Cells on each side on which an output depends: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO = 3, 2
-_LARGEST = 96  # Cells of a tile's side.
+_LARGEST = 96  # The largest side of a tile, in cells.
 
 
 def coding_of(options: Mapping[str, Any]) -> Any:
-  """The module that writes the files of a model with these options, with `Coding` and `check`."""
+  """Returns the module that codes files of models with these options; it has `Coding`, `check`."""
   del options
   return coding
 
@@ -93,7 +92,7 @@ def codec(
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
-  """Mentzer et al. (2020).
+  """Returns HiFiC, the codec of Mentzer et al. (2020).
 
   Args:
     lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
@@ -104,15 +103,15 @@ def codec(
     levels: rates whose gains are learned; 1 makes a model of one rate.
     linear: with a linear path beside the transforms that starts as a cosine
       transform, which spares hours of training; not in the paper.
-    restoration: channels of a network that sees the picture of the linear path and corrects it,
-      0 for none; not in the paper.
-    centred: the analysis network beside the linear path sees the image less its local mean; not
+    restoration: channels of a network that corrects the image of the linear path, 0 for none; not
       in the paper.
-    magnitudes: the network of the hyper-latents sees the latents' magnitudes beside them; not
-      in the paper.
-    refine: passes over the latents of each image that look for cheaper ones; 0 for none.
-    rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
-      and distortion; 0 rounds to what is nearer.
+    centred: whether the analysis network beside the linear path sees the image less its local mean;
+      not in the paper.
+    magnitudes: whether the network of the hyper-latents also sees the latents' magnitudes; not in
+      the paper.
+    refine: the number of passes that search cheaper latents of each image; 0 for none.
+    rdoq: the worth of a bit in squared steps, for rounding by rate and distortion; 0 rounds to the
+      nearest integer.
 
   Raises:
     CodecError: an option needs the linear path, which is off.
@@ -158,18 +157,18 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     hyper_analysis=scheme.transform(nets, 'hyper_analysis', (hyper_cell, 1), _HYPER_HALO),
     hyper_cell=hyper_cell,
     hyper_depth=model.hyper,
-    fit_prior=lambda own: floats.fitted_prior(prior, own.prior),
+    fit_prior=lambda integers: floats.fitted_prior(prior, integers.prior),
   )
 
 
-def _quantise(own: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
-  symbols = hyper.quantise(z, own.prior)
-  mean = coding.means(own, symbols, y.shape[:2], level)
-  return Latents(rates.quantise(y, own.rates, level, mean), symbols, mean)
+def _quantise(integers: coding.Coding, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+  symbols = hyper.quantise(z, integers.prior)
+  mean = coding.means(integers, symbols, y.shape[:2], level)
+  return Latents(rates.quantise(y, integers.rates, level, mean), symbols, mean)
 
 
-def _unmake(own: coding.Coding) -> Params:
-  mean, scale = coding.thawed(own)
+def _unmake(integers: coding.Coding) -> Params:
+  mean, scale = coding.thawed(integers)
   return {'hyper_mean': export.hyper_params(mean), 'hyper_scale': export.hyper_params(scale)}
 
 

@@ -1,4 +1,4 @@
-"""gan's files: hyper-latents by static tables, then latents around the means they predict."""
+"""Coding of gan's files: hyper-latents by static tables, then latents around predicted means."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,39 +16,39 @@ _STEP = 64  # Positions that are coded together; part of the format.
 
 
 class Coding(NamedTuple):
-  """All that decides a probability."""
+  """All that determines a probability."""
 
   rates: rates.Rates
-  prior: hyper.Prior  # Of the hyper-latents.
+  prior: hyper.Prior  # Tables of the hyper-latents.
   mean: layers.Network  # Hyper-latents to means f64[h, w, C].
   scale: layers.Network  # Hyper-latents to scales f64[h, w, C].
 
 
 def check(coding: Coding) -> None:
-  """Raises CodecError where the parts of a model do not fit together."""
+  """Raises CodecError if the parts of a model do not fit together."""
   ends = hyper.channels(coding.prior), rates.channels(coding.rates)
   if layers.ends(coding.mean) != ends or layers.ends(coding.scale) != ends:
     raise CodecError('the networks of the model do not fit together')
 
 
 def means(coding: Coding, z: np.ndarray, shape: tuple[int, int], level: int) -> np.ndarray:
-  """Returns means f64[h, w, C], in 2^-8 symbols, that symbols z i64[h', w', C'] predict."""
+  """Returns the means f64[h, w, C], in 2^-8 symbols, predicted from symbols z i64[h', w', C']."""
   return rates.means_at(hyper.features(coding.mean, z, coding.prior, shape), coding.rates, level)
 
 
 def scales(coding: Coding, z: np.ndarray, shape: tuple[int, int], level: int) -> np.ndarray:
-  """Returns indices of scales, i64[h, w, C], that symbols z i64[h', w', C'] predict."""
+  """Returns the scale indices i64[h, w, C] predicted from symbols z i64[h', w', C']."""
   return rates.scales_at(hyper.features(coding.scale, z, coding.prior, shape), coding.rates, level)
 
 
 def _mixture(scale: np.ndarray) -> mixture.Mixture:
-  """One Gaussian around zero for each symbol, in the order of positions."""
+  """Returns one Gaussian around zero for each symbol, in the order of positions."""
   index = scale.reshape(-1, 1)
   return mixture.Mixture(np.zeros(index.shape), index, np.full(index.shape, tables.EXP[0]))
 
 
 def _bounds(n: int, channels: int) -> np.ndarray:
-  """Where runs of _STEP positions start among n * C symbols, and where the last ends."""
+  """Returns the indices among n * C symbols at which runs of _STEP positions start, and n * C."""
   return np.append(np.arange(0, n, _STEP), n) * channels
 
 
@@ -61,7 +61,7 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
 
 
 def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
-  """With the symbols of `rdoq`."""
+  """Returns the latents with symbols chosen by rate and distortion, as in `exact.rdoq`."""
   assert latents.y is not None
   shape = latents.q.shape
   model = _mixture(scales(coding, latents.z, shape[:2], level))
@@ -73,7 +73,7 @@ def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latent
 def read(
   coding: Coding, reader: coder.Reader, height: int, width: int, level: int
 ) -> tuple[Latents, Mapping[str, float]]:
-  """The latents of an h x w grid, and the bits of each stream.
+  """Returns the latents of an h x w grid, and the bits of each stream.
 
   Raises:
     CodecError: the data does not hold them.
@@ -99,7 +99,7 @@ def make(
   prior: hyper.Prior,
   calibration: Sequence[np.ndarray],
 ) -> Coding:
-  """Integer networks from float ones, calibrated on hyper-latents f32[h', w', C'].
+  """Converts float networks to integers, calibrated on hyper-latents f32[h', w', C'].
 
   Raises:
     CodecError: weights are not finite, or so large that sums would not be exact.
@@ -114,7 +114,7 @@ def make(
 
 
 def thawed(coding: Coding) -> tuple[list[FloatLayer], list[FloatLayer]]:
-  """The networks of means and of scales: the inverse of `make`, but for the rounding of weights."""
+  """Returns the float networks of means and of scales; inverts `make` up to rounding."""
   mean, _ = thaw.float_layers(coding.mean, hyper.BITS, rates.MEAN_BITS)
   scale, _ = thaw.float_layers(coding.scale, hyper.BITS, tables.SIGMA_BITS)
   return mean, scale

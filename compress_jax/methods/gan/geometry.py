@@ -1,4 +1,4 @@
 """The grids of gan's latents and hyper-latents, which are part of the format of its files."""
 
-CELL = 16  # Pixels of a latent's side.
-HYPER_CELL = 4  # Latents of a hyper-latent's side.
+CELL = 16  # Pixels along a side of a latent.
+HYPER_CELL = 4  # Latents along a side of a hyper-latent.

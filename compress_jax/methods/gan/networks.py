@@ -42,7 +42,10 @@ class Analysis(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """7x7, four 3x3 of stride 2 with ChannelNorm and ReLU, and a 3x3 convolution."""
+    """Applies a 7x7 convolution, four 3x3 ones of stride 2, and a last 3x3 one.
+
+    ChannelNorm and ReLU follow all but the last.
+    """
     image, gain = x, 0.1 if self.linear else 8.0
     x = centred(x, frame) if self.centred else x
     x = nn.relu(ChannelNorm(name='norm')(Conv(self.base, 7, name='first')(x, frame)))
@@ -58,7 +61,7 @@ class GeneratorBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """f32[B, H, W, C] to the same."""
+    """Maps f32[B, H, W, C] to the same shape."""
     out = nn.relu(ChannelNorm(name='norm0')(Conv(x.shape[-1], name='conv0')(x, frame)))
     return x + ChannelNorm(name='norm1')(Conv(x.shape[-1], name='conv1')(out, frame))
 
@@ -69,11 +72,11 @@ class Synthesis(nn.Module):
   base: int
   blocks: int
   linear: bool = False
-  restoration: int = 0  # Channels of what sees the picture of the linear path.
+  restoration: int = 0  # Channels of the network that corrects the image of the linear path.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
-    """A head, residual blocks with a long shortcut, four transposed convolutions, a 7x7."""
+    """Applies a head, residual blocks with a long shortcut, four transposed convolutions, a 7x7."""
     x = Conv(self.base * 2**_STAGES, name='first')(ChannelNorm(name='norm_in')(y), frame)
     x = head = ChannelNorm(name='norm_first')(x)
     for i in range(self.blocks):
@@ -90,7 +93,7 @@ class Synthesis(nn.Module):
     image = image + BlockSynthesis(CELL, name='linear')(y)
     if not self.restoration:
       return image
-    quarter = maps[1]  # Of the image's size, as its pixels are folded there.
+    quarter = maps[1]  # A quarter of the image's size, at which the restoration works.
     return image + Restoration(self.restoration, name='restoration')(image, quarter, frame)
 
 
@@ -102,7 +105,7 @@ class HyperAnalysis(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
-    """3x3, then 5x5 and 5x5 of stride 2."""
+    """Applies a 3x3 convolution, then two 5x5 ones of stride 2."""
     y = with_magnitudes(y) if self.magnitudes else y
     y = nn.relu(Conv(self.hyper, name='conv0')(y, frame))
     y = nn.relu(Conv(self.hyper, 5, 2, name='conv1')(y, frame))
@@ -110,16 +113,14 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperSynthesis(nn.Module):
-  """Hyper-latents f32[B, h, w, hyper] to f32[B, 4h, 4w, latents]; one net each for
-  means and scales.
-  """
+  """Hyper-latents f32[B, h, w, hyper] to means or scales f32[B, 4h, 4w, latents]."""
 
   latents: int
   start: float = 0.0
 
   @nn.compact
   def __call__(self, z: Array, frame: Frame | None = None) -> Array:
-    """Two transposed 5x5 convolutions and a 3x3."""
+    """Applies two transposed 5x5 convolutions and a 3x3 one."""
     for i in range(2):
       z = nn.relu(Deconv(z.shape[-1], 5, name=f'up{i}')(z, frame))
     bias = nn.initializers.constant(self.start)
@@ -127,10 +128,10 @@ class HyperSynthesis(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """Real or coded? Per patch, given the image and its latents (archs.py, Discriminator).
+  """Discriminator of real and coded images, per patch, given latents (archs.py, Discriminator).
 
-  Spectral norm on every convolution (Miyato et al. 2018), one power iteration a step,
-  its vectors in the collection 'batch_stats'.
+  Every convolution has spectral norm (Miyato et al. 2018), with one power iteration per step. Its
+  vectors are in the collection 'batch_stats'.
   """
 
   filters: tuple[int, ...] = (64, 128, 256, 512)
@@ -138,7 +139,13 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, y_hat: Array, *, update: bool = False) -> Array:
-    """Logits f32[B, H / 8, W / 8] of f32[B, H, W, 3] given f32[B, H / 16, W / 16, C]."""
+    """Returns logits f32[B, H / 8, W / 8] of images f32[B, H, W, 3].
+
+    Args:
+      x: f32[B, H, W, 3], the images.
+      y_hat: f32[B, H / 16, W / 16, C], their decoded latents.
+      update: whether to update the vectors of spectral norm.
+    """
 
     def conv(features: int, kernel: int, stride: int, name: str) -> nn.SpectralNorm:
       init = nn.initializers.normal(0.02)
@@ -156,17 +163,17 @@ class Discriminator(nn.Module):
 
 
 def _details(x: Array) -> Array:
-  """f32[B, H, W, 3] less its local mean, scaled to about the range of images.
+  """Returns f32[B, H, W, 3] less its local mean, scaled to about the range of images.
 
-  Coded images differ from others by a hundredth of their range, and spectral norm lets no layer
-  enlarge that.
+  Coded images differ from real ones by a hundredth of their range. Spectral norm prevents layers
+  from amplifying that.
   """
   padded = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), 'edge')
   return 8 * (x - mean_pool(padded, 5, 'VALID'))
 
 
 def transforms(model: 'Model') -> dict[str, nn.Module]:
-  """The networks that run on tiles."""
+  """Returns the networks that run on tiles, by name."""
   return {
     'analysis': Analysis(model.base, model.latents, model.linear, model.centred),
     'hyper_analysis': HyperAnalysis(model.hyper, model.magnitudes),
@@ -175,7 +182,7 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
 
 
 def prior(model: 'Model') -> entropy.Factorized:
-  """The density of the hyper-latents."""
+  """Returns the density of the hyper-latents."""
   return entropy.Factorized(model.hyper, (3, 3, 3), quantiled=False)
 
 
@@ -193,7 +200,7 @@ class Model(nn.Module):
   magnitudes: bool = False
 
   def setup(self) -> None:
-    """The networks by name."""
+    """Creates the networks by name."""
     for name, network in transforms(self).items():
       setattr(self, name, network)
     self.hyper_mean = HyperSynthesis(self.latents)
@@ -209,12 +216,12 @@ class Model(nn.Module):
   def predict(
     self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
   ) -> entropy.Mixture:
-    """Returns the distributions of the symbols, which hyper-latents alone decide.
+    """Returns the distributions of the symbols, which depend on the hyper-latents alone.
 
     Args:
       z_hat: f32[B, h', w', hyper], decoded hyper-latents.
       level: i32[B], level bytes.
-      q: f32[B, h, w, C], symbols, of which the shape alone counts.
+      q: f32[B, h, w, C], symbols, of which only the shape is used.
       magnitudes: is not used.
     """
     del magnitudes
@@ -234,8 +241,8 @@ class Model(nn.Module):
   ) -> Rated:
     """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
 
-    The arguments are those of cae's `rate`; networks compute in `dtype`, and what decides about the
-    rate is f32.
+    The arguments are those of cae's `rate`. Networks compute in `dtype`; the rate is computed in
+    f32.
     """
     rows, columns = y.shape[1:3]
     gain = quantization.gains(self.log_gains, level)[:, None, None]
@@ -261,5 +268,5 @@ class Model(nn.Module):
     return self.synthesis(y_hat)
 
   def __call__(self, x: Array, level: Array) -> Array:
-    """Runs all networks, so that all parameters are made."""
+    """Runs all networks, so that all parameters are created."""
     return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)

@@ -4,7 +4,7 @@ D. He, Z. Yang, W. Peng, R. Ma, H. Qin, Y. Wang, "ELIC: efficient learned image 
 unevenly grouped space-channel contextual adaptive coding", CVPR 2022, on groups of channels;
 D. He, Y. Zheng, B. Sun, Y. Wang, H. Qin, "Checkerboard context model for efficient learned image
 compression", CVPR 2021, on the two passes. The positions whose row and column have an even sum are
-the anchors, which the first pass codes; the second pass codes the others and sees the anchors
+the anchors, which the first pass codes. The second pass codes the others and sees the anchors
 around them. Both passes see the hyper-latents and all positions of the groups before.
 """
 
@@ -20,7 +20,7 @@ from compress_jax.methods.gmm.heads import head
 
 Array = jax.Array
 
-SIZE = 5  # Of the window around a position in which it sees the anchors.
+SIZE = 5  # Side of the window in which a position sees the anchors.
 # (row, column) of the anchors around a position of the second pass, from its window's corner.
 ANCHORS = tuple((r, c) for r in range(SIZE) for c in range(SIZE) if (r + c) % 2)
 
@@ -38,7 +38,7 @@ class Checkerboard(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array) -> Array:
-    """f32[B, h, w, C] to f32[B, h, w, features], without a bias."""
+    """Maps f32[B, h, w, C] to f32[B, h, w, features], without a bias."""
     shape = len(ANCHORS), y.shape[-1], self.features
     taps = self.param('kernel', nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), shape)
     rows, columns = np.array(ANCHORS).T
@@ -60,10 +60,10 @@ class GroupParameters(nn.Module):
 
   @nn.compact
   def __call__(self, features: Array, before: Array, seen: Array) -> Array:
-    """Three layers, of which the first sees a neighbourhood and the others one position.
+    """Applies three layers; the first sees a neighbourhood and the others one position.
 
     Args:
-      features: f32[B, h, w, F] of the hyper-synthesis.
+      features: f32[B, h, w, F], the output of the hyper-synthesis.
       before: f32[B, h, w, V], the groups before.
       seen: f32[B, h, w, W], the anchors of the group itself, and 0 at the other positions.
     """
@@ -78,25 +78,25 @@ class GroupParameters(nn.Module):
 class ChannelContext(nn.Module):
   """The entropy parameters of all groups: f32[B, h, w, 3, K, C] of scales, means and logits."""
 
-  groups: tuple[int, ...]  # Channels of each.
+  groups: tuple[int, ...]  # Channels of each group.
   mixtures: int
   widths: tuple[int, int]
   slope: float
 
   @nn.compact
   def __call__(self, features: Array, views: Sequence[Array]) -> Array:
-    """Predicts every group from hyper-latents' features and the latents coded before it.
+    """Predicts every group from the features of hyper-latents and the latents coded before it.
 
     Args:
-      features: f32[B, h, w, F] of the hyper-synthesis.
-      views: latents f32[B, h, w, C], and their magnitudes where the networks see them.
+      features: f32[B, h, w, F], the output of the hyper-synthesis.
+      views: latents f32[B, h, w, C], and their magnitudes if the networks see them.
     """
     first_pass = jnp.asarray(anchors(*features.shape[1:3]), features.dtype)
     parts, start = [], 0
     for i, size in enumerate(self.groups):
       network = GroupParameters(size, self.mixtures, self.widths, self.slope, name=f'group{i}')
       before = jnp.concatenate([view[..., :start] for view in views], -1)
-      own = jnp.concatenate([view[..., start : start + size] for view in views], -1)
-      parts.append(network(features, before, own * first_pass))
+      group = jnp.concatenate([view[..., start : start + size] for view in views], -1)
+      parts.append(network(features, before, group * first_pass))
       start += size
     return jnp.concatenate(parts, -1)

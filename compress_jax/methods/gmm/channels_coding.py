@@ -1,9 +1,9 @@
-"""gmm's files with the channel context: groups of latents in two passes of a checkerboard.
+"""Coding of gmm's files with the channel context: groups in two passes of a checkerboard.
 
-The order in the stream: hyper-latents by static tables; then group by group, of each the anchors
-and then the other positions, row by row, in steps of at most `RUN` positions; of each position its
-channels in turn. The networks of a step see all positions of the groups before, and those of the
-second pass the anchors of their own.
+Hyper-latents come first in the stream, coded by static tables. The groups follow one by one: first
+the anchors of a group, then its other positions, row by row, in steps of at most `RUN` positions.
+The channels of a position follow each other. The networks of a step see all positions of the groups
+before; in the second pass they also see the anchors of the same group.
 """
 
 import functools
@@ -18,30 +18,30 @@ from compress_jax.exact import checkerboard, hyper, layers, mixture, rates, rdoq
 from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
-RUN = 2048  # Positions of a step: part of the format, and what bounds the memory of large images.
+RUN = 2048  # Positions of a step: part of the format; it bounds the memory for large images.
 
 
 class Coding(NamedTuple):
-  """All that decides a probability."""
+  """All that determines a probability."""
 
   mixtures: int  # K
-  views: int  # 2 where the networks see the latents' magnitudes beside them, else 1.
+  views: int  # 2 if the networks see the latents' magnitudes beside them, else 1.
   latent_bits: int  # Fraction bits of the latents that the networks see.
   rates: rates.Rates
-  prior: hyper.Prior  # Of the hyper-latents.
+  prior: hyper.Prior  # Tables of the hyper-latents.
   hyper: layers.Network  # Hyper-latents to features f64[h, w, F].
-  # Of each group, layers of single positions to scales, means and logits. The first one's inputs
-  # are F features, the groups before at the 9 places of a 3x3 window, and the group's own latents
-  # at the 12 anchors of a 5x5 window.
+  # For each group, layers that predict scales, means and logits at single positions. The inputs of
+  # the first layer are F features, the groups before at the 9 positions of a 3x3 window, and the
+  # latents of the same group at the 12 anchors of a 5x5 window.
   groups: layers.Networks
 
 
 class Group(NamedTuple):
-  """The latents of one group."""
+  """The channels of one group of latents."""
 
-  start: int  # The first of their channels.
-  stop: int
-  rates: rates.Rates  # Of these channels.
+  start: int  # The first channel.
+  stop: int  # The last channel, exclusive.
+  rates: rates.Rates  # Gains of these channels.
 
 
 # Called with the mixtures of a step, its positions and its channels; returns the symbols
@@ -50,7 +50,7 @@ Code = Callable[[mixture.Mixture, np.ndarray, slice], np.ndarray]
 
 
 def groups(coding: Coding) -> list[Group]:
-  """The groups in the order in which they are coded."""
+  """Returns the groups in the order in which they are coded."""
   each = outputs_of_latent(coding.mixtures)
   stops = np.cumsum([layers.ends(network)[1] // each for network in coding.groups]).tolist()
   return [
@@ -60,7 +60,7 @@ def groups(coding: Coding) -> list[Group]:
 
 
 def inputs(features: int, views: int, before: int, own: int) -> tuple[int, int, int]:
-  """How many inputs of a group's first layer are features, groups before, and anchors."""
+  """Returns the numbers of features, of groups before and of anchors in a first layer's inputs."""
   return (
     features,
     len(checkerboard.WINDOW) * views * before,
@@ -69,7 +69,7 @@ def inputs(features: int, views: int, before: int, own: int) -> tuple[int, int, 
 
 
 def check(coding: Coding) -> None:
-  """Raises CodecError where the parts of a model do not fit together."""
+  """Raises CodecError if the parts of a model do not fit together."""
   each = outputs_of_latent(coding.mixtures)
   features = layers.ends(coding.hyper)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0] and bool(coding.groups)
@@ -92,7 +92,7 @@ def walk(
   """Visits all groups and passes in the order of the stream.
 
   Args:
-    coding: of the model.
+    coding: the integers of the model.
     z: i64[h', w', C'], the symbols of the hyper-latents.
     shape: (h, w) of the latents.
     level: 0..255.
@@ -125,14 +125,17 @@ def walk(
 
 
 def _steps(height: int, width: int) -> Iterator[tuple[bool, np.ndarray]]:
-  """Whether a step is of the second pass, and its positions i64[n]; a single latent has none."""
+  """Yields for each step whether it is of the second pass, and its positions i64[n].
+
+  A single latent has no second pass.
+  """
   for i, at in enumerate(checkerboard.passes(height, width)):
     for first in range(0, len(at), RUN):
       yield i == 1, at[first : first + RUN]
 
 
 def _run(network: layers.Network, x: np.ndarray) -> np.ndarray:
-  """The outputs f64[n, C] of a group's layers; inputs that are missing at the end are zeros."""
+  """Returns the outputs f64[n, C] of a group's layers; inputs missing at the end count as zero."""
   first = network[0]._replace(weight=network[0].weight[: x.shape[1]])
   return functools.reduce(layers.dense, network[1:], layers.dense(x, first))
 
@@ -150,26 +153,29 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
 
 
 def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
-  """The latents with the symbols of `rdoq`, by the mixtures that the nearest ones would see."""
+  """Returns the latents with symbols chosen by rate and distortion, as in `exact.rdoq`.
+
+  The mixtures are those that the nearest symbols lead to.
+  """
   assert latents.y is not None
   q = latents.q.reshape(-1, latents.q.shape[2])
   scaled = rates.scaled(latents.y, coding.rates, level).reshape(q.shape)
-  found = q.copy()
+  decided = q.copy()
 
   def code(predicted: mixture.Mixture, at: np.ndarray, span: slice) -> np.ndarray:
-    own = q[at, span]
-    chosen = rdoq.choose(predicted, own.ravel(), scaled[at, span].ravel(), worth)
-    found[at, span] = chosen.reshape(own.shape)
-    return own
+    nearest = q[at, span]
+    chosen = rdoq.choose(predicted, nearest.ravel(), scaled[at, span].ravel(), worth)
+    decided[at, span] = chosen.reshape(nearest.shape)
+    return nearest
 
   walk(coding, latents.z, latents.q.shape[:2], level, code)
-  return latents._replace(q=found.reshape(latents.q.shape))
+  return latents._replace(q=decided.reshape(latents.q.shape))
 
 
 def read(
   coding: Coding, reader: coder.Reader, height: int, width: int, level: int
 ) -> tuple[Latents, Mapping[str, float]]:
-  """The latents of an h x w grid, and the bits of each stream.
+  """Returns the latents of an h x w grid, and the bits of each stream.
 
   Raises:
     CodecError: the data does not hold them.

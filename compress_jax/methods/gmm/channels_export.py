@@ -1,4 +1,4 @@
-"""From the float networks of gmm's channel context to integers that code files, and back."""
+"""Conversion of the float networks of gmm's channel context to integers, and back."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from compress_jax.methods.gmm.channels import ANCHORS
 
 
 class FloatNetworks(NamedTuple):
-  """The networks as they were trained."""
+  """The trained networks of the entropy path, as float layers."""
 
   hyper: Sequence[FloatLayer]
-  # Of every group; kernels f32[1, 1, Cin, Cout] with inputs in the order of `Coding.groups`.
+  # For every group, kernels f32[1, 1, Cin, Cout] with inputs in the order of `Coding.groups`.
   groups: Sequence[Sequence[FloatLayer]]
 
 
@@ -28,14 +28,14 @@ def make(
   views: int,
   calibration: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> channels_coding.Coding:
-  """Integer networks from float ones.
+  """Converts float networks to integers.
 
   Args:
-    networks: as they were trained.
-    table: gains.
-    prior: of the hyper-latents.
+    networks: the trained networks.
+    table: the gains.
+    prior: the tables of the hyper-latents.
     mixtures: K.
-    views: 2 where the networks see the latents' magnitudes beside them, else 1.
+    views: 2 if the networks see the latents' magnitudes beside them, else 1.
     calibration: latents f32[h, w, C] and hyper-latents of a few images.
 
   Raises:
@@ -60,7 +60,7 @@ def make(
 
 
 def thawed(coding: channels_coding.Coding) -> FloatNetworks:
-  """The inverse of `make`, but for the rounding of weights."""
+  """Returns the float networks of a coding; inverts `make` up to the rounding of weights."""
   hyper_net, bits = thaw.float_layers(coding.hyper, hyper.BITS)
   count = layers.ends(coding.hyper)[1]
   made = []
@@ -74,7 +74,7 @@ def thawed(coding: channels_coding.Coding) -> FloatNetworks:
 def _spans(
   networks: Sequence[Sequence[FloatLayer]], mixtures: int
 ) -> Iterator[tuple[int, int, Sequence[FloatLayer]]]:
-  """The first and the last channel of each group, exclusive, and its network."""
+  """Yields the first channel of each group, its last one (exclusive) and its network."""
   start = 0
   for network in networks:
     stop = start + network[-1].bias.size // geometry.outputs_of_latent(mixtures)
@@ -83,7 +83,7 @@ def _spans(
 
 
 def _inputs(features: np.ndarray, y: np.ndarray, start: int, stop: int, views: int) -> np.ndarray:
-  """f64[1, h * w, inputs]: what the first layer of a group sees at all positions."""
+  """Returns the inputs f64[1, h * w, inputs] of a group's first layer at all positions."""
   height, width, _ = y.shape
   before = checkerboard.padded(height, width, views * start)
   own = checkerboard.padded(height, width, views * (stop - start))
@@ -100,10 +100,10 @@ def _inputs(features: np.ndarray, y: np.ndarray, start: int, stop: int, views: i
 
 
 def group_layers(params: Params, slope: float) -> list[list[FloatLayer]]:
-  """The layers of every group of a `ChannelContext` as those of single positions, for export.
+  """Returns the layers of every group of a `ChannelContext` for single positions, for export.
 
-  The inputs of the first are the features, the groups before at the places of a 3x3 window, and the
-  group's own latents at the `ANCHORS`, all row by row.
+  The inputs of the first layer are the features, the groups before at the positions of a 3x3
+  window, and the latents of the same group at the `ANCHORS`, all row by row.
   """
   return [_layers(params[f'group{i}'], slope) for i in range(len(params))]
 
@@ -119,12 +119,12 @@ def _layers(params: Params, slope: float) -> list[FloatLayer]:
 
 
 def group_params(networks: Sequence[Sequence[FloatLayer]], features: int, views: int) -> Params:
-  """The inverse of `group_layers`.
+  """Returns the parameters of a `ChannelContext` from its layers; inverts `group_layers`.
 
   Args:
     networks: the layers of every group.
-    features: inputs of each that are the hyper-synthesis' features.
-    views: 2 where the networks see the latents' magnitudes beside them, else 1.
+    features: the number of features of the hyper-synthesis.
+    views: 2 if the networks see the latents' magnitudes beside them, else 1.
   """
   params, before = {}, 0
   for i, (first, hidden, last) in enumerate(networks):

@@ -1,7 +1,7 @@
 """Attention, hyperprior and context, and a discretised Gaussian mixture (Cheng et al. 2020).
 
-The way of an image: `networks` analyses and synthesises it in floats, `coding`
-writes and reads its latents in integers.
+`networks` analyses and synthesises images in floats; `serial_coding` and `channels_coding` write
+and read latents in integers.
 """
 
 import functools
@@ -71,12 +71,12 @@ PRESETS = {
   ),
 }
 CONTEXTS = 'serial', 'channels'
-# Cells that an output may depend on: sums of kernel radii, rounded up.
+# Cells on each side on which an output depends: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO, _SYNTHESIS_HALO = 8, 2, 11
 
 
 def coding_of(options: Mapping[str, Any]) -> Any:
-  """The module that writes the files of a model with these options, with `Coding` and `check`."""
+  """Returns the module that codes files of models with these options; it has `Coding`, `check`."""
   return channels_coding if options.get('context') == 'channels' else serial_coding
 
 
@@ -101,15 +101,15 @@ def codec(
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
-  """Cheng et al. (2020).
+  """Returns the codec of Cheng et al. (2020).
 
   Args:
     lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
     channels: N, of all convolutions; 128 and 192 in the paper.
     mixtures: K, Gaussians per latent; 3 in the paper.
-    attention: with the attention modules.
+    attention: whether the networks have attention modules.
     levels: rates whose gains are learned; 1 makes a model of one rate.
-    slope: of the leaky rectifiers.
+    slope: the slope of the leaky rectifiers.
     widths: hidden channels of the entropy parameters; 10/3 N and 8/3 N unless given.
     stem: 4 folds 4 x 4 pixels into channels in place of the first two stages, which
       cost most; not in the paper.
@@ -118,20 +118,20 @@ def codec(
     latents: M, channels of the latents; N in the paper and unless given. They bound the
       quality at high rates.
     hyper: channels of the hyper-latents and width of their networks, M unless given.
-    slices: how many latents of a position are coded at a time, summing up to M; each sees
-      those before it (Minnen & Singh 2020); not in the paper, which codes all at once.
-    magnitudes: the networks that predict rates see the latents' magnitudes beside them; not
+    slices: numbers of latents of a position that are coded together, which sum up to M; each slice
+      sees those before it (Minnen & Singh 2020); not in the paper, which has one slice.
+    magnitudes: whether the networks that predict rates also see the latents' magnitudes; not in the
+      paper.
+    restoration: channels of a network that corrects the image of the linear path, 0 for none; not
       in the paper.
-    restoration: channels of a network that sees the picture of the linear path and corrects it,
-      0 for none; not in the paper.
-    centred: the analysis network beside the linear path sees the image less its local mean; not
-      in the paper.
-    context: 'serial', the paper's, whose latents decode along a wavefront; or 'channels': slices
-      are coded in two passes of a checkerboard, and each sees all positions of those before (He et
-      al., CVPR 2022), which takes two large steps for each slice.
-    refine: passes over the latents of each image that look for cheaper ones; 0 for none.
-    rdoq: what a bit is worth, in squared steps, where latents round to what is cheaper in rate
-      and distortion; 0 rounds to what is nearer.
+    centred: whether the analysis network beside the linear path sees the image less its local mean;
+      not in the paper.
+    context: 'serial' or 'channels'. With 'serial', the paper's, latents are decoded along a
+      wavefront. With 'channels' slices are coded in two passes of a checkerboard, and each sees all
+      positions of those before (He et al., CVPR 2022); each slice needs two large steps.
+    refine: the number of passes that search cheaper latents of each image; 0 for none.
+    rdoq: the worth of a bit in squared steps, for rounding by rate and distortion; 0 rounds to the
+      nearest integer.
 
   Raises:
     CodecError: there is no such context, the slices are not whole numbers that sum up to M, or an
@@ -156,7 +156,7 @@ def codec(
 
 
 class _Context(NamedTuple):
-  """What the two contexts do in ways of their own."""
+  """The module and the functions that differ between the two contexts."""
 
   coding: Any  # The module that writes and reads files.
   make: Callable[..., Any]  # The coding, of params, gains, prior and examples.
@@ -166,8 +166,8 @@ class _Context(NamedTuple):
 def _serial(model: networks.Model) -> _Context:
   def make(params: Params, *tables: Any) -> Any:
     gains, prior, examples = tables
-    found = serial_export.float_networks(params, model.slope)
-    return serial_export.make(found, gains, prior, model.mixtures, examples)
+    nets = serial_export.float_networks(params, model.slope)
+    return serial_export.make(nets, gains, prior, model.mixtures, examples)
 
   def unmake(coding: Any) -> Params:
     return serial_export.params_of(serial_export.thawed(coding))
@@ -180,18 +180,18 @@ def _channels(model: networks.Model) -> _Context:
 
   def make(params: Params, *tables: Any) -> Any:
     gains, prior, examples = tables
-    found = channels_export.FloatNetworks(
+    nets = channels_export.FloatNetworks(
       export.hyper_layers(params['hyper_synthesis'], model.slope),
       channels_export.group_layers(params['groups'], model.slope),
     )
-    return channels_export.make(found, gains, prior, model.mixtures, views, examples)
+    return channels_export.make(nets, gains, prior, model.mixtures, views, examples)
 
   def unmake(coding: Any) -> Params:
-    found = channels_export.thawed(coding)
-    features = found.hyper[-1].bias.size
+    nets = channels_export.thawed(coding)
+    features = nets.hyper[-1].bias.size
     return {
-      'hyper_synthesis': export.hyper_params(found.hyper),
-      'groups': channels_export.group_params(found.groups, features, views),
+      'hyper_synthesis': export.hyper_params(nets.hyper),
+      'groups': channels_export.group_params(nets.groups, features, views),
     }
 
   return _Context(channels_coding, make, unmake)
@@ -227,13 +227,13 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
     hyper_analysis=scheme.transform(nets, 'hyper_analysis', (hyper_cell, 1), _HYPER_HALO),
     hyper_cell=hyper_cell,
     hyper_depth=hyper_depth,
-    fit_prior=lambda own: floats.fitted_prior(prior, own.prior),
+    fit_prior=lambda coding: floats.fitted_prior(prior, coding.prior),
     transposes=model.context == 'serial',
   )
 
 
-def _quantise(own: Any, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
-  return Latents(rates.quantise(y, own.rates, level), hyper_latents.quantise(z, own.prior))
+def _quantise(coding: Any, y: np.ndarray, z: np.ndarray, level: int) -> Latents:
+  return Latents(rates.quantise(y, coding.rates, level), hyper_latents.quantise(z, coding.prior))
 
 
 METHOD = Method(codec, LAMBDA_RANGE, PRESETS, coding_of)

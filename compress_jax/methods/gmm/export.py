@@ -1,4 +1,4 @@
-"""What the exports of gmm's two contexts share: the hyper-synthesis and the entropy parameters."""
+"""Parts that the exports of gmm's two contexts share: hyper-synthesis and entropy parameters."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from compress_jax.exact import floats, hyper, layers, rates, thaw
 from compress_jax.exact.export import ACTIVATION, FloatLayer, quantise
 from compress_jax.methods.gmm import geometry
 
-# What the networks put out, as powers of two over the common fraction of 16 bits.
+# Fraction bits of the networks' outputs: 16 for scales; differences from that for each part.
 _OUT_BITS = 16
 _OUT_LIMIT = 2**25  # Scales and means up to 512 and 8,192.
 _PARTS = (0, rates.MEAN_BITS - _OUT_BITS, rates.LOGIT_BITS - _OUT_BITS)
@@ -21,8 +21,8 @@ def hyper_network(
   """Returns the integer hyper-synthesis, the fraction bits of its features, and its inputs.
 
   Args:
-    network: as it was trained.
-    prior: of the hyper-latents.
+    network: the trained layers.
+    prior: the tables of the hyper-latents.
     hyper_latents: f32[h', w', H] of a few images, on which the ranges are measured.
   """
   zs = [hyper.dequantise(hyper.quantise(z, prior), prior) for z in hyper_latents]
@@ -39,13 +39,13 @@ def parameters(
 ) -> layers.Network:
   """Returns the integer entropy parameters.
 
-  All inputs enter the same sums: one fraction for all, and what differs from it in the weights.
+  All inputs enter the same sums and so need the same fraction bits; weights absorb differences.
 
   Args:
-    network: as it was trained.
+    network: the trained layers.
     inputs: f64[1, n, Cin] of a few images, on which the ranges are measured.
     bits: fraction bits of the first input.
-    shifts: i64[Cin], how many fraction bits each input has beyond them.
+    shifts: i64[Cin], the additional fraction bits of each input.
     mixtures: K.
 
   Raises:
@@ -66,7 +66,7 @@ def parameters(
 def float_parameters(
   network: layers.Network, in_bits: np.ndarray, mixtures: int
 ) -> list[FloatLayer]:
-  """Returns the float entropy parameters: the inverse of `parameters`, but for rounding.
+  """Returns the float entropy parameters; inverts `parameters` up to rounding.
 
   Args:
     network: the integer layers.
@@ -84,13 +84,13 @@ def finest(y: np.ndarray, table: rates.Rates, bits: int) -> np.ndarray:
 
 
 def _factors(last: FloatLayer, mixtures: int) -> np.ndarray:
-  """Returns what brings each output to its own fraction bits from the common ones."""
+  """Returns the factors of outputs between the common fraction bits and those of each part."""
   parts = geometry.parts(mixtures)
   return np.repeat(2.0 ** np.array(_PARTS[:parts]), last.bias.size // parts)
 
 
 def _times(layer: FloatLayer, factor: np.ndarray) -> FloatLayer:
-  """Returns the layer whose outputs are multiplied by a factor each."""
+  """Returns a layer whose outputs are each multiplied by a factor."""
   return layer._replace(kernel=layer.kernel * factor, bias=layer.bias * factor)
 
 
@@ -106,7 +106,7 @@ def hyper_layers(net: Params, slope: float) -> list[FloatLayer]:
 
 
 def hyper_params(layers: Sequence[FloatLayer]) -> Params:
-  """Returns the weights of a `HyperSynthesis`: the inverse of `hyper_layers`."""
+  """Returns the parameters of a `HyperSynthesis` from its layers; inverts `hyper_layers`."""
   names = 'conv0', 'up0', 'conv1', 'up1', 'conv2'
   convs = [floats.conv_params(layer) for layer in layers]
   return {

@@ -1,7 +1,7 @@
 """The grids of gmm's latents and hyper-latents, which are part of the format of its files."""
 
-CELL = 16  # Pixels of a latent's side.
-HYPER_CELL = 4  # Latents of a hyper-latent's side.
+CELL = 16  # Pixels along a side of a latent.
+HYPER_CELL = 4  # Latents along a side of a hyper-latent.
 
 
 def parts(mixtures: int) -> int:
@@ -10,5 +10,5 @@ def parts(mixtures: int) -> int:
 
 
 def outputs_of_latent(mixtures: int) -> int:
-  """Returns how many outputs of the entropy parameters each latent has."""
+  """Returns the number of outputs of the entropy parameters per latent."""
   return parts(mixtures) * mixtures

@@ -1,6 +1,6 @@
-"""What the last layer of gmm's entropy parameters puts out for each latent.
+"""The outputs of the last layer of gmm's entropy parameters, for each latent.
 
-The outputs are K scales, K means and, of mixtures of more than one Gaussian, K logits, each for C
+These are K scales, K means and, for mixtures of more than one Gaussian, K logits, each for C
 channels.
 """
 
@@ -22,11 +22,14 @@ def head(x: Array, mixtures: int, channels: int, name: str) -> Array:
     x: f32[B, h, w, F].
     mixtures: K; the logits of one Gaussian are zeros.
     channels: C.
-    name: of the layer.
+    name: the name of the layer.
   """
 
   def start(key: Array, shape: Sequence[int]) -> Array:
-    """Scales of 1, means that differ between components (equal ones would stay equal), logits 0."""
+    """Returns scales of 1, means that differ between components, and logits of 0.
+
+    Components with equal means would stay equal.
+    """
     del key
     means = jnp.arange(1.0 * mixtures) - (mixtures - 1) / 2
     first = jnp.concatenate([jnp.ones(mixtures * channels), jnp.repeat(means, channels)])

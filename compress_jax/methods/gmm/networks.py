@@ -53,15 +53,15 @@ class Analysis(nn.Module):
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
-  latents: int | None = None  # C; as many as channels unless given.
+  latents: int | None = None  # C; the number of channels unless given.
   centred: bool = False  # The network beside the linear path sees no regional brightness.
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
-    """Three residual blocks of stride 2, a last convolution, two attention modules.
+    """Applies three residual blocks of stride 2, a last convolution and two attention modules.
 
-    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages. Latents that
-    outnumber the channels get no attention module of their own.
+    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages. The second
+    attention module is left out if there are more latents than channels.
     """
     image, gain = x, 0.1 if self.linear else 16.0
     latents = self.latents or self.channels
@@ -97,11 +97,14 @@ class Synthesis(nn.Module):
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
-  restoration: int = 0  # Channels of what sees the picture of the linear path.
+  restoration: int = 0  # Channels of the network that corrects the image of the linear path.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
-    """The mirror of the analysis; more latents than channels first become twice the channels."""
+    """Applies the mirror image of the analysis.
+
+    If there are not as many latents as channels, a first layer maps them to twice the channels.
+    """
     last = initial(0.1 if self.linear else 1.0)
     block = functools.partial(ResidualBlock, self.slope)
     up = functools.partial(ResidualUp, self.channels, self.slope)
@@ -136,19 +139,19 @@ class Synthesis(nn.Module):
 
 
 def _nothing(name: str) -> Callable[[Array, Frame | None], Array]:
-  """Returns what stands in the place of an attention module that is left out."""
+  """Returns the identity, in place of an attention module that is left out."""
   del name
   return lambda x, frame: x
 
 
 def depths(model: 'Model') -> tuple[int, int]:
-  """Channels of the latents and of the hyper-latents."""
+  """Returns the number of channels of the latents and of the hyper-latents."""
   latents = model.latents or model.channels
   return latents, model.hyper or latents
 
 
 def transforms(model: 'Model') -> dict[str, nn.Module]:
-  """The networks that run on tiles."""
+  """Returns the networks that run on tiles, by name."""
   rest = (model.attention, model.slope, model.stem, model.linear)
   synthesis = Synthesis(model.channels, *rest, model.restoration)
   return {
@@ -159,7 +162,7 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
 
 
 def prior(model: 'Model') -> entropy.Factorized:
-  """The density of the hyper-latents."""
+  """Returns the density of the hyper-latents."""
   return entropy.Factorized(depths(model)[1])
 
 
@@ -176,14 +179,14 @@ class Model(nn.Module):
   linear: bool = False
   latents: int | None = None
   hyper: int | None = None
-  slices: tuple[int, ...] | None = None  # Latents that are coded at a time; all of them.
+  slices: tuple[int, ...] | None = None  # Latents that are coded together; all unless given.
   magnitudes: bool = False
   restoration: int = 0
   centred: bool = False
   context: str = 'serial'  # Or 'channels': see `channels`.
 
   def setup(self) -> None:
-    """The networks by name."""
+    """Creates the networks by name."""
     for name, network in transforms(self).items():
       setattr(self, name, network)
     self.hyper_synthesis = HyperSynthesis(self.slope)
@@ -209,14 +212,14 @@ class Model(nn.Module):
   def predict(
     self, z_hat: Array, level: Array, q: Array, magnitudes: Array | None = None
   ) -> entropy.Mixture:
-    """Returns the distributions of symbols where the networks see these symbols.
+    """Returns the distributions of symbols, given the symbols that are coded before each.
 
     Args:
-      z_hat: [B, h', w', H], decoded hyper-latents, in the type that the networks compute in.
+      z_hat: [B, h', w', H], decoded hyper-latents, in the type in which the networks compute.
       level: i32[B], level bytes.
-      q: f32[B, h, w, C], the symbols that are seen: each depends on what is coded before it.
-      magnitudes: f32[B, h, w, C], those of q unless given. Gradients by them and by q can be
-        told apart so, where that by q alone says nothing: the slope of |q| at 0 is 0.
+      q: f32[B, h, w, C], the symbols; the distribution of each depends on those before it.
+      magnitudes: f32[B, h, w, C], the magnitudes of q unless given. Given separately, they have
+        gradients of their own, which are useful at 0, where the slope of |q| is 0.
     """
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     views = [q, jnp.abs(q) if magnitudes is None else magnitudes][: 1 + self.magnitudes]
@@ -238,8 +241,8 @@ class Model(nn.Module):
   ) -> Rated:
     """Returns symbols, decoded latents and bits of latents f32[B, h, w, C] at levels i32[B].
 
-    The arguments are those of cae's `rate`; networks compute in `dtype`, and what decides about the
-    rate is f32.
+    The arguments are those of cae's `rate`. Networks compute in `dtype`; the rate is computed in
+    f32.
     """
     gain = quantization.gains(self.log_gains, level)[:, None, None]
     z = self.hyper_analysis(pad_to_cells(y, HYPER_CELL).astype(dtype)).astype(jnp.float32)
@@ -247,7 +250,7 @@ class Model(nn.Module):
     z_hat = quantization.straight_through(z - median) + median
     q = quantization.straight_through(y * gain)
     price = self.predict(z_hat.astype(dtype), level, q).bits
-    if rdoq:  # By what the nearest would cost, though that depends on all.
+    if rdoq:  # By the bits with all symbols at the nearest integers.
       q = quantization.cheaper(y * gain, price, rdoq)
       price = self.predict(z_hat.astype(dtype), level, q).bits
     key_y, key_z = quantization.split(key)
@@ -263,15 +266,15 @@ class Model(nn.Module):
     return self.synthesis(y_hat)
 
   def __call__(self, x: Array, level: Array) -> Array:
-    """Runs all networks, so that all parameters are made."""
+    """Runs all networks, so that all parameters are created."""
     return self.synthesise(self.rate(self.analyse(x), level, None).y_hat)
 
   def _serial(self, features: Array, views: Sequence[Array]) -> Array:
     """Predicts f32[B, h, w, 3, K, C], scales, means and logits, by the context of rows above.
 
     Args:
-      features: [B, h, w, F] of the hyper-synthesis.
-      views: latents [B, h, w, C], and their magnitudes where the networks see them.
+      features: [B, h, w, F], the output of the hyper-synthesis.
+      views: latents [B, h, w, C], and their magnitudes if the networks see them.
     """
     seen = jnp.concatenate([features, self.neighbours(jnp.concatenate(views, -1))], -1)
     starts = np.cumsum([0, *(part.channels for part in self.parameters)])

@@ -1,4 +1,4 @@
-"""What predicts the rates of gmm: hyperprior, context, and entropy parameters.
+"""Networks that predict the rates of gmm: hyperprior, context and entropy parameters.
 
 The latents are those of `methods.gmm.networks`. Files are coded by integer versions of all of these
 networks but the first (`serial_coding`).
@@ -23,7 +23,7 @@ class HyperAnalysis(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
-    """Five 3x3 convolutions, the third and fifth of stride 2."""
+    """Applies five 3x3 convolutions, the third and fifth of stride 2."""
     act = leaky(self.slope)
     y = with_magnitudes(y) if self.magnitudes else y
     for i, stride in enumerate((1, 1, 2, 1)):
@@ -38,7 +38,7 @@ class HyperSynthesis(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array, frame: Frame | None = None) -> Array:
-    """3x3 convolutions, the second and fourth sub-pixel."""
+    """Applies five 3x3 convolutions; the second and fourth are sub-pixel convolutions."""
     act, channels = leaky(self.slope), z.shape[-1]
     z = act(Conv(channels, name='conv0')(z, frame))
     z = act(SubPixel(channels, name='up0')(z, frame))
@@ -48,13 +48,13 @@ class HyperSynthesis(nn.Module):
 
 
 class Context(nn.Module):
-  """Latents f32[B, h, w, C] to features f32[B, h, w, features] of what is coded before each."""
+  """Latents f32[B, h, w, C] to features f32[B, h, w, features] of the latents before each."""
 
   features: int
 
   @nn.compact
   def __call__(self, y_hat: Array) -> Array:
-    """One 5x5 convolution that sees the two rows above and two latents to the left."""
+    """Applies one 5x5 convolution that sees the two rows above and two latents to the left."""
     shape = (5, 5, y_hat.shape[-1], self.features)
     kernel = self.param('kernel', initial(), shape)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
@@ -82,7 +82,7 @@ class EntropyParameters(nn.Module):
 
   @nn.compact
   def __call__(self, features: Array) -> Array:
-    """Three 1x1 convolutions; one Gaussian has no logits in the last."""
+    """Applies three 1x1 convolutions; the last one has no logits for a single Gaussian."""
     act = leaky(self.slope)
     wide, narrow = self.widths or (self.channels * 10 // 3, self.channels * 8 // 3)
     x = act(Conv(wide, 1, name='conv0')(features))
@@ -91,5 +91,5 @@ class EntropyParameters(nn.Module):
 
 
 def slice_name(i: int) -> str:
-  """What the entropy parameters of a slice are named."""
+  """Returns the name of the entropy parameters of a slice."""
   return f'parameters{i}' if i else 'parameters'

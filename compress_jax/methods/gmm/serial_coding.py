@@ -1,6 +1,6 @@
-"""gmm's files: hyper-latents by static tables, then latents along the context's wavefront.
+"""Coding of gmm's files: hyper-latents by static tables, then latents along a wavefront.
 
-In a step of the wavefront all positions code their first slice of latents, then the next.
+In a step of the wavefront the first slice of latents is coded at all positions, then the next.
 """
 
 import itertools
@@ -19,12 +19,12 @@ _BATCH = 2048  # Positions whose mixtures the encoder predicts at a time.
 
 
 class Coding(NamedTuple):
-  """All that decides a probability."""
+  """All that determines a probability."""
 
   mixtures: int  # K
   latent_bits: int  # Fraction bits of the latents that the networks see.
   rates: rates.Rates
-  prior: hyper.Prior  # Of the hyper-latents.
+  prior: hyper.Prior  # Tables of the hyper-latents.
   hyper: layers.Network  # Hyper-latents to features f64[h, w, 2C].
   context: layers.Network  # One layer: neighbours f64[n, 12 C] to features f64[n, 2C].
   # Both features, side by side, to scales, means and logits of the first slice of latents.
@@ -34,15 +34,15 @@ class Coding(NamedTuple):
 
 
 class Slice(NamedTuple):
-  """Latents of a position that are coded at a time."""
+  """The channels of latents of a position that are coded together."""
 
-  start: int  # The first of their channels.
-  stop: int
-  rates: rates.Rates  # Of these channels.
+  start: int  # The first channel.
+  stop: int  # The last channel, exclusive.
+  rates: rates.Rates  # Gains of these channels.
 
 
 def slices(coding: Coding) -> list[Slice]:
-  """In the order in which they are coded."""
+  """Returns the slices in the order in which they are coded."""
   each = outputs_of_latent(coding.mixtures)
   sizes = [layers.ends(network)[1] // each for network in _networks(coding)]
   stops = np.cumsum(sizes).tolist()
@@ -58,17 +58,17 @@ def _networks(coding: Coding) -> layers.Networks:
 
 
 def _views(coding: Coding) -> int:
-  """2 where the networks see the latents' magnitudes beside them, else 1."""
+  """Returns 2 if the networks see the latents' magnitudes beside them, else 1."""
   return layers.ends(coding.context)[0] // (len(wavefront.TAPS) * rates.channels(coding.rates))
 
 
 def seen(latents: np.ndarray, views: int) -> np.ndarray:
-  """Latents f64[..., C] as networks see them: f64[..., C], or with magnitudes f64[..., 2C]."""
+  """Returns latents f64[..., C] as the networks see them; with magnitudes they are f64[..., 2C]."""
   return latents if views == 1 else np.concatenate([latents, np.abs(latents)], -1)
 
 
 def check(coding: Coding) -> None:
-  """Raises CodecError where the parts of a model do not fit together."""
+  """Raises CodecError if the parts of a model do not fit together."""
   n, k = rates.channels(coding.rates), coding.mixtures
   each, views = max(outputs_of_latent(k), 1), _views(coding)
   known = layers.ends(coding.hyper)[1] + layers.ends(coding.context)[1]
@@ -88,32 +88,32 @@ def check(coding: Coding) -> None:
 def predict(
   coding: Coding, features: np.ndarray, neighbours: np.ndarray, own: np.ndarray, level: int
 ) -> list[mixture.Mixture]:
-  """The mixtures of many positions, of each slice.
+  """Returns the mixtures of many positions, for each slice.
 
   Args:
-    coding: of the model.
-    features: f64[n, 2C] of the hyper-synthesis.
-    neighbours: f64[n, 12 C] as `seen`, what the context sees.
-    own: f64[n, C], latents of these positions as `rates.fixed_point` gives them.
+    coding: the integers of the model.
+    features: f64[n, 2C], the output of the hyper-synthesis.
+    neighbours: f64[n, 12 C], the inputs of the context, as `seen` returns them.
+    own: f64[n, C], latents of these positions as `rates.fixed_point` returns them.
     level: 0..255.
   """
   known = np.concatenate([features, layers.dense(neighbours, coding.context[0])], 1)
-  found = []
+  mixtures = []
   for network, part in zip(_networks(coding), slices(coding), strict=True):
     outputs = _beside(known, own[:, : part.start], _views(coding))
     for layer in network:
       outputs = layers.dense(outputs, layer)
-    found.append(rates.mixture_at(outputs, coding.mixtures, part.rates, level))
-  return found
+    mixtures.append(rates.mixture_at(outputs, coding.mixtures, part.rates, level))
+  return mixtures
 
 
 def _beside(known: np.ndarray, before: np.ndarray, views: int) -> np.ndarray:
-  """What the parameter network of a slice sees."""
+  """Returns the inputs of the parameter network of a slice."""
   return np.concatenate([known, seen(before, views)], 1) if before.shape[1] else known
 
 
 class Stepwise(NamedTuple):
-  """What decoding computes with, laid out for few positions at a time."""
+  """The networks of decoding, in the layout for few positions at a time."""
 
   context: tuple[packed.Packed, ...]
   parameters: tuple[tuple[packed.Packed, ...], ...]
@@ -122,27 +122,27 @@ class Stepwise(NamedTuple):
 
 
 def stepwise(coding: Coding) -> Stepwise:
-  """Lays out the networks that run at every step of decoding."""
+  """Returns the networks that run at every step of decoding, in the layout of `packed`."""
   networks = tuple(packed.pack(network) for network in _networks(coding))
   return Stepwise(packed.pack(coding.context), networks, slices(coding), _views(coding))
 
 
 def see_step(nets: Stepwise, features: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-  """What all slices of a few positions see: both features side by side."""
+  """Returns the inputs that all slices of a few positions share: both features side by side."""
   return np.concatenate([features, packed.run(nets.context, neighbours)], 1)
 
 
 def predict_step(
   coding: Coding, nets: Stepwise, index: int, known: np.ndarray, own: np.ndarray, level: int
 ) -> mixture.Mixture:
-  """The same integers as `predict` for one slice, sooner for few positions.
+  """Returns the mixtures of one slice, equal to those of `predict` but faster for few positions.
 
   Args:
-    coding: of the model.
+    coding: the integers of the model.
     nets: its networks.
-    index: of the slice.
-    known: of `see_step`.
-    own: f64[n, C], of which the latents of the slices before are known.
+    index: the index of the slice.
+    known: the inputs that `see_step` returns.
+    own: f64[n, C], the latents of these positions; only slices before this one are used.
     level: 0..255.
   """
   part = nets.slices[index]
@@ -171,7 +171,10 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
 
 
 def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latents:
-  """With the symbols of `rdoq`, by the mixtures that the nearest ones would be coded with."""
+  """Returns the latents with symbols chosen by rate and distortion, as in `exact.rdoq`.
+
+  The mixtures are those that the nearest symbols lead to.
+  """
   assert latents.y is not None
   height, width, _ = latents.q.shape
   features = hyper.features(coding.hyper, latents.z, coding.prior, (height, width))
@@ -191,15 +194,17 @@ def decide(coding: Coding, latents: Latents, level: int, worth: float) -> Latent
 
 
 def _stream_order(bounds: np.ndarray, parts: Sequence[Slice]) -> tuple[np.ndarray, np.ndarray]:
-  """Step by step, in each slice by slice, what is there slice by slice.
+  """Returns the order in the stream of symbols that are stored slice by slice.
+
+  In the stream, steps follow each other, and in each step the slices.
 
   Args:
-    bounds: i64[steps + 1], positions where steps begin.
+    bounds: i64[steps + 1], positions at which steps begin.
     parts: the slices.
 
   Returns:
-    places i64[n] in the symbols of all slices one after the other, and where the slices
-    of steps begin among them: i64[steps * slices + 1].
+    The places i64[n] of symbols in the concatenation of all slices, and the indices
+    i64[steps * slices + 1] among them at which the slices of steps begin.
   """
   sizes = np.array([part.stop - part.start for part in parts])
   counts = np.outer(np.diff(bounds), sizes).ravel()  # Symbols of every slice of every step.
@@ -211,7 +216,7 @@ def _stream_order(bounds: np.ndarray, parts: Sequence[Slice]) -> tuple[np.ndarra
 
 
 def _cuts(bounds: np.ndarray) -> list[int]:
-  """Ends of runs of steps that have about _BATCH positions each."""
+  """Returns the ends of runs of steps that have about _BATCH positions each."""
   cuts = [0]
   while cuts[-1] < len(bounds) - 1:
     end = int(np.searchsorted(bounds, bounds[cuts[-1]] + _BATCH, 'right')) - 1
@@ -222,7 +227,7 @@ def _cuts(bounds: np.ndarray) -> list[int]:
 def read(
   coding: Coding, reader: coder.Reader, height: int, width: int, level: int
 ) -> tuple[Latents, Mapping[str, float]]:
-  """The latents of an h x w grid, and the bits of each stream.
+  """Returns the latents of an h x w grid, and the bits of each stream.
 
   Raises:
     CodecError: the data does not hold them.

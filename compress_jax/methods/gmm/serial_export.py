@@ -1,4 +1,4 @@
-"""From gmm's float networks to the integer networks that code its files, and back."""
+"""Conversion of the float networks of gmm's serial context to integers, and back."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from compress_jax.methods.gmm.serial import slice_name
 
 
 class FloatNetworks(NamedTuple):
-  """The same networks as they were trained."""
+  """The trained networks of the entropy path, as float layers."""
 
   hyper: Sequence[FloatLayer]
-  context: FloatLayer  # Kernel f32[5, 5, C, 2C]; only what the mask leaves counts.
-  parameters: Sequence[Sequence[FloatLayer]]  # Of every slice.
+  context: FloatLayer  # Kernel f32[5, 5, C, 2C]; only weights inside the mask are used.
+  parameters: Sequence[Sequence[FloatLayer]]  # The entropy parameters of every slice.
 
 
 def make(
@@ -27,12 +27,12 @@ def make(
   mixtures: int,
   calibration: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> serial_coding.Coding:
-  """Integer networks from float ones.
+  """Converts float networks to integers.
 
   Args:
-    networks: as they were trained.
-    table: gains.
-    prior: of the hyper-latents.
+    networks: the trained networks.
+    table: the gains.
+    prior: the tables of the hyper-latents.
     mixtures: K.
     calibration: latents f32[h, w, C] and hyper-latents of a few images.
 
@@ -67,7 +67,7 @@ def make(
 
 
 def thawed(coding: serial_coding.Coding) -> FloatNetworks:
-  """The inverse of `make`, but for the rounding of weights."""
+  """Returns the float networks of a coding; inverts `make` up to the rounding of weights."""
   hyper_net, bits = thaw.float_layers(coding.hyper, hyper.BITS)
   (context,), context_bits = thaw.float_layers(coding.context, coding.latent_bits)
   features, of_context = hyper_net[-1].bias.size, context.bias.size
@@ -83,7 +83,10 @@ def thawed(coding: serial_coding.Coding) -> FloatNetworks:
 def _neighbourhoods(
   y: np.ndarray, table: rates.Rates, bits: int, views: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """At the finest level, what the context sees at all positions f64[1, n, 12 C], and f64[n, C]."""
+  """Returns the context's inputs f64[1, n, 12 C] and the latents f64[n, C] at all positions.
+
+  Latents are those of the finest level.
+  """
   fixed = export.finest(y, table, bits)
   rows, columns, _ = wavefront.order(*y.shape[:2])
   border = wavefront.padded(serial_coding.seen(fixed, views))
@@ -99,7 +102,7 @@ def _inputs(
   shape: tuple[int, ...],
   views: int,
 ) -> np.ndarray:
-  """f64[1, n, inputs]: what the parameter network of a slice sees."""
+  """Returns the inputs f64[1, n, inputs] of the parameter network of a slice."""
   features = float_run(hyper_net, z)[-1][: shape[0], : shape[1]]
   rows, columns, _ = wavefront.order(*shape[:2])
   of_context = float_run([context], near)[-1]
@@ -109,7 +112,7 @@ def _inputs(
 
 
 def float_networks(params: Params, slope: float) -> FloatNetworks:
-  """The networks of the entropy path, for export."""
+  """Returns the float layers of the entropy path, for export."""
   hyper = export.hyper_layers(params['hyper_synthesis'], slope)
   parameters: list[list[FloatLayer]] = []
   while slice_name(len(parameters)) in params:
@@ -120,7 +123,7 @@ def float_networks(params: Params, slope: float) -> FloatNetworks:
 
 
 def params_of(networks: FloatNetworks) -> Params:
-  """The inverse of `float_networks`."""
+  """Returns the parameters of the entropy path from its layers; inverts `float_networks`."""
   parameters = {
     slice_name(i): {f'conv{k}': floats.conv_params(layer) for k, layer in enumerate(network)}
     for i, network in enumerate(networks.parameters)
