@@ -115,7 +115,7 @@ class EncodeAll(Protocol):
   def __call__(
     self, released: Released, images: Sequence[Image], *, progress: Progress | None = None
   ) -> list[bytes]:
-    """Returns the files of images u8[H, W, 3]; `progress` is told after each part of the work."""
+    """Returns the files of images u8[H, W, 3]; `progress` is called after each part of the work."""
 
 
 class DecodeAll(Protocol):
@@ -124,7 +124,7 @@ class DecodeAll(Protocol):
   def __call__(
     self, released: Released, files: Sequence[bytes], *, progress: Progress | None = None
   ) -> list[Image]:
-    """Returns the images of files; `progress` is told after each part of the work."""
+    """Returns the images of files; `progress` is called after each part of the work."""
 
 
 def no_params(key: Key) -> Params:

@@ -27,7 +27,12 @@ STUDIES = {'mixtures': 'mixtures-1', 'attention': 'no-attention', 'rates': 'fixe
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
 REALISM = (RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md')  # Where its table is.
 # Tables with bits, PSNR or BD-rates in their heads that no committed row tells.
-NO_ROWS = ('seeding, K=256, 24 crops x 5 seeds', 'N=128, 0.85 bpp', 'N=192, 0.85 bpp')
+NO_ROWS = (
+  'method, colour and grey',
+  'seeding, K=256, 24 crops x 5 seeds',
+  'N=128, 0.85 bpp',
+  'N=192, 0.85 bpp',
+)
 NAMES = {'AVIF': 'avif', 'WebP': 'webp', 'JPEG 2000': 'jpeg2000'}
 NAMES |= {'JPEG with default tables': 'jpeg-default', '`gmm` with `--refine=15`': 'gmm-refined'}
 _NUMBER = re.compile(r'[-+]?\d+(?:\.\d+)?')
