@@ -24,8 +24,10 @@ from compress_jax.methods import METHODS
 from compress_jax.model_zoo import pretrained
 from compress_jax.runtime.compilation_cache import enable_cache
 
-HEAD = '| method, colour and grey | lambda | colour, bpp | grey, bpp | PSNR of grey | grey is no larger |\n'
-HEAD += '| --- | --: | --: | --: | --: | --: |'
+HEAD = (
+  '| method, colour and grey | lambda | colour, bpp | grey, bpp | PSNR of grey | no larger |\n'
+  '| --- | --: | --: | --: | --: | --: |'
+)
 
 
 def luma(image: Image) -> Image:

@@ -46,9 +46,9 @@ def test_realism_was_measured_on_the_files_of_the_comparison():
   assert natural['meta']['protocol'] == 'crop'
   compared = 0
   for row in natural['rows']:
-    curve = known[row['codec']]
     assert row['images'] == len(curves.images(rows)) == 24
-    if row['point'] in curve.at:
+    curve = known.get(row['codec'])  # A model for comparison has no rows there.
+    if curve and row['point'] in curve.at:
       i = curve.at.index(row['point'])
       assert row['bpp'] == pytest.approx(curve.bpp[i], rel=1e-6)
       assert row['psnr'] == pytest.approx(curve.psnr[i], abs=1e-4)
