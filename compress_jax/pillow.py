@@ -23,7 +23,7 @@ from compress_jax import bitstream, methods
 from compress_jax.errors import CodecError
 
 FORMAT = 'CJX'
-METHOD = 'gmm'  # Where `save` is given no other.
+METHOD = 'gmm'  # The method of `save` where the caller names none.
 
 
 class CjxImageFile(ImageFile.ImageFile):
@@ -95,7 +95,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
   ignored, as all writers of Pillow do.
 
   Raises:
-    OSError: the image cannot be coded, or there is no such method, model or option.
+    OSError: the image cannot be coded, or there is no such method or model.
   """
   del filename
   from compress_jax.images.reading import from_pillow
@@ -108,7 +108,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     codec, released = pretrained(method, **options)
     pixels = from_pillow(image, flatten=image.encoderinfo.get('flatten'))
     data = codec.encode(released, pixels)
-  file.write(data)  # Not before all of it is there.
+  file.write(data)  # A failed save writes nothing, as encoding has succeeded here.
 
 
 def _options(method: str) -> set[str]:

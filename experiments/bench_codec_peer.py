@@ -195,9 +195,9 @@ def main() -> None:
   result = measure(model, image, repeats=options.repeats)
   if abs(result['bpp'] / options.bpp - 1) > WITHIN:
     raise SystemExit(f'got {result["bpp"]:.3f} bits per pixel, not {options.bpp}')
-  told = {**vars(options), 'height': image.shape[0], 'width': image.shape[1]}
+  record = {**vars(options), 'height': image.shape[0], 'width': image.shape[1]}
   versions = {'compressai': compressai.__version__, 'torch': torch.__version__}
-  print(json.dumps({**told, **versions, **result}))
+  print(json.dumps({**record, **versions, **result}))
 
 
 if __name__ == '__main__':

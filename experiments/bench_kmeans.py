@@ -85,7 +85,7 @@ def faiss_model(points: np.ndarray, start: np.ndarray, steps: int) -> Any:
 
 
 def faiss(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
-  """faiss.Kmeans, which makes as many steps as it is told."""
+  """faiss.Kmeans, which makes a given number of steps."""
   return Fit(faiss_model(points, start, steps).centroids, steps)
 
 

@@ -17,10 +17,12 @@ from compress_jax.report import curves, qualities, tables
 
 Rows = Sequence[dict[str, Any]]
 Rates = Mapping[tuple[str, str, str], Sequence[float]]  # By codec, anchor and metric, in per cent.
+# Words for classical codecs in documents, and the names of their rows.
+CLASSICAL = {'AVIF': 'avif', 'WebP': 'webp', 'JPEG 2000': 'jpeg2000', 'JPEG XL': 'jxl'}
 # Words of a sentence, and the codec or the published curve that they name.
 NAMES = {
-  **{'AVIF': 'avif', 'WebP': 'webp', 'JPEG 2000': 'jpeg2000', 'optimised JPEG': 'jpeg'},
-  **{'JPEG XL': 'jxl', 'avif-slow': 'avif-slow'},
+  **CLASSICAL,
+  **{'optimised JPEG': 'jpeg', 'avif-slow': 'avif-slow', 'slow AVIF': 'avif-slow'},
   **{'Theis': 'Theis 2017 (CAE)', 'Ballé 2018': 'Ballé 2018', 'Minnen 2018': 'Minnen 2018'},
   **{'Cheng': 'Cheng 2020 (GMM)', 'VTM': 'VTM (VVC intra)', 'CompressAI': 'cheng2020-attn'},
   **{name: name for name in METHODS},
@@ -30,7 +32,7 @@ NAMES = {
 NO_ROWS = ('5.8 % more bits than VTM with all four',)
 _SIGNS = {'fewer': -1, 'less': -1, 'ahead of': -1, 'more': 1, 'against': 0}
 _PHRASE = re.compile(
-  r'(?P<number>[-+]?\d+(?:\.\d+)?) % (?P<word>fewer|less|ahead of|more|against)'
+  r'(?P<number>[-+]?\d+(?:\.\d+)?)\s?% (?P<word>fewer|less|ahead of|more|against)'
   r'(?=(?P<rest>[^%;:]{0,90}))'
 )
 
@@ -55,13 +57,13 @@ def claims(document: Path, text: str) -> Iterator[Claim]:
     subjects += (NAMES[document.stem],) if document.stem in METHODS else ()
     for phrase in _PHRASE.finditer(plain):
       anchor = _first(phrase['rest'])
-      text = phrase.group() + phrase['rest']
-      if anchor and not text.startswith(NO_ROWS):
+      sentence = phrase.group() + phrase['rest']
+      if anchor and not sentence.startswith(NO_ROWS):
         sign = '-' if _SIGNS[phrase['word']] < 0 else '+'
         number = phrase['number']
         percent = number if number[0] in '+-' else sign + number
         others = tuple(name for name in dict.fromkeys(subjects) if name != anchor)
-        yield Claim(text, percent, anchor, others, 'MS-SSIM' in plain)
+        yield Claim(sentence, percent, anchor, others, 'MS-SSIM' in plain)
 
 
 def wrong(claim: Claim, known: Rates) -> bool:

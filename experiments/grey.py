@@ -15,7 +15,7 @@ from absl import flags
 from PIL import Image as PILImage
 
 from compress_jax.cli.command import guarded, parse
-from compress_jax.cli.flag_types import define_path, define_positive, numbers
+from compress_jax.cli.flag_types import define_path, numbers
 from compress_jax.codec import Image
 from compress_jax.evaluation import metrics
 from compress_jax.evaluation.evaluate import protocol_images
@@ -25,8 +25,8 @@ from compress_jax.model_zoo import pretrained
 from compress_jax.runtime.compilation_cache import enable_cache
 
 HEAD = (
-  '| method, colour and grey | lambda | colour, bpp | grey, bpp | PSNR of grey | no larger |\n'
-  '| --- | --: | --: | --: | --: | --: |'
+  '| method | lambda | bpp in colour | bpp in grey | PSNR of grey '
+  '| images whose grey file is no larger |\n| --- | --: | --: | --: | --: | --: |'
 )
 
 
@@ -70,7 +70,7 @@ def define_flags() -> flags.FlagValues:
   here: dict[str, Any] = {'flag_values': values}
   define_path('images', None, 'A folder of images in place of the suite.', **here)
   flags.DEFINE_list('lambdas', '0.0035,0.025', 'Operating points.', **here)
-  define_positive('limit', None, 'Only so many images.', **here)
+  flags.DEFINE_integer('limit', None, 'Only so many images.', lower_bound=1, **here)
   flags.DEFINE_bool('help', False, 'Show this help.', short_name='h', **here)
   return values
 

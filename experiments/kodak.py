@@ -29,7 +29,7 @@ from absl import flags
 from compress_jax import baselines
 from compress_jax.cli import comparison
 from compress_jax.cli import processes as process_flags
-from compress_jax.cli.command import guarded, parse, settings
+from compress_jax.cli.command import command_line, guarded, parse, settings
 from compress_jax.cli.flag_types import define_path, numbers
 from compress_jax.evaluation import chosen_metrics
 from compress_jax.evaluation.evaluate import ROWS, collected, evaluate, jobs_of, protocol_images
@@ -111,12 +111,12 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
     chosen=metrics,
   )
   print(f'{len(result.rows)} rows, {result.reused} of them from earlier runs')
-  told = processes.gathered(mine, result.failures)
+  gathered = processes.gathered(mine, result.failures)
   if mine.rank:
-    return 0  # What failed is told to process 0.
+    return 0  # Process 0 reports what failed.
   if mine.total > 1:
     every = jobs_of(chosen, images)
-    result = collected(every, told, output=output, protocol=values.protocol, chosen=metrics)
+    result = collected(every, gathered, output=output, protocol=values.protocol, chosen=metrics)
   failures = result.failures
   about = dict(zip(metrics.names, metrics.about, strict=True))
   meta = {
@@ -137,10 +137,8 @@ def _compare(values: flags.FlagValues, mine: processes.Share) -> int:
 
 def describe(values: flags.FlagValues) -> dict[str, Any]:
   """What a reader needs to know about how the rows came to be; no folders or hosts."""
-  private = '--images', '--output', '--coordinator', '--lpips'
-  told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
   return {
-    'command': ' '.join(['python -m experiments.kodak', *told]),
+    'command': command_line('python -m experiments.kodak', values),
     'protocol': values.protocol,
     'seed': values.seed,
     'timing_repeats': values.timing_repeats,

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from compress_jax import baselines
-from compress_jax.cli.command import guarded, parse
+from compress_jax.cli.command import command_line, guarded, parse
 from compress_jax.cli.flag_types import define_path, define_positive, expanded, numbers
 from compress_jax.codec import Codec, CodecError, Image, Released
 from compress_jax.evaluation import budget, chosen_metrics, metrics, realism
@@ -117,9 +117,7 @@ def run(values: flags.FlagValues) -> int:
   if values.at_bpp:
     print('', equal_table(rows, numbers('at_bpp', values.at_bpp)), sep='\n')
   if values.output:
-    private = '--images', '--output', '--lpips'
-    told = [flag for flag in sys.argv[1:] if not flag.startswith(private)]
-    command = ' '.join(['python -m experiments.realism', *told])
+    command = command_line('python -m experiments.realism', values)
     meta = {'command': command, 'images': description, 'protocol': values.protocol}
     meta |= {'metrics': dict(zip(chosen.names, chosen.about, strict=True))}
     write(Path(values.output), meta, rows)

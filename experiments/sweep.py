@@ -153,16 +153,18 @@ def _lambdas(values: flags.FlagValues) -> tuple[float, ...]:
 
 def command(values: flags.FlagValues, run: Run) -> list[str]:
   """The flags of `run.py` that decide a run, without its folder."""
-  told = [f'--{name}={values[name].value}' for name in _PASSED if values[name].value is not None]
-  told += [f'--data={folder}' for folder in values.data]
-  told += [f'--set={pair}' for pair in values.set]
-  told += [f'--set={key}={value}' for key, value in run.options.items()]
+  arguments = [
+    f'--{name}={values[name].value}' for name in _PASSED if values[name].value is not None
+  ]
+  arguments += [f'--data={folder}' for folder in values.data]
+  arguments += [f'--set={pair}' for pair in values.set]
+  arguments += [f'--set={key}={value}' for key, value in run.options.items()]
   if run.options.get('levels') == 1:
-    told.append(f'--lambda={run.lambdas[0]!r}')
-  return told
+    arguments.append(f'--lambda={run.lambdas[0]!r}')
+  return arguments
 
 
-def settle(folder: Path, told: Sequence[str]) -> None:
+def settle(folder: Path, arguments: Sequence[str]) -> None:
   """Writes a run's flags into its folder; those of a run that has begun have to be the same.
 
   Raises:
@@ -171,20 +173,20 @@ def settle(folder: Path, told: Sequence[str]) -> None:
   path = folder / FLAGS
   if not any((folder / name).exists() for name in (plans.FILE, MODEL)):
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(list(told), indent=2).encode() + b'\n', overwrite=True)
+    write_atomically(path, json.dumps(list(arguments), indent=2).encode() + b'\n', overwrite=True)
     return
   try:
     before = json.loads(path.read_text())
-    differing = sorted(set(before) ^ set(told))
+    differing = sorted(set(before) ^ set(arguments))
   except (OSError, ValueError, TypeError) as error:
     raise CodecError(f'{folder} holds a run that is not of a sweep ({error})') from error
   if differing:
     was = ' '.join(flag for flag in differing if flag in before) or 'without that'
-    now = ' '.join(flag for flag in differing if flag in told) or 'without that'
+    now = ' '.join(flag for flag in differing if flag in arguments) or 'without that'
     raise CodecError(f'{folder} holds a run {was}, not {now}: another --output begins anew')
 
 
-def finish(folder: Path, told: Sequence[str], train: Train) -> None:
+def finish(folder: Path, arguments: Sequence[str], train: Train) -> None:
   """Trains a run to its end, unless it is there.
 
   Raises:
@@ -193,7 +195,7 @@ def finish(folder: Path, told: Sequence[str], train: Train) -> None:
   if (folder / MODEL).exists():  # The last thing that a run writes.
     print(f'{folder}: finished before')
     return
-  status = train([str(PROGRAM), '--mode=train', f'--workdir={folder}', '--noevaluate', *told])
+  status = train([str(PROGRAM), '--mode=train', f'--workdir={folder}', '--noevaluate', *arguments])
   if status:
     raise CodecError(f'{folder}: the training ended with exit status {status}')
   if not (folder / MODEL).exists():
@@ -207,7 +209,7 @@ def trained(arguments: Sequence[str]) -> int:
     return process.wait()
   except KeyboardInterrupt:
     with contextlib.suppress(ProcessLookupError):
-      process.terminate()  # The terminal told it too, but a signal to this process did not.
+      process.terminate()  # The terminal arguments it too, but a signal to this process did not.
     process.wait()
     raise
 
@@ -240,8 +242,8 @@ def _measure(
   for line in result.failures:
     print(f'error: {line}', file=sys.stderr)
   if result.rows:
-    told = {run.name: command(values, run) for run in runs}
-    meta = {**about, 'runs': told, 'failures': result.failures}
+    arguments = {run.name: command(values, run) for run in runs}
+    meta = {**about, 'runs': arguments, 'failures': result.failures}
     reports.write_results(folder, meta, result.rows)
     text = table(result.rows, runs[0].label)
     write_atomically(folder / 'study.md', text.encode(errors='backslashreplace'), overwrite=True)

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 from absl import flags
 
 from compress_jax.cli import console
-from compress_jax.cli.flag_types import expanded
+from compress_jax.cli.flag_types import expanded, is_path
 from compress_jax.codec import CodecError
 from compress_jax.runtime import jax_settings
 
 PATHS = ('model', 'tables')  # Options of methods that name files.
+_HOSTS = ('coordinator',)  # Flags that name machines.
 
 # The text that stands before the flags in --help, or a function that returns the whole text.
 Manual = str | None | Callable[[flags.FlagValues], str]
@@ -48,6 +50,17 @@ def _check_given(flag: flags.Flag) -> None:
   given = flag.value if isinstance(flag.value, list) else [flag.value]
   if flag.present and (not given or any(isinstance(v, str) and not v.strip() for v in given)):
     raise flags.Error(f'--{flag.name} is empty')
+
+
+def command_line(program: str, values: flags.FlagValues) -> str:
+  """Returns the command of a program with the flags that were given, but without folders.
+
+  Flags whose value is a path are left out, and other values keep the last part of a path.
+  """
+  given = [values[name] for name in values if values[name].present]
+  texts = [flag.serialize() for flag in given if not is_path(flag) and flag.name not in _HOSTS]
+  words = ' '.join(texts).replace('\n', ' ').split()
+  return ' '.join([program, *(re.sub(r'(?<![^=:,\'"])[^=:,\'"]*/', '', word) for word in words)])
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:

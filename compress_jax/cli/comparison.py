@@ -19,7 +19,7 @@ from absl import flags
 
 from compress_jax import baselines
 from compress_jax.cli import files
-from compress_jax.cli.command import check_new
+from compress_jax.cli.command import check_new, command_line
 from compress_jax.cli.command import options as method_options
 from compress_jax.cli.flag_types import expanded, numbers
 from compress_jax.codec import CodecError, Image
@@ -61,6 +61,14 @@ def run(values: flags.FlagValues) -> int:
   target = Path(values.report)
   if target.suffix.lower() not in ('.html', '.htm'):
     raise flags.Error(f'--report={target} is the name of a page and ends in .html')
+  if values.json:
+    raise flags.Error('--report and --json exclude each other: a page is no record')
+  if values.methods and (values.model or values.refine):
+    name = 'model' if values.model else 'refine'
+    raise flags.Error(
+      f'--methods names its models and refined codecs itself, as LABEL=METHOD:MODEL and '
+      f'gmm-refined, without --{name}'
+    )
   if values['lambda'].present:
     raise flags.Error('--report shows several rates: --lambdas=0.0035,0.013 names them')
   require('report', 'jinja2', 'plotly', 'ssimulacra2')
@@ -108,7 +116,7 @@ def _write(
   if not result.rows:
     raise CodecError('; '.join(result.failures[:3]) or 'there is nothing to measure')
   meta = {
-    'command': _command(),
+    'command': command_line('compress-jax', values),
     **how(),
     'metrics': dict(zip(metrics.names, metrics.about, strict=True)),
     **{'protocol': values.protocol, 'seed': values.seed, 'processes': parallel},
@@ -129,14 +137,6 @@ def _write(
   )
   print(f'{target}: {target.stat().st_size / 1e6:.1f} MB, {len(result.rows)} files measured')
   return result.failures
-
-
-def _command() -> str:
-  """Returns the command line without the flags that name files or folders."""
-  private = '--images', '--output', '--report'
-  return ' '.join(
-    ['compress-jax', '--report', *(f for f in sys.argv[1:] if not f.startswith(private))]
-  )
 
 
 def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -165,7 +165,8 @@ def compared(
     seed: the seed of all that is random.
 
   Raises:
-    CodecError: there is no such codec or option, or two of them have one name.
+    CodecError: there is no such codec or option, two codecs have one name, or `options` names a
+      model where `names` do.
   """
   recipes = []
   seen: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -174,6 +175,10 @@ def compared(
       recipes += [anchor(name, quality) for quality in baselines.CODECS[name].qualities]
       continue
     for label, (method, defaults) in variants(name).items():
+      if label in baselines.CODECS:
+        raise CodecError(f'{label!r} is the name of a classical codec')
+      if 'model' in options and 'model' in defaults:
+        raise CodecError(f'{name} and an option both name a model')
       every = seeded(method, {**defaults, **options}, seed)
       if seen.setdefault(label, (method, every)) != (method, every):
         raise CodecError(f'two codecs are named {label!r}; LABEL=METHOD:MODEL names one of them')

@@ -34,7 +34,7 @@ COLUMNS = (
 )
 # Keys of a row that --json prints.
 KEPT = (
-  *('method', 'lambda', 'quality', 'width', 'height', 'bytes', 'bpp', 'psnr', 'ms_ssim'),
+  *('method', 'lambda', 'width', 'height', 'bytes', 'bpp', 'psnr', 'ms_ssim'),
   *('encode_s', 'decode_s'),
 )
 # The words that stand for a missing number: equal pixels, and an image too small for the metric.
@@ -116,7 +116,7 @@ def overview(
     ours = measure(jobs_of([chosen], measured_images))
     theirs = measure(_anchor_jobs(ours, measured_images), timing_repeats=0)
   if json:
-    return _json(ours, theirs, left_out, output)
+    return _json(ours, theirs, left_out, output, [image.name for image in measured_images])
   print(f'{method} at lambda {lmbda:g}, and the PSNR of others at that size')
   print(table(ours.rows, theirs.rows))
   if output:
@@ -124,14 +124,24 @@ def overview(
   return _status(ours, theirs, left_out)
 
 
-def _json(ours: Result, theirs: Result, left_out: Sequence[str], output: str | None) -> int:
+def _json(
+  ours: Result,
+  theirs: Result,
+  left_out: Sequence[str],
+  output: str | None,
+  images: Sequence[str],
+) -> int:
   """Prints a JSON record of each file and each failure; returns 1 if there is a failure."""
   for row in (*ours.rows, *theirs.rows):
     names = {'file': row['image'], 'output': str(Path(output) / row['file']) if output else None}
     seconds = row['encode_s'] + row['decode_s']
     records.write({**names, **{key: row[key] for key in KEPT if key in row}, 'seconds': seconds})
-  for line in (*left_out, *ours.failures, *theirs.failures):
+  for line in left_out:
     records.failed_line(line)
+  for line in (*ours.failures, *theirs.failures):
+    job = line.partition(': ')[0]  # The codec, its operating point, and the image.
+    file = next((name for name in images if job == name or job.endswith(f' {name}')), job)
+    records.failed(file, line.removeprefix(f'{job}: '))
   return _status(ours, theirs, left_out)
 
 

@@ -49,7 +49,7 @@ def run(values: flags.FlagValues) -> int:
 
   Raises:
     CodecError: the weights cannot be read, or integers cannot represent them.
-    flags.Error: a flag is missing.
+    flags.Error: a flag is missing, or has no effect beside the others.
   """
   if not values.output or not (values.input or values.workdir):
     raise flags.Error('--mode=export needs --output, and --input or --workdir')
@@ -57,6 +57,10 @@ def run(values: flags.FlagValues) -> int:
   half, deflate = options.pop('half', False), options.pop('deflate', False)
   if options or not isinstance(half, bool) or not isinstance(deflate, bool):
     raise CodecError('export has two options: half and deflate, each True or False')
+  if values.input and values.workdir:
+    raise flags.Error('--input and --workdir exclude each other')
+  if output.suffix == '.json' and (half or deflate):
+    raise flags.Error('half and deflate are options of a model, not of a table of lambdas')
   programs = values.format == 'stablehlo'
   for path in [output / name for name in FILES] if programs else [output]:
     check_new(path, force=values.force)
@@ -99,8 +103,8 @@ def _programs(values: flags.FlagValues, output: Path) -> str:
   """Writes the folder of --format=stablehlo; returns a line that describes the model."""
   from compress_jax.learned import stablehlo  # Export is for few, and takes time to load.
 
-  if values.workdir or values.set or values.data:
-    raise flags.Error('--format=stablehlo has no --workdir, --set and --data: export a model first')
+  if values.set or values.data:
+    raise flags.Error('--format=stablehlo has no --set and --data: export a model first')
   method, options, released = _released(values, '--format=stablehlo')
   made = stablehlo.programs(methods.method(method).codec(**options), released)
   config = {'method': method, 'options': options, lambdas.FIELD: released.ratios}

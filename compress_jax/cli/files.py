@@ -320,7 +320,7 @@ def _failures(tasks: list[Task], work: Work, ways: Ways) -> int:
     except (CodecError, OSError) as error:
       line = _named(task, error)
       if not ways.several:
-        raise CodecError(line) from error
+        raise records.FileError(line, str(task.source or PIPE)) from error
       print(f'error: {line}', file=sys.stderr)
       if ways.json:
         records.failed(str(task.source or PIPE), line)

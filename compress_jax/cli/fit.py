@@ -194,7 +194,8 @@ def _estimate(plan: Plan, setup: Setup) -> int:
   estimate = estimates.estimate(
     setup.init, setup.form, setup.loss, setup.optimizer, batch=each, crop=plan.crop
   )
-  estimates.report(estimate, steps=plan.steps, pixels=each * plan.crop**2, log=print)
+  pixels = each * plan.crop**2
+  estimates.report(estimate, steps=plan.steps, pixels=pixels, log=print, minutes=plan.minutes)
   return 0
 
 

@@ -39,6 +39,11 @@ class _Path(flags.ArgumentParser):
     return 'path'
 
 
+def is_path(flag: flags.Flag) -> bool:
+  """Returns whether the values of a flag are paths."""
+  return isinstance(flag.parser, _Path)
+
+
 class _Positive(flags.FloatParser):
   """A parser of finite numbers above 0."""
 

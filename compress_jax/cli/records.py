@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,16 +23,31 @@ def failed(file: str, line: str) -> None:
 
 def failed_line(line: str) -> None:
   """Prints the record of an error message that begins with the name of a file and a colon."""
-  failed(line.partition(': ')[0], line)
+  parts = line.split(': ')
+  names = [': '.join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
+  failed(next(filter(os.path.lexists, names), parts[0]), line)  # A name may hold a colon.
+
+
+class FileError(CodecError):
+  """An error of one file, whose name is the attribute `file`."""
+
+  def __init__(self, message: str, file: str) -> None:
+    """Binds a message of one line to the name of a file."""
+    super().__init__(message)
+    self.file = file
 
 
 @contextlib.contextmanager
 def failing(file: str, *, json: bool) -> Iterator[None]:
-  """Prints errors that pass through as records of `file`, if `json` is set; raises them again."""
+  """Prints errors that pass through as records, if `json` is set; raises them again.
+
+  A `FileError` names its file; other errors are those of `file`.
+  """
   try:
     yield
   except (CodecError, OSError) as error:
     if json:
+      file = getattr(error, 'file', file)
       failed(file, named(error) if isinstance(error, OSError) else str(error))
     raise
 

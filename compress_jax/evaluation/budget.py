@@ -42,10 +42,11 @@ def within_bpp(
   """
   low, high = lambdas
   code = _counted(code, lambdas, progress)
-  points = _bisect(code, lambda point: point.bpp <= target, low, high)
-  if not points:
-    least = code(low).bpp
-    raise CodecError(f'no file within {target:g} bpp: the smallest has {least:.4f} bpp')
+  fits = lambda point: point.bpp <= target  # noqa: E731
+  first, *others = _bisect(code, fits, low, high)
+  if not fits(first):
+    raise CodecError(f'no file within {target:g} bpp: the smallest has {first.bpp:.4f} bpp')
+  points = [first, *others]
   return max(points, key=lambda point: (point.psnr, -point.bpp))
 
 
@@ -69,10 +70,11 @@ def reaching_psnr(
   """
   low, high = lambdas
   code = _counted(code, lambdas, progress)
-  points = _bisect(code, lambda point: point.psnr >= target, high, low)
-  if not points:
-    most = code(high).psnr
-    raise CodecError(f'no file reaches {target:g} dB: the best has {most:.2f} dB')
+  fits = lambda point: point.psnr >= target  # noqa: E731
+  first, *others = _bisect(code, fits, high, low)
+  if not fits(first):
+    raise CodecError(f'no file reaches {target:g} dB: the best has {first.psnr:.2f} dB')
+  points = [first, *others]
   return min(points, key=lambda point: (point.bpp, -point.psnr))
 
 
@@ -94,17 +96,17 @@ def _counted(
 
 
 def _bisect(code: CodeAt, fits: Callable[[Point], bool], easy: float, hard: float) -> list[Point]:
-  """Returns the fitting points of a bisection for the limit of fitting, on a log scale of lambda.
+  """Returns the first point, and those that fit, of a bisection on a log scale of lambda.
 
   Args:
     code: makes the file at a lambda.
     fits: true near `easy`, false near `hard`.
-    easy: the first lambda; the list is empty if it does not fit.
+    easy: the first lambda; nothing else is tried if it does not fit.
     hard: the other end; nothing else is tried if it fits.
   """
   points = [code(easy)]
   if not fits(points[0]):
-    return []
+    return points
   last = code(hard)
   if fits(last):
     return [*points, last]

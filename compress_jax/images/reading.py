@@ -254,7 +254,7 @@ def _is_adobe_rgb(picture: PILImage.Image) -> bool:
 
 def _colour(name: str) -> tuple[int, ...]:
   with contextlib.suppress(ValueError):
-    colour = ImageColor.getrgb(name)
+    colour = ImageColor.getrgb(str(name))
     if len(colour) == 3:
       return colour
   raise CodecError(f'{name!r} is not an opaque colour; try white or #rrggbb')

@@ -50,10 +50,12 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     rdoq: the worth of a bit in squared steps where latents are rounded, as in `exact.rdoq`.
 
   Raises:
-    CodecError: `rdoq` is out of range.
+    CodecError: `rdoq` or `refine` is out of range.
   """
   if isinstance(rdoq, bool) or not 0 <= rdoq <= _WORTH:
     raise CodecError(f'rdoq={rdoq} must be a number from 0 to {_WORTH:g}')
+  if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
+    raise CodecError(f'refine={refine} must be a whole number of passes, 0 or more')
   model = scheme.model
 
   def level_in(released: Released) -> int:
@@ -117,14 +119,15 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     if scheme.fit_prior:
       known = released.prior is not None
       params['prior'] = released.prior if known else scheme.fit_prior(released.coding)
-    return jax.tree.map(jnp.asarray, params)
+    return jax.device_put(params, may_alias=False)  # The caller may donate them.
 
   @_of_the_last
   def entropy_params(released: Released) -> Params:
     log_gains = floats.log_gains_of(released.coding.rates, model.levels)
     params = {**scheme.unmake(released.coding), 'log_gains': log_gains}
-    # In NumPy, as JAX would compile a conversion from float64 for every shape.
-    return jax.device_put(jax.tree.map(lambda value: np.asarray(value, np.float32), params))
+    # In NumPy: callers may donate arrays of JAX, which would delete those that are cached, and JAX
+    # would compile a conversion from float64 for every shape.
+    return jax.tree.map(lambda value: np.asarray(value, np.float32), params)
 
   def quantised(
     released: Released, images: Sequence[Image], level: int, progress: Progress | None
@@ -141,7 +144,7 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
       rounded = [scheme.decide(released.coding, latents, level, rdoq) for latents in rounded]
     if not refine:
       return rounded
-    params = entropy_params(released)
+    params = jax.device_put(entropy_params(released))
     return [
       _refined(scheme, released, params, image, latents, level, lmbda, refine, progress)
       for image, latents in zip(images, rounded, strict=True)

@@ -13,8 +13,8 @@ from compress_jax.codec import Params
 from compress_jax.training import trainer
 from compress_jax.training.objectives import LossFn, State
 
-_TIMED = 3  # Number of steps that are timed, or fewer
-_LONG = 10.0  # where they take so many seconds.
+_TIMED = 3  # The largest number of steps that are timed.
+_LONG = 10.0  # No further step is timed after so many seconds.
 _SHARE = 0.9  # The part of the available memory that a step may take.
 
 
@@ -59,7 +59,9 @@ def estimate(
   used = arguments + rest + memory.output_size_in_bytes - memory.alias_size_in_bytes
   size = sum(leaf.size for leaf in jax.tree.leaves(form[0]))
   found = Estimate(size, float(cost['flops']), int(used), _available(), None)
-  held = used if jax.default_backend() != 'cpu' else devices * used + arguments  # And their start.
+  held = (
+    used if jax.default_backend() != 'cpu' else devices * used + arguments
+  )  # A CPU holds the initial arguments too.
   if found.available is not None and held > _SHARE * found.available:
     return found
   return found._replace(seconds=_seconds(step, start(*init()), grey, index))
@@ -89,13 +91,29 @@ def _available() -> int | None:
   return 1024 * int(found)
 
 
-def report(cost: Estimate, *, steps: int, pixels: int, log: Callable[[str], Any]) -> None:
-  """Logs four lines about a run of `steps` updates of `pixels` pixels per device."""
+def report(
+  cost: Estimate,
+  *,
+  steps: int,
+  pixels: int,
+  log: Callable[[str], Any],
+  minutes: float | None = None,
+) -> None:
+  """Logs four lines about a run with `pixels` pixels per update and device.
+
+  Args:
+    cost: the result of `estimate`.
+    steps: updates of the run.
+    pixels: pixels of an update on one device.
+    log: takes a line.
+    minutes: the time after which the run ends, whatever the number of steps.
+  """
   log(f'parameters   {cost.parameters:,}')
   log(f'arithmetic   {cost.flops / pixels / 1e3:,.0f} kFLOP per pixel, forward and backward')
   log(f'memory       {cost.bytes / 2**20:,.0f} MiB per device, without the images')
   if cost.seconds is not None:
-    hours = steps * cost.seconds / 3600
-    log(f'time         {cost.seconds:.3f} s per step, {hours:.1f} h in all')
+    hours = f'{steps * cost.seconds / 3600:.1f} h in all'
+    count = f'about {60 * minutes / cost.seconds:,.0f} steps in all' if minutes else hours
+    log(f'time         {cost.seconds:.3f} s per step, {count}')
   elif cost.available is not None:
     log(f'time         not measured: {cost.available / 2**20:,.0f} MiB are available')

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from compress_jax import codec
 from compress_jax.codec import Array, Key, Metrics, Params
-from compress_jax.training.objectives import Apply, LossFn, State
+from compress_jax.training.objectives import Apply, LossFn, State, Weighted
 
 FIRST = 2  # Number of channels that are enabled from the start.
 
@@ -40,11 +40,21 @@ def incremental(
     every: steps from one channel to the next.
   """
 
+  def masked(step: Array) -> LossFn:
+    mask = mask_of(step, channels, every)
+    return loss_of(lambda params, x, level, keys: apply(params, x, level, keys, mask=mask))
+
   def loss(
     params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
-    mask = mask_of(step, channels, every)
-    with_mask = lambda params, x, level, keys: apply(params, x, level, keys, mask=mask)  # noqa: E731
-    return loss_of(with_mask)(params, state, x, keys, step)
+    return masked(step)(params, state, x, keys, step)
 
-  return loss
+  def weighted(
+    weights: Any, params: Params, state: State, x: Array, keys: Key, step: Array
+  ) -> tuple[Array, tuple[State, Metrics]]:
+    of = masked(step)
+    assert isinstance(of, Weighted)
+    return of.of(weights, params, state, x, keys, step)
+
+  unmasked = loss_of(apply)
+  return Weighted(weighted, unmasked.weights) if isinstance(unmasked, Weighted) else loss

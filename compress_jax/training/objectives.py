@@ -142,7 +142,6 @@ def adversarial(
   perceptual: Perceptual,
   level: int | None = None,
   weight: float = ADVERSARIAL_WEIGHT,
-  ramp: int = 0,
   whole: bool = False,
   alternate: bool = False,
   target: Target | None = None,
@@ -167,8 +166,6 @@ def adversarial(
     perceptual: the result of `perceptual_of`.
     level: as in `rate_distortion`.
     weight: weight of the adversarial term, relative to MSE.
-    ramp: number of steps in which that weight rises from 0, in which a fresh
-      discriminator learns. HiFiC has none.
     whole: whether all of the codec learns, as in HiFiC, or its synthesis alone.
     alternate: whether the discriminator has a gradient at even steps only and the codec at odd
       ones, each from the images of its step, as in HiFiC, or both have one at every step.
@@ -193,9 +190,8 @@ def adversarial(
       'd_real': losses.called_real(real.logits),
       'd_fake': losses.called_coded(fake.logits),
     }
-    beta = weight * (jnp.clip(step / ramp, 0, 1) if ramp else 1.0)
     distance = losses.squared_error(x, coded.x_hat)
-    distance += PERCEPTUAL_WEIGHT * terms['perceptual'] + beta * terms['g_adv']
+    distance += PERCEPTUAL_WEIGHT * terms['perceptual'] + weight * terms['g_adv']
     drawn = drawn._replace(weight=MSE_WEIGHT / drawn.lmbda)
     more: dict[str, Array] = {}
     if target is not None:

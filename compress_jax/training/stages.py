@@ -83,7 +83,8 @@ def _check_target(plan: Plan) -> None:
 
 def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   """Sets up the stage in which all parts of a codec learn."""
-  loss_of = lambda apply: _loss(plan, apply, _level(plan), log)  # noqa: E731
+  perceptual = _perceptual(plan, log)  # Its weights are read once, before the loss is traced.
+  loss_of = lambda apply: _loss(plan, apply, _level(plan), perceptual)  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = trainer.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
@@ -117,7 +118,7 @@ def _scales(plan: Plan, codec: Codec, log: Log) -> Setup:
   return Setup(
     lambda: (_begin(plan, codec, log, extended), {}),
     (form, {}),
-    _loss(plan, freezing.learning_only(codec.apply, parts), chosen, log),
+    _loss(plan, freezing.learning_only(codec.apply, parts), chosen, _perceptual(plan, log)),
     freezing.optimizer(adam, form, parts),
     lambda params, average: _only(average, parts, params),
   )
@@ -137,7 +138,7 @@ def _decoder(plan: Plan, codec: Codec, log: Log) -> Setup:
   return Setup(
     lambda: (_begin(plan, codec, log), {}),
     (form, {}),
-    _loss(plan, freezing.learning_only(apply, parts), _level(plan), log),
+    _loss(plan, freezing.learning_only(apply, parts), _level(plan), _perceptual(plan, log)),
     freezing.optimizer(trainer.unclipped_adam(plan.lr), form, parts),
     lambda params, average: _only(average, parts, params),
   )
@@ -150,7 +151,7 @@ def _rounded(plan: Plan, codec: Codec, log: Log) -> Setup:
   """
   if not plan.start:
     raise CodecError('the stage rounded needs --start: weights to go on from')
-  loss = _loss(plan, _as_files(codec, noisy=True), _level(plan), log)
+  loss = _loss(plan, _as_files(codec, noisy=True), _level(plan), _perceptual(plan, log))
   optimizer = trainer.adam(plan.lr)
   return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
 
@@ -209,13 +210,12 @@ STAGES: dict[str, Callable[[Plan, Codec, Log], Setup]] = {
 
 
 def _loss(
-  plan: Plan, apply: objectives.Apply, level: int | tuple[int, ...] | None, log: Log
+  plan: Plan,
+  apply: objectives.Apply,
+  level: int | tuple[int, ...] | None,
+  perceptual: objectives.Perceptual | None,
 ) -> trainer.LossFn:
-  """Returns the loss of all stages but the adversarial one; logs which perceptual term it has."""
-  perceptual = None
-  if plan.lpips is not None or plan.perceptual != 'lpips':
-    perceptual = objectives.perceptual_of(plan.lpips, plan.perceptual)
-    log(perceptual.about)
+  """Returns the loss of all stages but the adversarial one."""
   return objectives.rate_distortion(
     apply,
     level=level,
@@ -224,6 +224,15 @@ def _loss(
     target=_target(plan),
     compute_dtype=jnp.dtype(plan.precision),
   )
+
+
+def _perceptual(plan: Plan, log: Log) -> objectives.Perceptual | None:
+  """Returns the perceptual term of a plan, whose weights it reads and logs; None without one."""
+  if plan.lpips is None and plan.perceptual == 'lpips':
+    return None
+  perceptual = objectives.perceptual_of(plan.lpips, plan.perceptual)
+  log(perceptual.about)
+  return perceptual
 
 
 def _target(plan: Plan) -> target_rate.Target | None:

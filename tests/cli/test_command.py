@@ -219,3 +219,16 @@ def test_kodak_dir_is_expanded(tmp_path, monkeypatch):
     from compress_jax.images.kodak import kodak
 
     kodak()
+
+
+def test_a_command_is_shown_without_folders_and_machines():
+  values = main.define_flags()
+  paths = ['--report', '/home/me/x.html', '--images', '/home/me/photos', '--lambdas=0.01,0.02']
+  models = '--methods=jpeg,mine=gmm:/home/me/m.safetensors,gmm:~/n.safetensors'
+  values(['run.py', *paths, models, '--set=a=1'])
+  line = command.command_line('run', values)
+  assert 'home' not in line and '~' not in line
+  assert set(line.split()) == {
+    *('run', '--lambdas=0.01,0.02', '--set=a=1'),
+    '--methods=jpeg,mine=gmm:m.safetensors,gmm:n.safetensors',
+  }

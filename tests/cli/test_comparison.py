@@ -77,6 +77,10 @@ def test_a_failing_image_is_named_and_the_others_are_shown(images, tmp_path, cap
     (['--report=page.png'], 2, 'ends in .html'),
     (['--report=page.html', '--lambda=0.01'], 2, '--lambdas=0.0035,0.013 names them'),
     (['--report=page.html', '--lambdas=high'], 2, 'high'),
+    (['--report=page.html', '--json'], 2, '--report and --json exclude each other'),
+    (['--report=page.html', '--methods=gmm', '--refine=3'], 2, 'without --refine'),
+    (['--report=page.html', '--methods=gmm', '--model=a.safetensors'], 2, 'without --model'),
+    (['--report=page.html', '--methods=jpeg,jpeg=gmm:a'], 1, "'jpeg' is the name of a classical"),
     (['--report=page.html', '--methods=jpg'], 1, "no codec 'jpg'"),
     (['--report=/dev/null/page.html'], 1, 'is no folder'),
     (['--methods=jpeg'], 2, '--methods goes with --report'),
@@ -97,3 +101,8 @@ def test_each_model_file_has_a_label_of_its_own():
   assert list(comparison.variants('kmeans')) == ['kmeans-paper', 'kmeans-image', 'kmeans-universal']
   with pytest.raises(CodecError, match="no codec 'mine=png:a'"):
     comparison.variants('mine=png:a')
+
+
+def test_a_model_is_named_in_one_place():
+  with pytest.raises(CodecError, match='mine=cae:b and an option both name a model'):
+    comparison.compared(['mine=cae:b'], [0.01], {'model': 'a'}, 0)

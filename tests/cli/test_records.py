@@ -112,8 +112,8 @@ def row(**more):
 
 
 def test_eval_prints_a_record_of_each_file_and_each_failure(monkeypatch, capsys):
-  ours = Result([row(method='kmeans', psnr=30.0, **{'lambda': 0.013})], ['b.png: damaged'], 0)
-  theirs = Result([row(method='png', psnr=None, quality=0)], [], 0)
+  ours = Result([row(method='kmeans', psnr=30.0, **{'lambda': 0.013})], [], 0)
+  theirs = Result([row(method='png', psnr=None, size=2)], ['jpeg size=2 a: it broke: twice'], 0)
   answers = iter((ours, theirs))
   monkeypatch.setattr(evaluate, 'evaluate', lambda *args, **options: next(answers))
   named = [NamedImage('a', image)]
@@ -125,8 +125,8 @@ def test_eval_prints_a_record_of_each_file_and_each_failure(monkeypatch, capsys)
     **{'width': 4, 'height': 2, 'bytes': 2, 'bpp': 2.0, 'psnr': 30.0, 'ms_ssim': None},
     **{'encode_s': 0.25, 'decode_s': 0.5, 'seconds': 0.75},
   }
-  assert (png['method'], png['quality'], png['psnr']) == ('png', 0, None)
-  assert failed == {'file': 'b.png', 'error': 'damaged'} and 'b.png: damaged' in err
+  assert (png['method'], png['psnr'], 'lambda' in png) == ('png', None, False)
+  assert failed == {'file': 'a', 'error': 'it broke: twice'} and 'jpeg size=2 a: it broke' in err
 
 
 def test_numbers_that_json_lacks_become_null(capsys):
@@ -139,3 +139,18 @@ def test_errors_are_records_where_that_is_asked_for(capsys):
     with pytest.raises(CodecError), records.failing('a.png', json=asked):
       raise CodecError('a.png: damaged')
   assert capsys.readouterr().out == '{"file": "a.png", "error": "damaged"}\n'
+
+
+def test_the_only_image_of_a_folder_is_named_where_it_fails(tmp_path, capsys):
+  flat = write(tmp_path / 'in' / 'flat.png', np.full((8, 8, 3), 7, np.uint8))
+  assert run('compress', tmp_path / 'in', tmp_path / 'out', '--json') == 1
+  [record], _ = printed(capsys)
+  assert record == {'file': str(flat), 'error': 'one colour'}
+
+
+def test_a_name_may_hold_a_colon(tmp_path, capsys):
+  path = tmp_path / 'a: b.psd'
+  path.write_bytes(b'')
+  records.failed_line(f'{path}: not read: no image')
+  [record], _ = printed(capsys)
+  assert record == {'file': str(path), 'error': 'not read: no image'}

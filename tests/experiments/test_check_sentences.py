@@ -25,6 +25,7 @@ def verdicts(text, page='README.md'):
 def test_each_comparison_of_a_sentence_is_found():
   text = '- **gmm** needs 11.4 % fewer bits\n  than AVIF and 28 % fewer than WebP, 2 % more in all.'
   assert found(text) == [('-11.4', 'avif'), ('-28', 'webp')]
+  assert found('gmm needs 5% fewer bits than slow AVIF') == [('-5', 'avif-slow')]
 
 
 def test_signed_figures_keep_their_signs():

@@ -221,3 +221,19 @@ def test_refined_methods_are_compared_when_they_are_named():
   (recipe,) = comparison.compared(['gmm-refined'], [LAMBDA], {}, 0)
   assert (recipe.method, recipe.codec) == ('gmm', 'gmm-refined')
   assert dict(recipe.options) == {'refine': 15}
+
+
+@pytest.mark.parametrize('passes', [-1, 2.5, True, '3', None])
+def test_passes_are_a_whole_number(passes):
+  with pytest.raises(CodecError, match=f'refine={passes} must be a whole number of passes'):
+    pretrained('cae', refine=passes)
+
+
+def test_thawed_parameters_may_be_donated():
+  codec, released = load('cae', 0)
+  params = codec.thaw(released)
+  expected = jax.tree.map(np.asarray, params)
+  jax.tree.map(lambda value: value.delete(), params)
+  jax.tree.map(
+    np.testing.assert_array_equal, jax.tree.map(np.asarray, codec.thaw(released)), expected
+  )

@@ -88,7 +88,7 @@ for name in ('cae', 'gan', 'gmm'):
 
 def test_requirements_are_all_but_the_formats():
   """`pip install -r requirements.txt` runs everything from a checkout, as the README says."""
-  extras = [*EXTRAS['train'], *EXTRAS['report'], *EXTRAS['tfds']]
+  extras = [*EXTRAS['train'], *EXTRAS['report'], *EXTRAS['tfds'], *EXTRAS['deploy']]
   listed = requirements((ROOT / 'requirements.txt').read_text().splitlines())
   assert listed == requirements([*PROJECT['dependencies'], *extras])
 

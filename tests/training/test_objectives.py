@@ -136,24 +136,22 @@ NOTHING = objectives.Perceptual('nothing', lambda _, x, *rest: jnp.full(len(x), 
 
 @functools.cache
 def witnessed():
-  """Metrics by ramp and step, and what a discriminator saw: three pictures of 16x16 pixels."""
+  """Metrics by the adversarial weight, and what a discriminator saw of three small pictures."""
   x, calls = images(3, 16), []
   witness = Witness(calls.append)
   params, state = objectives.init_discriminator(witness, KEY, x.shape, (1, 1, 1))
   codec = {'synthesis': jnp.float32(51.0)}  # Brighter by 1 / 5.
   both = {'codec': codec, 'discriminator': params}
 
-  @functools.partial(jax.jit, static_argnames=('ramp', 'weight'))
-  def run(x, step, ramp, weight=64):
+  @functools.partial(jax.jit, static_argnames='weight')
+  def run(x, step, weight):
     calls.clear()
-    given = {'level': LEVEL, 'ramp': ramp, 'weight': weight}
+    given = {'level': LEVEL, 'weight': weight}
     loss = objectives.adversarial(Spy(), witness, perceptual=NOTHING, **given)
     return loss(both, state, x, keys_of(3), step)[1][1], calls[:]
 
-  found = {(10, step): run(x, step, 10)[0] for step in (0, 5, 30)}
-  found[0, 0], seen = run(x, 0, 0)
-  found['twice'] = run(x, 0, 0, 128)[0]
-  return found, seen
+  metrics, seen = run(x, 0, 64)
+  return {64: metrics, 128: run(x, 0, 128)[0]}, seen
 
 
 def test_the_discriminator_compares_each_image_real_or_coded_with_its_own_latents():
@@ -169,7 +167,7 @@ def test_the_discriminator_compares_each_image_real_or_coded_with_its_own_latent
 
 
 def test_the_adversarial_loss_of_a_case_solved_by_hand():
-  metrics = {name: float(value) for name, value in witnessed()[0][0, 0].items()}
+  metrics = {name: float(value) for name, value in witnessed()[0][64].items()}
   # Real images have the logit -0.2, coded ones 0.
   assert metrics['d_real'] == pytest.approx(math.log1p(math.exp(0.2)), rel=1e-4)
   assert metrics['d_fake'] == pytest.approx(math.log(2), rel=1e-4)
@@ -179,17 +177,9 @@ def test_the_adversarial_loss_of_a_case_solved_by_hand():
   assert metrics['loss'] == pytest.approx(codec + metrics['d_real'] + metrics['d_fake'], rel=1e-5)
 
 
-def test_the_adversarial_weight_rises_from_zero_during_the_ramp():
-  found, _ = witnessed()
-  whole = 0.15 * math.log(2)  # The weight of HiFiC.
-  for step, share in ((0, 0), (5, 0.5), (30, 1)):
-    lacking = float(found[0, 0]['loss'] - found[10, step]['loss'])
-    assert lacking == pytest.approx((1 - share) * whole, abs=2e-4)
-
-
 def test_the_adversarial_weight_is_that_of_the_adversarial_term():
   found, _ = witnessed()
-  more = float(found['twice']['loss'] - found[0, 0]['loss'])
+  more = float(found[128]['loss'] - found[64]['loss'])
   assert more == pytest.approx(0.15 * math.log(2), abs=2e-4)
 
 

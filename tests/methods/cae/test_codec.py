@@ -13,7 +13,7 @@ from compress_jax.layers import entropy
 from compress_jax.layers.quantization import noise
 from compress_jax.methods.cae import codec as cae
 from compress_jax.methods.cae import networks
-from compress_jax.training import masking, stages
+from compress_jax.training import masking, objectives, stages
 from tests.helpers.modules import jit
 from tests.helpers.small_plans import KEYS, LEVELS, OPTIONS, PLAN, X, start
 
@@ -89,6 +89,18 @@ def test_the_mask_of_a_step_is_in_its_loss():
   loss = masking.incremental(apply, loss_of, channels=4, every=7)
   assert loss(1, 'state', 10, 1000, jnp.asarray(7)) == (1041, 'state')
   assert seen == [[True, True, True, False]]
+
+
+def test_weights_of_a_masked_loss_are_arguments_of_it():
+  def loss_of(apply):
+    of = lambda weights, params, state, x, keys, step: (weights * apply(params, x, 0, keys), state)  # noqa: E731
+    return objectives.Weighted(of, 3.0)
+
+  apply = lambda params, x, level, keys, mask=None: x + jnp.sum(mask)  # noqa: E731
+  loss = masking.incremental(apply, loss_of, channels=4, every=7)
+  assert loss.weights == 3
+  assert loss(0, 'state', 10, 0, jnp.asarray(7)) == (39, 'state')
+  assert loss.of(5.0, 0, 'state', 10, 0, jnp.asarray(0)) == (60, 'state')
 
 
 def test_a_plan_with_steps_for_each_channel_trains_those_that_are_on():
