@@ -69,9 +69,11 @@ ELSEWHERE = {
   'report/test_page.py': ['report/previews'],
   # Programs are tested by calls of the command line.
   'cli/test_main.py': ['__main__', 'cli/evaluate'],
+  'cli/test_files.py': ['cli/coding'],
   'cli/test_command.py': ['cli/flag_types', 'cli/help', 'cli/processes', 'cli/train'],
   'cli/test_export.py': ['training/float_weights'],
   'cli/test_fit.py': ['training/estimates', 'training/feeding'],
+  'training/test_objectives.py': ['training/optimizers', 'training/perceptual'],
   'training/test_stages.py': ['training/freezing', 'training/masking', 'training/scales'],
 }
 # Test files of no single module: what holds for a whole path, a folder, or outside of the package.

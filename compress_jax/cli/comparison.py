@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from compress_jax import baselines
-from compress_jax.cli import files
+from compress_jax.cli import coding
 from compress_jax.cli.command import check_new, command_line
 from compress_jax.cli.command import options as method_options
 from compress_jax.cli.flag_types import expanded, numbers
@@ -78,7 +78,7 @@ def run(values: flags.FlagValues) -> int:
   chosen = compared(names, lambdas, method_options(values), values.seed)
   left_out: list[str] = []
   _, originals = sets.default_images(
-    values.images, report=left_out.append, read=files.reader(values)
+    values.images, report=left_out.append, read=coding.reader(values)
   )
   with contextlib.ExitStack() as stack:
     folder = values.output or stack.enter_context(tempfile.TemporaryDirectory())

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from compress_jax.cli import comparison, files, records
+from compress_jax.cli import coding, comparison, records
 from compress_jax.cli.command import options as method_options
 from compress_jax.codec import Image
 from compress_jax.evaluation.evaluate import Result, evaluate, jobs_of, protocol_images
@@ -62,7 +62,7 @@ def run(values: flags.FlagValues) -> int:
       processes=values.workers,
       seed=values.seed,
       output=values.output,
-      read=files.reader(values),
+      read=coding.reader(values),
       json=values.json,
     )
 

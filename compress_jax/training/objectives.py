@@ -8,19 +8,17 @@ All metrics are plain means over examples: their mean over devices is that of th
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from compress_jax.codec import CodecError, Coded, Key, Metrics, Params
-from compress_jax.evaluation import lpips, wasserstein
+from compress_jax.codec import Coded, Key, Metrics, Params
 from compress_jax.layers.quantization import lambda_of
 from compress_jax.training import losses, target_rate
+from compress_jax.training.perceptual import Perceptual
 from compress_jax.training.target_rate import MSE_WEIGHT, Target
 
 Array = jax.Array
@@ -28,29 +26,11 @@ State = Any  # Arrays that a loss updates without gradients; {} where there are 
 Apply = Callable[[Params, Array, Array, Key | None], Coded]
 # A function of params, state, f32[B, H, W, 3] in [0, 1], Key[B] and the step i32[].
 LossFn = Callable[[Params, State, Array, Key, Array], tuple[Array, tuple[State, Metrics]]]
-Features = Sequence[Array]  # f32[B, h, w, C] for each layer of a discriminator.
 
 LEVELS = 256
 # In the authors' configs.py MSE, LPIPS and the adversarial term have the weights 0.75 * 0.1 /
 # 32 = 0.00234375, 1 and 0.15 at every rate. The last two are ratios to the first here.
 PERCEPTUAL_WEIGHT, ADVERSARIAL_WEIGHT = 427.0, 64.0
-# Weights of the substitute for LPIPS. At HiFiC's rates on Kodak LPIPS is 0.03..0.07 and
-# 1 - MS-SSIM 0.02..0.06 (the authors' data.csv). Feature matching on AVIF files of 0.3..0.9 bpp was
-# measured as 0.13..0.24 by a discriminator after 350 steps, and a third of that before training.
-# So each term is about half of LPIPS.
-STRUCTURE, MATCHING = 0.5, 0.1
-# The weight of Wasserstein distortion relative to LPIPS. For JPEG and AVIF files of 0.5..1.9 bpp of
-# three Kodak images it is 0.8..2.5 and LPIPS 0.01..0.3; the geometric mean of the ratios is 0.06.
-WASSERSTEIN = 0.05
-
-
-class Perceptual(NamedTuple):
-  """A perceptual distance between images: near 0.05 for a good codec at 0.3 bpp."""
-
-  about: str  # A description of the distance for the log.
-  # Returns f32[B] from the weights, images, coded images, and the discriminator's features of both.
-  distance: Callable[[Any, Array, Array, Features, Features], Array]
-  weights: Any = ()  # Arrays that do not learn.
 
 
 class Weighted:
@@ -151,7 +131,7 @@ def adversarial(
 
   bpp / lambda is added to the MSE, so that the three other terms have the same weights at every
   lambda, as in HiFiC. Where the encoder is frozen the rate is a constant without a gradient.
-  Both losses are minimised by `two_stage_optimizer`, at once or in turn: no gradient of
+  Both losses are minimised by `optimizers.two_stage_optimizer`, at once or in turn: no gradient of
   either reaches the parameters of the other. params is {'codec': ..., 'discriminator':
   ...}, state the spectral vectors of the discriminator, {'batch_stats': ...}.
 
@@ -163,7 +143,7 @@ def adversarial(
     apply: the forward pass of a codec whose sides of x divide by 16.
     discriminator: a module called with images and latents, as
       `methods.gan.networks.Discriminator`.
-    perceptual: the result of `perceptual_of`.
+    perceptual: the result of `perceptual.perceptual_of`.
     level: as in `rate_distortion`.
     weight: weight of the adversarial term, relative to MSE.
     whole: whether all of the codec learns, as in HiFiC, or its synthesis alone.
@@ -232,43 +212,6 @@ def _controlled(
   return drawn._replace(lmbda=lmbda, weight=MSE_WEIGHT / lmbda), found
 
 
-def perceptual_of(path: Path | str | None, measure: str = 'lpips') -> Perceptual:
-  """Returns a perceptual distance: LPIPS, Wasserstein distortion or a substitute without weights.
-
-  Args:
-    path: path of the weights, see `lpips.find`; None asks for the substitute for LPIPS.
-    measure: 'lpips', on AlexNet, or 'wasserstein', on VGG16.
-
-  Raises:
-    CodecError: there are no such weights.
-  """
-  if measure == 'wasserstein':
-    return _wasserstein(path)
-  if path is None:
-    about = f'no LPIPS: {STRUCTURE} * (1 - MS-SSIM) + {MATCHING} * feature matching instead of it'
-    return Perceptual(about, _substitute)
-
-  def distance(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
-    del real, coded
-    return lpips.distance(weights, x, x_hat)
-
-  weights = lpips.find(path)
-  return Perceptual(f'{lpips.about(weights)} of {path}', distance, weights)
-
-
-def _wasserstein(path: Path | str | None) -> Perceptual:
-  """Returns Wasserstein distortion, scaled to the size of LPIPS."""
-  if path is None:
-    raise CodecError('Wasserstein distortion needs --lpips: weights of LPIPS on VGG16')
-
-  def distance(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
-    del real, coded
-    return WASSERSTEIN * wasserstein.distortion(weights, x, x_hat, wasserstein.SIGMA)
-
-  weights = lpips.find(path, 'vgg')
-  return Perceptual(f'{wasserstein.about(weights)} of {path}', distance, weights)
-
-
 def init_discriminator(
   discriminator: nn.Module, key: Key, image_shape: Sequence[int], latent_shape: Sequence[int]
 ) -> tuple[Params, State]:
@@ -279,86 +222,6 @@ def init_discriminator(
   image, latents = (jnp.zeros((1, *shape[-3:])) for shape in (image_shape, latent_shape))
   variables = discriminator.init(key, image, latents)
   return variables['params'], {'batch_stats': variables['batch_stats']}
-
-
-def two_stage_optimizer(
-  generator_tx: optax.GradientTransformation,
-  discriminator_tx: optax.GradientTransformation,
-  params: Params,
-  *,
-  clip: float = 1.0,
-  whole: bool = False,
-  alternate: bool = False,
-) -> optax.GradientTransformation:
-  """Returns the optimizer of `adversarial`: the codec's synthesis and the discriminator learn.
-
-  The rest of the codec stays bit for bit as it is: latents and rates are those of the first
-  stage. It has no optimizer state.
-
-  Args:
-    generator_tx, discriminator_tx: each sees the gradients of its group only.
-    params: {'codec': ..., 'discriminator': ...}; only their structure counts.
-    clip: largest norm of the gradients of each group.
-    whole: whether all of the codec learns.
-    alternate: whether the discriminator is updated at even steps only and the codec at odd ones;
-      `update` then takes the step as a keyword.
-  """
-  clipped = optax.clip_by_global_norm(clip)
-  groups = {
-    'generator': optax.chain(clipped, generator_tx),
-    'discriminator': optax.chain(clipped, discriminator_tx),
-    'frozen': optax.set_to_zero(),
-  }
-  if alternate:
-    groups['discriminator'] = in_turn(groups['discriminator'], 0)
-    groups['generator'] = in_turn(groups['generator'], 1)
-  return optax.partition(groups, groups_of(params, whole=whole))
-
-
-def in_turn(tx: optax.GradientTransformation, turn: int) -> optax.GradientTransformationExtraArgs:
-  """Returns an optimizer that is `tx` at every second step and changes nothing at the others.
-
-  `update` takes as keywords the `step` of the run, counted from 0, and its `total`; `tx` is called
-  with half of that total.
-
-  Args:
-    tx: an optimizer.
-    turn: 0 for the even steps, 1 for the odd ones.
-  """
-  every = optax.with_extra_args_support(tx)
-
-  def update(
-    updates: Params,
-    state: Any,
-    params: Params | None = None,
-    *,
-    step: Array,
-    total: Array,
-    **_: Any,
-  ) -> tuple[Params, Any]:
-    def mine() -> tuple[Params, Any]:
-      return every.update(updates, state, params, step=step, total=total // 2)
-
-    def others() -> tuple[Params, Any]:
-      return jax.tree.map(jnp.zeros_like, updates), state
-
-    found: tuple[Params, Any] = lax.cond(step % 2 == turn, mine, others)
-    return found
-
-  return optax.GradientTransformationExtraArgs(tx.init, update)
-
-
-def groups_of(params: Params, *, whole: bool = False) -> Params:
-  """Returns the group of each parameter: 'generator', 'discriminator' or 'frozen'."""
-
-  def labelled(tree: Params, group: str) -> Params:
-    return jax.tree.map(lambda _: group, tree)
-
-  codec = {
-    name: labelled(part, 'generator' if whole or name == 'synthesis' else 'frozen')
-    for name, part in params['codec'].items()
-  }
-  return {'codec': codec, 'discriminator': labelled(params['discriminator'], 'discriminator')}
 
 
 def _frozen(codec: Params) -> Params:
@@ -420,9 +283,3 @@ def _is_image_layer(module: nn.Module, method: str) -> bool:
   """Returns whether a module is a hidden layer that processes the image, with its spectral norm."""
   hidden = (module.name or '').startswith('conv')
   return isinstance(module, nn.SpectralNorm) and hidden and method == '__call__'
-
-
-def _substitute(weights: Any, x: Array, x_hat: Array, real: Features, coded: Features) -> Array:
-  del weights
-  structure = 1 - losses.ms_ssim(x, x_hat)
-  return STRUCTURE * structure + MATCHING * losses.feature_matching(real, coded)

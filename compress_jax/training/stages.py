@@ -20,10 +20,12 @@ from compress_jax.training import (
   losses,
   masking,
   objectives,
+  optimizers,
   scales,
   target_rate,
   trainer,
 )
+from compress_jax.training.perceptual import Perceptual, perceptual_of
 from compress_jax.training.plans import Plan
 
 DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion}
@@ -172,7 +174,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
     )
     return {'codec': params, 'discriminator': fresh}, state
 
-  perceptual = objectives.perceptual_of(plan.lpips, plan.perceptual)
+  perceptual = perceptual_of(plan.lpips, plan.perceptual)
   log(perceptual.about)
   loss = objectives.adversarial(
     apply,
@@ -187,7 +189,7 @@ def _adversarial(plan: Plan, codec: Codec, log: Log) -> Setup:
   )
   generator, judge = trainer.unclipped_adam(plan.lr), trainer.unclipped_adam(plan.lr, b1=0.5)
   form = jax.eval_shape(with_discriminator, _shapes(codec))
-  optimizer = objectives.two_stage_optimizer(
+  optimizer = optimizers.two_stage_optimizer(
     generator, judge, form[0], clip=trainer.CLIP, whole=whole, alternate=alternate
   )
   learning = form[0]['codec'].keys() if whole else {'synthesis'}
@@ -213,7 +215,7 @@ def _loss(
   plan: Plan,
   apply: objectives.Apply,
   level: int | tuple[int, ...] | None,
-  perceptual: objectives.Perceptual | None,
+  perceptual: Perceptual | None,
 ) -> trainer.LossFn:
   """Returns the loss of all stages but the adversarial one."""
   return objectives.rate_distortion(
@@ -226,11 +228,11 @@ def _loss(
   )
 
 
-def _perceptual(plan: Plan, log: Log) -> objectives.Perceptual | None:
+def _perceptual(plan: Plan, log: Log) -> Perceptual | None:
   """Returns the perceptual term of a plan, whose weights it reads and logs; None without one."""
   if plan.lpips is None and plan.perceptual == 'lpips':
     return None
-  perceptual = objectives.perceptual_of(plan.lpips, plan.perceptual)
+  perceptual = perceptual_of(plan.lpips, plan.perceptual)
   log(perceptual.about)
   return perceptual
 

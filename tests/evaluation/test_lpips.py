@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from compress_jax.codec import CodecError
 from compress_jax.evaluation import lpips, lpips_weights
-from compress_jax.training import objectives
+from compress_jax.training.perceptual import perceptual_of
 from tests.helpers import torch_format as torch
 
 # torchvision's alexnet.py: kernels, strides, paddings, and the pooling that comes before.
@@ -237,7 +237,7 @@ def test_one_file_holds_the_same_as_the_two_of_the_folder(folder, params):
 
 
 def test_the_perceptual_term_says_which_weights_it_has(folder, params):
-  found = objectives.perceptual_of(folder)
+  found = perceptual_of(folder)
   assert found.about == f'LPIPS (alex, v0.1), weights {lpips.fingerprint(params)} of {folder}'
   x, x_hat = pictures()
   np.testing.assert_allclose(

@@ -10,8 +10,10 @@ import optax
 import pytest
 
 from compress_jax.codec import CodecError, Coded
+from compress_jax.evaluation import lpips, wasserstein
 from compress_jax.methods.gan.networks import Discriminator
-from compress_jax.training import losses, objectives
+from compress_jax.training import losses, objectives, optimizers
+from compress_jax.training.perceptual import WASSERSTEIN, Perceptual, perceptual_of
 from tests.helpers.modules import jit
 
 LOW, HIGH = 0.0009, 0.1  # lambda of level bytes 0 and 255.
@@ -131,7 +133,7 @@ class Witness(nn.Module):
     return x.mean((1, 2, 3))[:, None, None] - y_hat.mean((1, 2, 3))[:, None, None]
 
 
-NOTHING = objectives.Perceptual('nothing', lambda _, x, *rest: jnp.full(len(x), 2.0))
+NOTHING = Perceptual('nothing', lambda _, x, *rest: jnp.full(len(x), 2.0))
 
 
 @functools.cache
@@ -222,7 +224,7 @@ def start():
 def gradient(params, state, x, keys, shares):
   """Of a sum of metrics with f32[5] shares, by all parameters; the new state, the metrics."""
   matching = lambda _, x, x_hat, real, coded: losses.feature_matching(real, coded)  # noqa: E731
-  perceptual = objectives.Perceptual('features alone', matching)
+  perceptual = Perceptual('features alone', matching)
   loss = objectives.adversarial(apply, DISCRIMINATOR, perceptual=perceptual, level=255)
 
   def summed(params):
@@ -342,7 +344,7 @@ def test_features_are_those_of_the_layers_that_see_the_image_but_not_the_last():
 
   def run(key):
     params, state = objectives.init_discriminator(discriminator, key, (SIDE, SIDE, 3), (2, 2, 4))
-    perceptual = objectives.Perceptual('', distance)
+    perceptual = Perceptual('', distance)
     loss = objectives.adversarial(apply, discriminator, perceptual=perceptual)
     both = {**start()[0], 'discriminator': params}
     return loss(both, state, start()[2], keys_of(3), STEP)
@@ -352,7 +354,7 @@ def test_features_are_those_of_the_layers_that_see_the_image_but_not_the_last():
 
 
 def test_the_stand_in_is_zero_for_what_is_equal_and_sees_images_and_features():
-  distance = jax.jit(functools.partial(objectives.perceptual_of(None).distance, ()))
+  distance = jax.jit(functools.partial(perceptual_of(None).distance, ()))
   x, far = start()[2][:, :16, :16], [jnp.ones((3, 2, 2, 1))]
   near = [2 * far[0]]
   np.testing.assert_allclose(distance(x, x, far, far), 0, atol=1e-5)
@@ -361,20 +363,20 @@ def test_the_stand_in_is_zero_for_what_is_equal_and_sees_images_and_features():
 
 
 def test_what_stands_in_for_lpips_is_told():
-  assert 'no LPIPS' in objectives.perceptual_of(None).about
+  assert 'no LPIPS' in perceptual_of(None).about
 
 
 def test_the_weights_of_the_perceptual_term_are_those_of_the_loss():
   weights = np.array([3.0, 4.0], np.float32)
   measured = lambda weights, x, *rest: jnp.full(len(x), weights.sum())  # noqa: E731
-  perceptual = objectives.Perceptual('', measured, weights)
+  perceptual = Perceptual('', measured, weights)
   loss = objectives.adversarial(apply, DISCRIMINATOR, perceptual=perceptual, level=LEVEL)
   assert loss.weights is weights
   assert objectives.adversarial(apply, DISCRIMINATOR, perceptual=NOTHING).weights == ()
 
 
 def step(params, grads, **options):
-  tx = objectives.two_stage_optimizer(optax.sgd(1.0), optax.sgd(0.5), params, **options)
+  tx = optimizers.two_stage_optimizer(optax.sgd(1.0), optax.sgd(0.5), params, **options)
   updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
   return jax.tree.map(jnp.subtract, optax.apply_updates(params, updates), params)
 
@@ -383,7 +385,7 @@ def test_what_is_frozen_stays_bit_for_bit_as_it_was_and_the_rest_learns():
   params, grads = start()[0], gradients()[0]['loss']
   assert norm(grads['codec']['analysis']) == 0  # It is not even differentiated.
   grads = jax.tree.map(lambda grad: grad + 1.0, grads)
-  tx = objectives.two_stage_optimizer(optax.adam(1e-3), optax.adam(1e-3), params)
+  tx = optimizers.two_stage_optimizer(optax.adam(1e-3), optax.adam(1e-3), params)
   opt_state, now = tx.init(params), params
   for _ in range(3):
     updates, opt_state = jax.jit(tx.update)(grads, opt_state, now)
@@ -399,7 +401,7 @@ def test_what_is_frozen_stays_bit_for_bit_as_it_was_and_the_rest_learns():
 
 def test_what_is_frozen_has_no_moments():
   params = start()[0]
-  tx = objectives.two_stage_optimizer(optax.adam(1e-3), optax.adam(1e-3), params)
+  tx = optimizers.two_stage_optimizer(optax.adam(1e-3), optax.adam(1e-3), params)
   learning = params['codec']['synthesis'], params['discriminator']
   numbers = sum(v.size for v in jax.tree.leaves(learning))
   kept = sum(v.size for v in jax.tree.leaves(tx.init(params)) if v.ndim)
@@ -489,7 +491,7 @@ def test_the_optimizer_updates_one_at_a_time_and_each_sees_half_of_the_steps():
       state + 1,
     ),
   )
-  tx = objectives.two_stage_optimizer(seen, seen, params, whole=True, alternate=True)
+  tx = optimizers.two_stage_optimizer(seen, seen, params, whole=True, alternate=True)
   state, update = tx.init(params), jax.jit(tx.update)
   for step in range(4):
     updates, state = update(grads, state, params, step=jnp.int32(step), total=jnp.int32(10))
@@ -519,7 +521,7 @@ def test_a_target_weighs_the_rate_of_the_adversarial_loss_and_nothing_else():
 
 def test_the_first_stage_of_hific_minimises_lpips_as_well():
   distance = lambda weights, x, x_hat, *rest: jnp.full(len(x), weights) * x_hat[:, 0, 0, 0]  # noqa: E731
-  perceptual = objectives.Perceptual('', distance, jnp.float32(3))
+  perceptual = Perceptual('', distance, jnp.float32(3))
   loss = objectives.rate_distortion(Spy(), level=LEVEL, perceptual=perceptual)
   x = images(3)
   total, (_, metrics) = loss(jnp.float32(51), {}, x, keys_of(3), STEP)
@@ -531,7 +533,7 @@ def test_the_first_stage_of_hific_minimises_lpips_as_well():
 
 def test_wasserstein_distortion_needs_weights():
   with pytest.raises(CodecError, match='needs --lpips'):
-    objectives.perceptual_of(None, 'wasserstein')
+    perceptual_of(None, 'wasserstein')
 
 
 def test_wasserstein_distortion_is_scaled_and_has_one_sigma_everywhere(monkeypatch):
@@ -541,11 +543,11 @@ def test_wasserstein_distortion_is_scaled_and_has_one_sigma_everywhere(monkeypat
     seen.append((weights, sigma))
     return 4 * jnp.mean(x_hat - x, (1, 2, 3))
 
-  monkeypatch.setattr(objectives.lpips, 'find', lambda path, net: (path, net))
-  monkeypatch.setattr(objectives.lpips, 'fingerprint', lambda params: '12345678')
-  monkeypatch.setattr(objectives.wasserstein, 'distortion', distortion)
-  perceptual = objectives.perceptual_of('mine', 'wasserstein')
+  monkeypatch.setattr(lpips, 'find', lambda path, net: (path, net))
+  monkeypatch.setattr(lpips, 'fingerprint', lambda params: '12345678')
+  monkeypatch.setattr(wasserstein, 'distortion', distortion)
+  perceptual = perceptual_of('mine', 'wasserstein')
   assert perceptual.about == 'Wasserstein distortion (VGG16, sigma 8), weights 12345678 of mine'
   found = perceptual.distance(perceptual.weights, x, x + 0.5, (), ())
-  np.testing.assert_allclose(found, 2 * objectives.WASSERSTEIN, rtol=1e-5)
+  np.testing.assert_allclose(found, 2 * WASSERSTEIN, rtol=1e-5)
   assert seen == [(('mine', 'vgg'), objectives.wasserstein.SIGMA)]

@@ -19,6 +19,7 @@ from compress_jax.learned.released import flatten
 from compress_jax.methods.cae import codec as cae
 from compress_jax.methods.gan import codec as gan
 from compress_jax.training import objectives, plans, scales, stages, target_rate
+from compress_jax.training.perceptual import Perceptual
 from tests.helpers.modules import jit
 from tests.helpers.small_plans import KEYS, LEVELS, OPTIONS, PLAN, X, start
 
@@ -204,10 +205,10 @@ def test_the_rate_of_the_plan_and_its_lambda_make_the_target(monkeypatch):
 
 def test_weights_of_lpips_join_what_is_minimised_in_the_other_stages(monkeypatch):
   seen = []
-  perceptual = objectives.Perceptual('what it is', None)
+  perceptual = Perceptual('what it is', None)
   named = lambda *given: seen.append(given) or perceptual  # noqa: E731
   spy = lambda apply, **given: seen.append(given['perceptual'])  # noqa: E731
-  monkeypatch.setattr(objectives, 'perceptual_of', named)
+  monkeypatch.setattr(stages, 'perceptual_of', named)
   monkeypatch.setattr(objectives, 'rate_distortion', spy)
   said = []
   for plan in (PLAN, PLAN._replace(lpips='w'), PLAN._replace(lpips='w', perceptual='wasserstein')):
