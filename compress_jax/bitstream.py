@@ -128,8 +128,8 @@ class Opening(NamedTuple):
   """A header, and where the payload lies."""
 
   header: Header
-  start: int  # Of the payload, in bytes from the start of the file.
-  length: int  # Of the payload, in bytes; a checksum of 4 bytes follows.
+  start: int  # Position of the payload in bytes.
+  length: int  # Bytes of the payload; a checksum of 4 bytes follows.
 
 
 def opening(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Opening:

@@ -30,7 +30,8 @@ def decode(folder: Path, data: bytes) -> np.ndarray:
   module = CODINGS.get(config['options'].get('context'), CODINGS[config['method']])
   coding = coding_of(arrays, module.Coding)
   header, payload = bitstream.unpack(data)
-  sides = (header.height, header.width)[:: -1 if header.flags & 1 else 1]  # 1: on its side.
+  # Flag 1: coded transposed.
+  sides = (header.height, header.width)[:: -1 if header.flags & 1 else 1]
   grid = [-(-side // cell) for side in sides]
   latents, _ = module.read(coding, coder.Reader(payload), *grid, header.level)
   y_hat = rates.dequantise(latents.q, coding.rates, header.level, latents.mean)

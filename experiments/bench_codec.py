@@ -52,7 +52,7 @@ from experiments import bench_growth
 
 LEARNED = ('cae', 'gmm', 'gan')
 LEAST_BPP, WITHIN = 0.5, 0.1
-# Where the time of a stage is spent.
+# The functions in which the time of a stage is spent.
 STAGES = {
   'transform': [(tiles, 'run_many')],
   'parameters': [

@@ -45,7 +45,7 @@ from PIL import Image
 MODELS = {'cheng2020-anchor': Cheng2020Anchor, 'cheng2020-attn': Cheng2020Attention}
 HEADER = struct.Struct('>6I')  # Height, width, rows and columns of z, bytes of y and z.
 CELL = 64  # Pixels of a hyper-latent's side.
-WITHIN = 0.05  # Of the bits per pixel asked for.
+WITHIN = 0.05  # Tolerance, relative to the bits per pixel asked for.
 
 
 def encode(model: Any, image: np.ndarray) -> bytes:

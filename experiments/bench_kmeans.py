@@ -65,7 +65,7 @@ def scikit_learn(points: np.ndarray, start: np.ndarray, steps: int) -> Fit:
 
   from sklearn.cluster import KMeans
 
-  warnings.filterwarnings('ignore', category=UserWarning)  # That it did not converge.
+  warnings.filterwarnings('ignore', category=UserWarning)  # It warns that it did not converge.
   model = KMeans(
     len(start), init=start, n_init=1, max_iter=steps, tol=0.0, algorithm='lloyd', copy_x=True
   ).fit(points)

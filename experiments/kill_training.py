@@ -45,7 +45,7 @@ setup_of, optimizer = cli_fit.setup_of, optax.sgd(1e-3, momentum=0.9)
 cli_fit.setup_of = lambda *given: setup_of(*given)._replace(optimizer=optimizer)
 raise SystemExit(cli.main())
 """
-_SECONDS_PER_STEP = 0.02  # Of this small model on two cores, saves apart.
+_SECONDS_PER_STEP = 0.02  # For this small model on two cores, without saving.
 
 
 def define_flags() -> flags.FlagValues:

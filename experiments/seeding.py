@@ -36,8 +36,8 @@ class Row(NamedTuple):
   seeding: str
   seed: int
   psnr: float  # dB.
-  steps: int  # Of the last Lloyd run.
-  seconds: float  # Of everything, seeding included.
+  steps: int  # Iterations of the last Lloyd run.
+  seconds: float  # Time of the whole clustering, seeding included.
 
 
 def eigen(split: str) -> Method:

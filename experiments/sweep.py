@@ -48,9 +48,9 @@ _PASSED = ('method', 'preset', 'seed', 'steps', 'batch', 'crop', 'lr', 'precisio
 class Run(NamedTuple):
   """A model to train, and where to measure it."""
 
-  name: str  # Of its folder.
-  label: str  # Of its curve, which models of one rate share.
-  options: Mapping[str, Any]  # Of the method, in addition to those of the preset.
+  name: str  # Name of its folder.
+  label: str  # Name of its curve, which models of one rate share.
+  options: Mapping[str, Any]  # Options of the method, in addition to those of the preset.
   lambdas: tuple[float, ...]  # Operating points; that of the training for a model of one rate.
 
 

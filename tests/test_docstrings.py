@@ -1,8 +1,13 @@
-"""Docstrings that can be read alone: each one begins with what a function returns or does."""
+"""Docstrings and comments beside code that can be read alone.
+
+Docstrings begin with what a function returns or does, and comments with what a value is.
+"""
 
 import ast
 import functools
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -11,11 +16,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'compress_jax'
 # Parts of the package that are not checked yet. The list may only become shorter.
 LATER = ()
+# Folders whose comments beside code are checked.
+FOLDERS = ('compress_jax', 'experiments', 'examples')
 COLUMNS = 100
 # First words that continue a sentence which only the code around the docstring begins.
 FRAGMENT = re.compile(
   r'(Of|What|How|Where|When|Why|Which|Who|Whose|Whether|Those|That|As|Did|Does|Is)\b'
 )
+# First words of a comment beside code that only the name before it would complete.
+DANGLING = re.compile(r'#\s*(Of|What|Where|Those|That)\b')
 # A function's docstring begins with a verb, in the third person: "Returns ...", "Encodes ...".
 VERB = re.compile(r'[A-Z][a-z]+s\b')
 
@@ -76,6 +85,39 @@ def test_first_lines_are_short_sentences(module):
     first = text.splitlines()[0]
     assert first.endswith(('.', ':')), f'{name}: {first}'
     assert len(first) <= COLUMNS, f'{name}: {first}'
+
+
+def beside_code(source):
+  """Yields (line, comment) for the comments that follow code on the same line."""
+  for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():
+      yield token.start[0], token.string
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_no_comment_beside_code_begins_as_a_fragment(folder):
+  assert not [
+    f'{path.relative_to(ROOT)}:{line}: {comment}'
+    for path in sorted((ROOT / folder).rglob('*.py'))
+    for line, comment in beside_code(path.read_text())
+    if DANGLING.match(comment)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('line', 'dangling'),
+  [
+    ('name: str  # Of its folder.', 1),
+    ('name: str  # Name of its folder.', 0),
+    ("METHOD = 'gmm'  # What `save` takes.", 1),
+    ("TEXT = '# Of a string.'", 0),
+    ('# Of a comment on a line of its own.', 0),
+    ('steps: int  # Offsets of steps.', 0),
+  ],
+)
+def test_dangling_comments_are_recognised(line, dangling):
+  found = [comment for _, comment in beside_code(line) if DANGLING.match(comment)]
+  assert len(found) == dangling
 
 
 def test_every_exception_exists():

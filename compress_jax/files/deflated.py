@@ -23,12 +23,13 @@ def pack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[
   packed: dict[str, np.ndarray] = {}
   forms: dict[str, Any] = {}
   for name, array in arrays.items():
-    data = zlib.compress(_planes(array), _LEVEL)
-    if array.dtype.name not in _KINDS or array.nbytes < _LEAST or len(data) >= array.nbytes:
-      packed[name] = array
+    packed[name] = array
+    if array.dtype.name not in _KINDS or array.nbytes < _LEAST:
       continue
-    packed[name] = np.frombuffer(data, np.uint8)
-    forms[name] = [array.dtype.name, list(array.shape)]
+    data = zlib.compress(_planes(array), _LEVEL)
+    if len(data) < array.nbytes:
+      packed[name] = np.frombuffer(data, np.uint8)
+      forms[name] = [array.dtype.name, list(array.shape)]
   return packed, forms
 
 

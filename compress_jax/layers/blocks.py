@@ -82,7 +82,7 @@ def mirror(x: Array, margin: int) -> Array:
   """Returns f32[B, H + 2 * margin, W + 2 * margin, C]: f32[B, H, W, C] and its mirror images."""
   if all(isinstance(side, int) for side in x.shape[1:3]):
     return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), 'reflect')
-  for axis in (1, 2):  # Of a size that is not known yet, `jnp.pad` mirrors no more than once.
+  for axis in (1, 2):  # jnp.pad mirrors at most once where a size is symbolic.
     last = x.shape[axis] - 1
     index = jnp.arange(-margin, last + 1 + margin) % (2 * last)
     x = jnp.take(x, last - jnp.abs(last - index), axis)

@@ -35,7 +35,7 @@ def transposed(x: Array, kernel: Array) -> Array:
 
   Args:
     x: f32[B, H, W, Cin].
-    kernel: f32[k, k, Cin, Cout], k odd.
+    kernel: f32[k, k, Cin, Cout], k odd, at least 3.
   """
   batch, height, width, _ = x.shape
   found = [_phase(x, kernel, p, q) for p in (0, 1) for q in (0, 1)]

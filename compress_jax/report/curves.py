@@ -42,7 +42,7 @@ class Cell(NamedTuple):
 
   anchor: str
   codec: str
-  mean: BDRate | None  # Of the mean curves; None where they do not overlap enough.
+  mean: BDRate | None  # BD-rate of the mean curves; None where they do not overlap enough.
   median: float | None  # The median of the BD-rates of single images, in percent.
   better: int  # Images on which `codec` needs fewer bits,
   images: int  # of those with enough overlap.

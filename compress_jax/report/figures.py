@@ -56,8 +56,9 @@ _MARKERS = {
   'hexagon': 'h',
   'pentagon': 'p',
 }
-TITLES = {'all': 'All codecs', 'classical': 'Classical codecs'}  # Of figures of no one method.
-_LABEL_GAP = 0.043  # Of the axes' height: one line of a label.
+# Titles of the figures that show no single method.
+TITLES = {'all': 'All codecs', 'classical': 'Classical codecs'}
+_LABEL_GAP = 0.043  # Height of a line of a label, as a share of the axes' height.
 
 
 class Line(NamedTuple):
@@ -227,7 +228,8 @@ def _split_panel(
 def _limits(ax: Axes, main: Sequence[Line], everything: Sequence[Line]) -> None:
   """Sets the limits of the axes to the rates of `main` and to the heights of all curves' ends."""
   right = min(1.04 * max(b for c in main for b in c.bpp), 2.0)
-  right = max(right, 1.04 * min(line.bpp[0] for line in main))  # One point at least.
+  # At least one curve shows a point.
+  right = max(right, 1.04 * min(line.bpp[0] for line in main))
   ends = [end[1] for c in everything if (end := _last_visible(c, right))]
   low = min(v for c in main for v in c.values) - 0.6
   ax.set_xlim(0, right)
@@ -245,7 +247,7 @@ def _label_ends(
     if end and end[1] >= low:
       x, y = (end[0] - left) / (right - left), (end[1] - low) / (high - low)
       placed.append((y, x, display(codec), colour, bold))
-  # Of two that end level, the one that ends further left reaches its name over the other.
+  # If two curves end at one height, the name of the one that ends further left goes above.
   placed.sort(key=lambda p: (round(p[0], 2), -p[1]))
   for y, (y_end, x_end, text, colour, bold) in zip(
     spread([p[0] for p in placed], _LABEL_GAP), placed, strict=True

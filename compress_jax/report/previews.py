@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from compress_jax.codec import Image
+from compress_jax.images import sets
 from compress_jax.report import curves
 from compress_jax.report.curves import Row
 
@@ -61,7 +62,11 @@ def previews(
     pixels = {_key(row): (lambda row=row: decode(row)) for row in nearest.values()}
     original = f'original {name}'
     wanted = {original: originals[name], **pixels}
-    new = {key: data_uri(middle(load())) for key, load in wanted.items() if key not in out.pictures}
+    new = {
+      key: data_uri(sets.centre_crop(load(), CUT_TO))
+      for key, load in wanted.items()
+      if key not in out.pictures
+    }
     if sum(map(len, (*out.pictures.values(), *new.values()))) > budget:
       out.left_out.extend(_missing(groups[i:], len(shown)))
       break
@@ -80,13 +85,6 @@ def nearest_rows(rows: Iterable[Row], bpp: float) -> dict[str, Row]:
     if not curves.lossless(row) and (best is None or _apart(row, bpp) < _apart(best, bpp)):
       out[row['codec']] = row
   return out
-
-
-def middle(image: Image, side: int = CUT_TO) -> Image:
-  """Returns the middle of an image, at most `side` pixels wide and high."""
-  height, width = image.shape[:2]
-  top, left = max(0, height - side) // 2, max(0, width - side) // 2
-  return image[top : top + side, left : left + side]
 
 
 def data_uri(image: Image, quality: int = QUALITY) -> str:

@@ -208,7 +208,7 @@ def _is_gone(path: Path) -> bool:
     path.lstat()
   except FileNotFoundError:
     return True
-  except OSError:  # Unknown.
+  except OSError:  # The state of the path is unknown.
     pass
   return False
 

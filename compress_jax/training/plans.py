@@ -37,9 +37,10 @@ class Plan(NamedTuple):
   refit_prior: bool = False  # In the stage scales: whether the prior learns too.
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
-  perceptual: str = 'lpips'  # What the weights of `lpips` serve: that, or 'wasserstein'.
+  # The distance that the weights in `lpips` compute: 'lpips' or 'wasserstein'.
+  perceptual: str = 'lpips'
   learns: str = 'generator'  # In the stage adversarial: the part of the codec, or 'all'.
-  updates: str = 'once'  # In that stage: codec and discriminator at once, or 'alternate'.
+  updates: str = 'once'  # In the stage adversarial: 'once' or 'alternate', see docs/methods/gan.md.
   target_rate: float | None = None  # Bits per pixel; None leaves the rate to lambda.
 
 

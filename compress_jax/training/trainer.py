@@ -21,7 +21,7 @@ from compress_jax.training.objectives import LossFn, State, Weighted
 
 Draw = Callable[[Any, Key], Array]  # Returns f32[B, H, W, 3] from data on the device and Key[B].
 AVERAGE = 0.999
-AXIS = 'device'  # What the mapped axis of a step is called inside of it.
+AXIS = 'device'  # Name of the mapped axis of a step.
 # Far below the usual norms (1.4 to 2.3 for trained weights of gmm, 5 to 13 for fresh ones), so that
 # all steps have the same weight: crops differ tenfold in error, and the hardest would dominate
 # Adam's average of squares.

@@ -1,4 +1,4 @@
-"""The notebook is kept without outputs, and installs what it needs; the pages' build runs it."""
+"""The notebook is kept without outputs, and installs nothing; the pages' build runs it."""
 
 import ast
 import json
@@ -16,14 +16,8 @@ def test_the_notebook_is_kept_without_outputs():
   assert all(cell['outputs'] == [] and cell['execution_count'] is None for cell in CELLS)
 
 
-def test_the_first_cell_installs_the_package_where_it_is_missing_and_nothing_else():
-  lines = SOURCES[0].splitlines()
-  assert "if find_spec('compress_jax') is None:" in lines
-  assert lines[-1].startswith('  %pip install') and "'compress_jax[" in lines[-1]
-
-
-@pytest.mark.parametrize('source', SOURCES[1:])
-def test_the_other_cells_are_plain_python(source):
+@pytest.mark.parametrize('source', SOURCES)
+def test_cells_are_plain_python_without_commands_of_a_shell(source):
   ast.parse(source)
 
 

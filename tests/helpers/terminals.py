@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def on_a_terminal(code, *, columns=80):
-  """What a Python program writes to standard output and to a terminal as standard error."""
+  """Returns what a Python program writes to standard output and to a terminal as standard error."""
   ours, theirs = pty.openpty()
   fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24 if columns else 0, columns, 0, 0))
   program = [sys.executable, '-c', code]
@@ -30,6 +30,6 @@ def on_a_terminal(code, *, columns=80):
 
 
 def in_a_pipe(code):
-  """What a Python program writes to standard output and to a pipe as standard error."""
+  """Returns what a Python program writes to standard output and to a pipe as standard error."""
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
   return done.stdout, done.stderr

@@ -321,10 +321,12 @@ def test_variants_of_classical_codecs_are_on_the_page_but_not_shown_first(opened
   assert tab.locator('#plot .scatterlayer .trace').count() == len(CODECS)
 
 
-def test_of_large_pictures_the_middle_is_shown():
-  image = np.arange(5 * 9 * 3, dtype=np.uint8).reshape(5, 9, 3)
-  np.testing.assert_array_equal(previews.middle(image, 4), image[0:4, 2:6])
-  np.testing.assert_array_equal(previews.middle(image, 9), image)
+def test_of_large_pictures_the_middle_is_shown(monkeypatch):
+  monkeypatch.setattr(previews, 'CUT_TO', 72)  # The pictures are 64 high and 96 wide.
+  made = previews.previews(make_rows('crop'), originals=ORIGINALS, decode=decode, budget=10**9)
+  assert made.cut
+  for name, key in made.originals.items():
+    assert made.pictures[key] == previews.data_uri(ORIGINALS[name]()[:, 12:84])
 
 
 def test_a_page_by_itself_links_to_no_rows(tmp_path):

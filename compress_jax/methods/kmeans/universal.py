@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress_jax import coder
+from compress_jax import bitstream, coder
 from compress_jax.codec import CodecError, Image
 from compress_jax.methods.kmeans import blocks, restore, shapes
 
@@ -94,7 +94,7 @@ def encode(image: Image, models: Sequence[Model], lambdas: Sequence[float], lmbd
   """Returns the payload of u8[H, W, 3] by that model near `lmbda` whose file costs least."""
   weight = _ERROR_WEIGHT * lmbda
   planes = analysis(image)
-  grey = is_grey(image)
+  grey = bool(bitstream.grey_flag(image))
   if grey:
     planes = planes._replace(chroma=planes.chroma[:, :0])
   payloads = []
@@ -109,11 +109,6 @@ def encode(image: Image, models: Sequence[Model], lambdas: Sequence[float], lmbd
     )
     payloads.append((bits + lmbda * error, writer))
   return min(payloads, key=lambda p: p[0])[1].finish()
-
-
-def is_grey(image: Image) -> bool:
-  """Returns whether the three channels of u8[H, W, 3] are equal everywhere."""
-  return bool((image[..., :1] == image[..., 1:]).all())
 
 
 def _around(lambdas: Sequence[float], lmbda: float) -> list[int]:
