@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
 STUDIES = {'mixtures': 'mixtures-1', 'attention': 'no-attention', 'rates': 'fixed-rates'}
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
-REALISM = (RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md')  # Where its table is.
+REALISM = (
+  RESULTS / 'README.md',
+  Path('compress_jax') / 'zoo' / 'gan.md',
+)  # Documents with its table.
 # Tables with bits, PSNR or BD-rates in their heads that no committed row tells.
 NO_ROWS = (
   'images whose grey file is no larger',
@@ -47,7 +50,7 @@ class Table(NamedTuple):
   """A table of a document."""
 
   document: Path
-  line: int  # Of its first row, from 1.
+  line: int  # The line of its first row, from 1.
   head: tuple[str, ...]
   rows: list[list[str]]
 

@@ -36,7 +36,7 @@ from compress_jax.runtime.compilation_cache import enable_cache
 
 Row = Mapping[str, Any]
 HEAD = '| codec | point | bpp | PSNR | realism distance (95 %) |\n| --- | --: | --: | --: | --: |'
-WIDE_HEAD = (  # Of rows with all qualities.
+WIDE_HEAD = (  # The head of a table with all qualities.
   '| codec | point | bpp | PSNR | realism distance (95 %) | SSIMULACRA2 | LPIPS |\n'
   '| --- | --: | --: | --: | --: | --: | --: |'
 )
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
   label: str
   points: tuple[float, ...]  # Lambdas or qualities.
   at: Callable[[float], tuple[Codec, Released]]
-  span: tuple[float, float] | None  # Of lambdas; None for qualities.
+  span: tuple[float, float] | None  # The range of lambdas; None for qualities.
 
 
 def define_flags() -> flags.FlagValues:

@@ -550,4 +550,4 @@ def test_wasserstein_distortion_is_scaled_and_has_one_sigma_everywhere(monkeypat
   assert perceptual.about == 'Wasserstein distortion (VGG16, sigma 8), weights 12345678 of mine'
   found = perceptual.distance(perceptual.weights, x, x + 0.5, (), ())
   np.testing.assert_allclose(found, 2 * WASSERSTEIN, rtol=1e-5)
-  assert seen == [(('mine', 'vgg'), objectives.wasserstein.SIGMA)]
+  assert seen == [(('mine', 'vgg'), wasserstein.SIGMA)]
