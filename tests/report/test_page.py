@@ -332,3 +332,11 @@ def test_of_large_pictures_the_middle_is_shown(monkeypatch):
 def test_a_page_by_itself_links_to_no_rows(tmp_path):
   path = write(tmp_path, name='out.html', links=())
   assert path.name == 'out.html' and 'All rows' not in path.read_text()
+
+
+def test_a_card_says_fewer_or_more_without_a_sign(report_path):
+  cards = re.findall(
+    r'<strong>([^<]*)</strong>\s*<span class="fine">(\w+) bits', report_path.read_text()
+  )
+  assert cards and all(re.fullmatch(r'\d+\.\d %', number) for number, _ in cards)
+  assert {word for _, word in cards} <= {'fewer', 'more'}
