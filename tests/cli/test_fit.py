@@ -18,6 +18,7 @@ from compress_jax.files import models
 from compress_jax.learned.released import flatten
 from compress_jax.model_zoo import pretrained
 from compress_jax.training import estimates, fit, plans, stages
+from tests.helpers.slow import but_for
 from tests.helpers.small_models import picture
 from tests.helpers.training_calls import OFTEN, SMALL, arguments
 
@@ -72,7 +73,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_happened(photos, tmp_pa
   assert last[0].split(',')[:3] == last[1].split(',')[:3]
 
 
-@pytest.mark.parametrize('every', [4, 0])
+@pytest.mark.parametrize('every', but_for([4, 0], 0))
 def test_a_kill_during_a_validation_costs_no_update(photos, tmp_path, monkeypatch, every):
   whole, broken, often = tmp_path / 'whole', tmp_path / 'broken', f'--validate_every={every}'
   assert train(photos, whole, '--save_every=100', often) == 0

@@ -17,6 +17,7 @@ from compress_jax.methods.gan import networks
 from compress_jax.model_zoo import pretrained
 from experiments import fuzz
 from tests.helpers import small_models
+from tests.helpers.slow import but_for
 from tests.helpers.small_models import MODELS, digest, picture
 
 # Each method in each of its modes, with options that keep the tests quick.
@@ -349,7 +350,7 @@ def test_the_forward_pass_predicts_the_file_of_a_shipped_model(method, lmbda):
     assert np.mean((again - decoded) ** 2) < 0.03 * np.mean((again - image) ** 2)
 
 
-@pytest.mark.parametrize('method', LEARNED)
+@pytest.mark.parametrize('method', but_for(LEARNED, 'cae'))
 def test_the_forward_pass_is_its_three_parts_one_after_the_other(method):
   codec, params = small_models.load(method)[0], small_models.params(method)
   x, key = picture(70, 50)[None].astype(np.float32) / 255, jax.random.key(3)
