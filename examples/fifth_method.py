@@ -18,29 +18,21 @@ from compress_jax.layers.quantization import lambda_of
 from compress_jax.methods import METHODS, Entry
 
 NUMBER, SIDE = 7, 8
-METHODS['blocks'] = Entry(
-  *(NUMBER, 'examples.fifth_method', 'Means of blocks', '#8c5a00', '#e0b050'),
-  *((18.0, 24.0), (18.0, 24.0)),
-)
+LABEL = NUMBER, 'examples.fifth_method', 'Means of blocks', '#8c5a00', '#e0b050'
+METHODS['blocks'] = Entry(*LABEL, (18.0, 24.0), (18.0, 24.0))
 
 
 def codec(*, lmbda: float = 0.013) -> Codec:
   """Returns a codec whose steps follow from the target of bits per pixel + lmbda * MSE."""
-
-  def step_of(level: int) -> float:
-    return float(lambda_of(jnp.int32(level))) ** -0.5
+  step_of = lambda level: float(lambda_of(jnp.int32(level))) ** -0.5  # noqa: E731
 
   def encode(released: tuple, image: Image) -> bytes:
-    height, width = bitstream.check_image(image)
+    (height, width), level = bitstream.check_image(image), level_of(lmbda)
     padded = np.pad(image, ((0, -height % SIDE), (0, -width % SIDE), (0, 0)), 'edge')
-    rows, columns = padded.shape[0] // SIDE, padded.shape[1] // SIDE
-    means = padded.reshape(rows, SIDE, columns, SIDE, 3).mean((1, 3))
-    level = level_of(lmbda)
+    means = padded.reshape(len(padded) // SIDE, SIDE, -1, SIDE, 3).mean((1, 3))
     q = np.rint(means / step_of(level)).astype(np.uint8)
-    header = bitstream.Header(NUMBER, height, width, level)
-    return bitstream.pack(
-      header, zlib.compress(np.diff(q, axis=1, prepend=np.uint8(0)).tobytes(), 9)
-    )
+    payload = zlib.compress(np.diff(q, axis=1, prepend=np.uint8(0)).tobytes(), 9)
+    return bitstream.pack(bitstream.Header(NUMBER, height, width, level), payload)
 
   def decode(released: tuple, data: bytes) -> Image:
     header, payload = bitstream.unpack(data)
@@ -51,10 +43,9 @@ def codec(*, lmbda: float = 0.013) -> Codec:
       symbols = np.frombuffer(zlib.decompress(payload), np.uint8).reshape(rows, columns, 3)
     except (zlib.error, ValueError) as error:
       raise CodecError('the payload is damaged') from error
-    q = np.cumsum(symbols, axis=1, dtype=np.uint8)
-    blocks = np.clip(np.rint(q * step_of(header.level)), 0, 255).astype(np.uint8)
-    pixels = blocks.repeat(SIDE, 0).repeat(SIDE, 1)
-    return pixels[: header.height, : header.width]
+    means = np.cumsum(symbols, axis=1, dtype=np.uint8) * step_of(header.level)
+    blocks = np.clip(np.rint(means), 0, 255).astype(np.uint8)
+    return blocks.repeat(SIDE, 0).repeat(SIDE, 1)[: header.height, : header.width]
 
   return Codec(encode, decode)
 
@@ -64,5 +55,5 @@ METHOD = Method(codec)
 if __name__ == '__main__':
   from experiments import kodak
 
-  rest = ['--methods=blocks,jpeg', '--lambdas=0.0009,0.0018,0.0067,0.025,0.1', '--workers=1']
-  sys.exit(kodak.main([sys.argv[0], *rest, *sys.argv[1:]]))
+  flags = ['--methods=blocks,jpeg', '--lambdas=0.0009,0.0018,0.0067,0.025,0.1', '--workers=1']
+  sys.exit(kodak.main([sys.argv[0], *flags, *sys.argv[1:]]))
