@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress_jax.report import curves, tables
+from compress_jax.report.published import read_published
 from experiments import check_sentences, realism, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +116,7 @@ def _cells(line: str) -> list[str]:
 
 def _written(root: Path, source: Source) -> Iterator[str]:
   """The tables that programs write."""
-  published = tables.read_published(root / 'experiments' / 'published')
+  published = read_published(root / 'experiments' / 'published')
   made = {
     RESULTS / 'kodak-full' / 'tables.md': tables.tables(source.full, published),
     RESULTS / 'kodak-crop' / 'tables.md': tables.tables(source.crop),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compress_jax.methods import METHODS
-from compress_jax.report import curves, qualities, tables
+from compress_jax.report import curves, qualities
+from compress_jax.report.published import read_published
 
 Rows = Sequence[dict[str, Any]]
 Rates = Mapping[tuple[str, str, str], Sequence[float]]  # By codec, anchor and metric, in per cent.
@@ -81,7 +82,7 @@ def wrong(claim: Claim, known: Rates) -> bool:
 
 def known_rates(full: Rows, crop: Rows, published: Path) -> Rates:
   """Returns BD-rates in per cent by codec, anchor and metric, on whole images and on crops."""
-  literature = [entry.curve for entry in tables.read_published(published)]
+  literature = [entry.curve for entry in read_published(published)]
   known: dict[tuple[str, str, str], list[float]] = {}
   for rows, more in ((full, literature), (crop, [])):
     for quality in (qualities.PSNR, qualities.MS_SSIM):

@@ -38,6 +38,7 @@ from compress_jax.evaluation.measure import Recipe
 from compress_jax.images import sets
 from compress_jax.methods import METHODS
 from compress_jax.recipes import make
+from compress_jax.report.published import read_published
 from compress_jax.runtime import processes, workers
 
 PUBLISHED = Path(__file__).parent / 'published'
@@ -159,7 +160,7 @@ def report(
   from compress_jax.report import figures, page
   from compress_jax.report import tables as reports
 
-  published = reports.read_published(PUBLISHED)
+  published = read_published(PUBLISHED)
   reports.write_results(output, meta, rows, published)
   figures.write_figures(output / 'figures', rows, published)
 

@@ -22,8 +22,8 @@ from compress_jax.report import curves, qualities
 from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Curve, Row
 from compress_jax.report.palette import display, looks
+from compress_jax.report.published import Published
 from compress_jax.report.qualities import PSNR, Quality
-from compress_jax.report.tables import Published
 
 INK, SOFT, FAINT = '#1d1d1f', '#6b6b73', '#e4e4e8'
 _STYLE: dict[Any, Any] = {

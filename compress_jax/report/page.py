@@ -22,7 +22,8 @@ from compress_jax.report.byte_split import part_colours, splits
 from compress_jax.report.curves import Cell, Curve, Row
 from compress_jax.report.palette import display, looks
 from compress_jax.report.previews import CUT_TO, LEVELS, Previews, previews
-from compress_jax.report.tables import Meta, Published
+from compress_jax.report.published import Published
+from compress_jax.report.tables import Meta
 
 ANCHOR = 'jpeg'  # The codec that the headline compares with.
 PREVIEW_BUDGET = 4_800_000  # Bytes; with plotly.js the page stays under 10 MB.

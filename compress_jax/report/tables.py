@@ -19,7 +19,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.metrics import BDRate
@@ -27,6 +27,7 @@ from compress_jax.files.atomic import write_atomically
 from compress_jax.methods import METHODS
 from compress_jax.report import curves, qualities
 from compress_jax.report.curves import Cell, Curve, Row, Wins
+from compress_jax.report.published import COMPRESSAI, Published, lpips_lines
 from compress_jax.report.qualities import PSNR, Quality
 
 Meta = Mapping[str, Any]
@@ -40,15 +41,6 @@ OPTIONAL = frozenset({'lambda', 'quality', 'file', 'ssimulacra2', 'lpips'})
 # Targets of the win counts; wide enough for crops and full images.
 PSNR_TARGETS = (24.0, 26.0, 28.0, 30.0, 32.0)
 BPP_TARGETS = (0.2, 0.4, 0.8)
-_COMPRESSAI = {'ms_ssim': 'ms-ssim-rgb', 'ssimulacra2': 'ssimulacra2', 'lpips': 'lpips'}
-
-
-class Published(NamedTuple):
-  """A curve from the literature, on the 24 full Kodak images."""
-
-  curve: Curve  # `at` is empty.
-  source: str
-  figures: tuple[str, ...]  # The figures that show it: methods and 'all'.
 
 
 def write_results(
@@ -141,30 +133,13 @@ def compressai(curve: Curve, rows: Iterable[Row]) -> dict[str, Any]:
   knob = 'lambda' if 'lambda' in rows[0] else 'quality'
   results: dict[str, Any] = {knob: list(curve.at), 'bpp': list(curve.bpp)}
   results['psnr-rgb'] = list(curve.psnr)
-  for key, name in _COMPRESSAI.items():
+  for key, name in COMPRESSAI.items():
     values = getattr(curve, key)
     if values and all(map(math.isfinite, values)):
       results[name] = list(values)
   results |= {'encoding_time': seconds('encode_s'), 'decoding_time': seconds('decode_s')}
   description = f'{curve.method}, means over {count} images, protocol {protocol}'
   return {'name': curve.codec, 'description': description, 'results': results}
-
-
-def read_published(folder: str | os.PathLike) -> list[Published]:
-  """Returns the published curves in a folder of CompressAI result files.
-
-  They are valid on full images only: the same codec is 1-2 dB lower on crops at equal bpp.
-  """
-  out = []
-  for path in sorted(Path(folder).glob('*.json')):
-    entry = json.loads(path.read_text())
-    results = entry['results']
-    unknown = [math.nan] * len(results['bpp'])
-    others = [results.get(name, unknown) for name in _COMPRESSAI.values()]
-    columns = zip(results['bpp'], results['psnr-rgb'], *others, strict=True)
-    curve = Curve(entry['name'], entry['method'], (), *zip(*sorted(columns), strict=True))
-    out.append(Published(curve, entry['source'], tuple(entry['figures'])))
-  return out
 
 
 def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
@@ -191,6 +166,10 @@ def tables(rows: Sequence[Row], published: Sequence[Published] = ()) -> str:
     matrix = curves.bd_matrix(learned, [entry.curve for entry in published])
     title = 'BD-rate of the row against published curves (PSNR interval)'
     parts.insert(len(qualities.ALL), (title, bd_table(matrix)))
+    head, lines = lpips_lines(curves.mean_curves(learned), published)
+    if lines:
+      title = 'LPIPS at the rates of published points (interpolated in log bpp)'
+      parts.insert(len(qualities.ALL) + 1, (title, _table(head, lines)))
   return '\n'.join(f'**{title}**\n\n{table}' for title, table in parts)
 
 

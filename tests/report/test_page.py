@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from compress_jax.report import page, previews
+from compress_jax.report.published import read_published
 from tests.helpers.rows import PUBLISHED, row
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser'))), None)
@@ -46,7 +47,7 @@ def decode(found):
 
 def write(folder, protocol='crop', **options):
   rows = make_rows(protocol)
-  published = page.tables.read_published(PUBLISHED)
+  published = read_published(PUBLISHED)
   meta = {'title': 'Test <report>', 'machine': {'cores': 2}, 'seed': 0}
   return page.write_page(
     folder, meta, rows, originals=ORIGINALS, decode=decode, published=published, **options

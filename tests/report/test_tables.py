@@ -11,6 +11,7 @@ from compress_jax import methods
 from compress_jax.codec import CodecError
 from compress_jax.report import byte_split, curves, figures, palette, qualities, tables
 from compress_jax.report.curves import Curve
+from compress_jax.report.published import Published, read_published
 from tests.helpers.rows import PUBLISHED, row
 
 IMAGES = ('one', 'two', 'three')
@@ -213,7 +214,7 @@ def test_an_interval_below_zero_is_written_with_a_word():
 def test_learned_codecs_stand_beside_published_curves_of_whole_images(rows):
   bpp = tuple(0.1 * 2**k for k in range(6))
   curve = curves.Curve('Paper', '', (), bpp, tuple(20.0 + 4 * k for k in range(6)), ())
-  published = [tables.Published(curve, 'a paper', ('all',))]
+  published = [Published(curve, 'a paper', ('all',))]
   whole = [{**row, 'protocol': 'full'} for row in rows]
   head, _, line, rest = tables.tables(whole, published).split('published')[1].split('\n')[2:6]
   assert (head, rest) == ('|  | Paper |', '')
@@ -275,18 +276,9 @@ def test_rows_of_two_protocols_are_refused(rows):
     curves.bd_matrix([*rows, row(protocol='full')])
 
 
-def test_published_curves_name_their_source_and_rise():
-  found = tables.read_published(PUBLISHED)
-  assert len(found) >= 10
-  for entry in found:
-    assert entry.source and entry.figures
-    assert 3 <= len(entry.curve.bpp) <= 25
-    assert list(entry.curve.psnr) == sorted(entry.curve.psnr)
-
-
 @pytest.mark.parametrize('protocol', ['crop', 'full'])
 def test_published_curves_are_drawn_on_full_images_only(rows, protocol):
-  published = tables.read_published(PUBLISHED)
+  published = read_published(PUBLISHED)
   found = figures.figures([{**r, 'protocol': protocol} for r in rows], published)
   dashed = [x for x in found['rd-all'].axes[0].lines if x.get_linestyle() != '-']
   assert len(dashed) == (sum('all' in p.figures for p in published) if protocol == 'full' else 0)
@@ -335,7 +327,7 @@ def test_colours_contrast_with_both_backgrounds(method, variant):
 
 
 def test_published_curves_with_lpips_are_drawn_by_it():
-  published = tables.read_published(PUBLISHED)
+  published = read_published(PUBLISHED)
   known = {p.curve.codec for p in published if curves.points(p.curve, qualities.LPIPS)[0]}
   assert known >= {'HiFiC 2020', 'MS-ILLM 2023'}
   rows = [{**r, 'protocol': 'full'} for r in of_all_qualities('jpeg', 1.0)]
