@@ -47,10 +47,10 @@ def test_sentences_are_found_in_the_documents():
 
 
 def test_realism_was_measured_on_the_files_of_the_comparison():
-  rows = json.loads((RESULTS / 'kodak-crop' / 'results.json').read_text())['rows']
+  rows = json.loads((RESULTS / 'kodak-full' / 'results.json').read_text())['rows']
   known = {curve.codec: curve for curve in curves.mean_curves(rows)}
   natural = json.loads((RESULTS / 'realism.json').read_text())
-  assert natural['meta']['protocol'] == 'crop'
+  assert natural['meta']['protocol'] == 'full'
   compared = 0
   for row in natural['rows']:
     assert row['images'] == len(curves.images(rows)) == 24
