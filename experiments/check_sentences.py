@@ -24,6 +24,7 @@ CLASSICAL = {'AVIF': 'avif', 'WebP': 'webp', 'JPEG 2000': 'jpeg2000', 'JPEG XL':
 NAMES = {
   **CLASSICAL,
   **{'optimised JPEG': 'jpeg', 'avif-slow': 'avif-slow', 'slow AVIF': 'avif-slow'},
+  'avif-444': 'avif-444',
   **{'Theis': 'Theis 2017 (CAE)', 'Ballé 2018': 'Ballé 2018', 'Minnen 2018': 'Minnen 2018'},
   **{'Cheng': 'Cheng 2020 (GMM)', 'VTM': 'VTM (VVC intra)', 'CompressAI': 'cheng2020-attn'},
   **{name: name for name in METHODS},
