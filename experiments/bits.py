@@ -25,6 +25,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from absl import flags
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from compress_jax import bitstream, coder, methods
@@ -186,12 +187,11 @@ def figure(rows: Sequence[Row], subtitle: str) -> Figure:
     ax = drawn.add_axes((0.085, 0.12, 0.67, 0.7))
   for x, (lmbda, bits) in enumerate(found.items()):
     bottom = 0.0
-    for (name, rate), (colour, alpha) in zip(bits.items(), _colours(bits), strict=True):
+    for (name, rate), (colour, ink) in zip(bits.items(), _colours(bits), strict=True):
       share = rate / sum(bits.values())
       label = name if x == 0 else None
-      ax.bar(x, share, 0.72, bottom, color=colour, alpha=alpha, ec='white', lw=0.6, label=label)
+      ax.bar(x, share, 0.72, bottom, color=colour, ec='white', lw=0.6, label=label)
       if share > _SMALL:
-        ink = 'white' if alpha == 1 else figures.INK
         at = x, bottom + share / 2
         ax.text(*at, _percent(share, '.0%'), ha='center', va='center', size=8, color=ink)
       bottom += share
@@ -211,13 +211,16 @@ def figure(rows: Sequence[Row], subtitle: str) -> Figure:
   return drawn
 
 
-def _colours(bits: Bits) -> list[tuple[str, float]]:
-  """Returns a colour and its opacity for each part; both passes of a group have one colour."""
+def _colours(bits: Bits) -> list[tuple[Any, str]]:
+  """Returns the colours of each part and of the text in it; second passes are lighter."""
   groups = list(dict.fromkeys(name.partition(',')[0] for name in bits))
-  return [
-    (PARTS[groups.index(name.partition(',')[0]) % len(PARTS)], 0.55 if PASSES[1] in name else 1.0)
-    for name in bits
-  ]
+  out: list[tuple[Any, str]] = []
+  for name in bits:
+    colour = to_rgb(PARTS[groups.index(name.partition(',')[0]) % len(PARTS)])
+    lighter = PASSES[1] in name
+    mixed = tuple(0.55 * part + 0.45 for part in colour)
+    out.append((mixed if lighter else colour, figures.INK if lighter else 'white'))
+  return out
 
 
 def run(values: flags.FlagValues) -> int:
