@@ -88,7 +88,8 @@ def avif(*, quality: float, speed: int = 6, subsampling: str = '4:2:0') -> Codec
 def jxl(*, quality: float, effort: int = 7) -> Codec:
   """Returns lossy JPEG XL by libjxl, quality 0..100; `effort` is 1 (fastest) to 10 (smallest).
 
-  Quality 90 is distance 1, and quality 0 is distance 25, the largest that libjxl has.
+  Quality 90 is distance 1, and quality 0 is distance 25, the largest that libjxl has. Quality 100
+  is lossless.
 
   Raises:
     CodecError: the plugin is not installed, or the quality is outside 0..100.
@@ -96,7 +97,8 @@ def jxl(*, quality: float, effort: int = 7) -> Codec:
   _check_range('JPEG XL', quality, 0, 100)
   require('formats', JXL_PLUGIN)
   import_module(JXL_PLUGIN)
-  return _codec('JXL', quality=float(quality), effort=effort, lossless=False, num_threads=1)
+  lossless = quality == 100
+  return _codec('JXL', quality=float(quality), effort=effort, lossless=lossless, num_threads=1)
 
 
 def _codec(format: str, **options: Any) -> Codec:

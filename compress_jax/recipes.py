@@ -2,6 +2,7 @@
 
 import bisect
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,23 @@ from compress_jax.runtime.compilation_cache import enable_cache
 LIBRARIES = ('jax', 'jaxlib', 'numpy', 'constriction')
 # Suffixes of the formats that are not named by theirs.
 SUFFIXES = {'jpeg': '.jpg', 'jpeg2000': '.j2k'}
+
+
+def jxl_quality(distance: float) -> float:
+  """Returns the quality that libjxl turns into a distance from 0.1 to 25.
+
+  It is the inverse of libjxl's JxlEncoderDistanceFromQuality, which is quadratic below quality 30.
+  """
+  if distance <= 6.4:
+    return 100 - (distance - 0.1) / 0.09
+  return (1.15 - math.sqrt(1.15**2 - 4 * 53 / 3000 * (25 - distance))) / (2 * 53 / 3000)
+
+
 # Qualities of each codec in small steps, increasing in size; 1..95 for those not named.
 QUALITIES: dict[str, tuple[float, ...]] = {
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
+  # Equal steps of the logarithm of the distance, with which that of the size is nearly linear.
+  'jxl': tuple(jxl_quality(25 * 0.95**i) for i in range(96)),
   'png': (9,),
 }
 CLASSICAL_LIBRARIES = {'jxl': ('pillow', 'pillow-jxl-plugin')}  # Pillow alone where not named.

@@ -81,8 +81,11 @@ def wrong(claim: Claim, known: Rates) -> bool:
   return claim.percent not in values
 
 
-def known_rates(full: Rows, crop: Rows, published: Path) -> Rates:
-  """Returns BD-rates in per cent by codec, anchor and metric, on whole images and on crops."""
+def known_rates(full: Rows, crop: Rows, published: Path, *others: Rows) -> Rates:
+  """Returns BD-rates in per cent by codec, anchor and metric.
+
+  They are on whole Kodak images, on crops of them and, by PSNR, on the images of other rows.
+  """
   literature = [entry.curve for entry in read_published(published)]
   known: dict[tuple[str, str, str], list[float]] = {}
   for rows, more in ((full, literature), (crop, [])):
@@ -91,6 +94,9 @@ def known_rates(full: Rows, crop: Rows, published: Path) -> Rates:
       for cell in itertools.chain(*curves.bd_matrix(rows, anchors, quality)):
         if cell.mean:
           known.setdefault((cell.codec, cell.anchor, quality.key), []).append(cell.mean.percent)
+  for cell in itertools.chain(*itertools.chain(*map(curves.bd_matrix, others))):
+    if cell.mean:
+      known.setdefault((cell.codec, cell.anchor, 'psnr'), []).append(cell.mean.percent)
   return known
 
 

@@ -121,6 +121,10 @@ def test_jpeg_xl_without_its_plugin_is_one_error_that_names_the_extra(monkeypatc
   assert baselines.missing('jxl') == "needs no_such_plugin: pip install 'compress_jax[formats]'"
 
 
+def test_jpeg_xl_of_quality_100_is_lossless(photograph):
+  np.testing.assert_array_equal(coded(baselines.jxl(quality=100), photograph)[1], photograph)
+
+
 def test_whole_chroma_lifts_the_ceiling_of_colours():
   # A pattern of one pixel in colour alone: 4:2:0 keeps its mean only.
   image = np.full((64, 64, 3), 128, np.uint8)

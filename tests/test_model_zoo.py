@@ -64,7 +64,7 @@ def test_a_recipe_makes_the_codec_that_it_names(name):
   np.testing.assert_array_equal(pre.decoder(name)(file), codec.decode(released, file))
 
 
-@pytest.mark.parametrize('name', ['jpeg', 'jpeg2000', 'webp', 'avif'])
+@pytest.mark.parametrize('name', ['jpeg', 'jpeg2000', 'webp', 'avif', 'jxl'])
 def test_an_anchor_can_be_asked_for_a_size(name):
   y, x = np.mgrid[:128, :192]
   waves = 127 + 60 * np.sin(x / 7) + 60 * np.cos(y * x / 900)
@@ -73,6 +73,27 @@ def test_an_anchor_can_be_asked_for_a_size(name):
   file = codec.encode((), image)
   assert 3400 < len(file) < 4600
   assert codec.decode((), file).shape == image.shape
+
+
+def test_the_qualities_of_jpeg_xl_are_equal_steps_of_the_logarithm_of_its_distance():
+  def distance(quality):  # As in libjxl's encode.cc.
+    if quality >= 30:
+      return 0.1 + (100 - quality) * 0.09
+    return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
+
+  distances = np.array([distance(quality) for quality in recipes.QUALITIES['jxl']])
+  np.testing.assert_allclose(distances[1:] / distances[:-1], 0.95, atol=1e-9)
+  assert distances[0] == 25 and 0.1 < distances[-1] < 0.2
+
+
+@pytest.mark.parametrize('share', [0.25, 0.5, 0.75])
+def test_jpeg_xl_meets_a_size_across_the_knee_of_its_curve(share):
+  """Its sizes fall for a few qualities near distance 10, where it leaves half the resolution."""
+  image = np.ascontiguousarray(small_models.photographs()['coffee'][100:228, 200:360])
+  small, large = (len(baselines.jxl(quality=q).encode((), image)) for q in (2, 60))
+  size = round(small ** (1 - share) * large**share)
+  codec, _ = recipes.make(recipes.anchor_of_size('jxl', size))
+  assert len(codec.encode((), image)) == pytest.approx(size, rel=0.04)
 
 
 def test_the_fingerprint_covers_what_a_module_imports_and_nothing_else():

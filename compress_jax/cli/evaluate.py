@@ -22,7 +22,11 @@ from compress_jax.model_zoo import pretrained, seeded
 from compress_jax.recipes import anchor_of_size, make, recipe
 from compress_jax.runtime import workers
 
-ANCHORS = {'jpeg': 'JPEG', 'jpeg2000': 'JP2', 'webp': 'WebP', 'avif': 'AVIF', 'png': 'PNG'}
+# Classical codecs beside the method, and the titles of their columns.
+ANCHORS = {
+  **{'jpeg': 'JPEG', 'jpeg2000': 'JP2', 'webp': 'WebP', 'avif': 'AVIF', 'jxl': 'JXL'},
+  'png': 'PNG',
+}
 # (title, key, format) of a column for the method.
 COLUMNS = (
   ('bytes', 'bytes', '{:.0f}'),
@@ -104,6 +108,9 @@ def overview(
   measured_images = protocol_images(originals, protocol)
   if not json:
     print(f'Images: {description}{", their 256x256 centre crops" if protocol == "crop" else ""}')
+  anchors, absent = comparison.available(list(ANCHORS))
+  for line in absent:
+    print(f'left out: {line}', file=sys.stderr)
   chosen = recipe(method, lmbda=lmbda, **seeded_options)
   with tempfile.TemporaryDirectory() as folder:
     measure = functools.partial(
@@ -114,11 +121,11 @@ def overview(
       processes=processes or workers.default_processes(),
     )
     ours = measure(jobs_of([chosen], measured_images))
-    theirs = measure(_anchor_jobs(ours, measured_images), timing_repeats=0)
+    theirs = measure(_anchor_jobs(anchors, ours, measured_images), timing_repeats=0)
   if json:
     return _json(ours, theirs, left_out, output, [image.name for image in measured_images])
   print(f'{method} at lambda {lmbda:g}, and the PSNR of others at that size')
-  print(table(ours.rows, theirs.rows))
+  print(table(ours.rows, theirs.rows, anchors))
   if output:
     print(f'Rows and files are in {output}')
   return _status(ours, theirs, left_out)
@@ -145,7 +152,9 @@ def _json(
   return _status(ours, theirs, left_out)
 
 
-def _anchor_jobs(ours: Result, images: Sequence[sets.NamedImage]) -> list[Job]:
+def _anchor_jobs(
+  anchors: Sequence[str], ours: Result, images: Sequence[sets.NamedImage]
+) -> list[Job]:
   """Returns a job for each classical codec and image, at the size of our file.
 
   PNG is lossless and has only one size.
@@ -153,25 +162,27 @@ def _anchor_jobs(ours: Result, images: Sequence[sets.NamedImage]) -> list[Job]:
   load = {image.name: image.load for image in images}
   return [
     Job(anchor_of_size(name, row['bytes']), row['image'], load[row['image']])
-    for name in ANCHORS
+    for name in anchors
     for row in ours.rows
   ]
 
 
-def table(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
+def table(ours: Sequence[Row], theirs: Sequence[Row], anchors: Sequence[str]) -> str:
   """Returns a table: a line per image, the mean of each column, and the anchors' bits per pixel.
 
   Args:
     ours: one row per image, of the measured method.
     theirs: one row per image and anchor, at the size nearest to ours.
+    anchors: names of the classical codecs that have a column.
   """
-  titles = [title for title, _, _ in COLUMNS] + list(ANCHORS.values())
+  titles = [title for title, _, _ in COLUMNS] + [ANCHORS[name] for name in anchors]
   lines = [['image', *titles]]
   for row in ours:
-    lines.append([row['image'], *_cells([row], [r for r in theirs if r['image'] == row['image']])])
+    same = [r for r in theirs if r['image'] == row['image']]
+    lines.append([row['image'], *_cells([row], same, anchors)])
   if len(ours) > 1:
-    lines.append(['mean', *_cells(ours, theirs)])
-  sizes = [_mean(_of(theirs, name), 'bpp', '{:.4f}') for name in ANCHORS]
+    lines.append(['mean', *_cells(ours, theirs, anchors)])
+  sizes = [_mean(_of(theirs, name), 'bpp', '{:.4f}') for name in anchors]
   lines.append(['bpp of the others', *[''] * len(COLUMNS), *sizes])
   return aligned(lines)
 
@@ -188,9 +199,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
   )
 
 
-def _cells(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
+def _cells(ours: Sequence[Row], theirs: Sequence[Row], anchors: Sequence[str]) -> list[str]:
   measured = [_mean(ours, key, form) for _, key, form in COLUMNS]
-  return measured + [_mean(_of(theirs, name), 'psnr', '{:.2f}') for name in ANCHORS]
+  return measured + [_mean(_of(theirs, name), 'psnr', '{:.2f}') for name in anchors]
 
 
 def _of(rows: Sequence[Row], method: str) -> list[Row]:

@@ -128,30 +128,44 @@ def nearest_size(
   *,
   start: int | None = None,
   close: float = 0.02,
-  tries: int = 4,
+  tries: int = 6,
 ) -> bytes:
   """Returns the file nearest to `size` bytes, among those of a few `points`.
 
-  The logarithm of a codec's size is close to linear in its quality, so this is a secant
-  search over the index of the point.
+  The logarithm of a codec's size is close to linear in its quality, so this is a secant search over
+  the index of the point. Each try lies between the largest point known to be too small and the
+  smallest known to be too large: sizes that locally fall, as those of JPEG XL do where it begins to
+  code at full resolution, cannot lead it away from the size.
 
   Args:
     encode: makes the file of a point.
-    points: increasing in file size.
+    points: increasing in file size, but for small steps back.
     size: the wanted number of bytes.
     start: index of the first point to try; None is the middle one.
     close: relative difference at which the search stops.
     tries: largest number of files that are made.
   """
-  files: dict[int, bytes] = {}
-  slope = SIZE_RANGE / len(points)  # Change of the logarithm of the size per index.
+  files: list[bytes] = []
+  errors: dict[int, float] = {}  # Logarithms of size / wanted size, by index.
+  low, high = -1, len(points)  # Between the two are the indices that may still be tried.
   i = len(points) // 2 if start is None else start
-  while i not in files and len(files) < tries:
-    last = list(files)[-1:]
-    files[i] = encode(points[i])
-    if last and len(files[i]) != len(files[last[0]]):
-      slope = math.log(len(files[i]) / len(files[last[0]])) / (i - last[0])
-    error = math.log(len(files[i]) / size)
-    if abs(error) > close:
-      i = min(len(points) - 1, max(0, i - round(error / slope)))
-  return min(files.values(), key=lambda file: abs(len(file) - size))
+  while low < i < high and len(files) < tries:
+    files.append(encode(points[i]))
+    errors[i] = math.log(len(files[-1]) / size)
+    if abs(errors[i]) <= close:
+      break
+    low, high = (i, high) if errors[i] < 0 else (low, i)
+    guess = i - errors[i] / _slope(errors, low, high, len(points))
+    i = min(max(round(guess), low + 1), high - 1)
+  return min(files, key=lambda file: abs(len(file) - size))
+
+
+def _slope(errors: dict[int, float], low: int, high: int, count: int) -> float:
+  """Returns the change of a file's logarithmic size per index, near the wanted size.
+
+  It is that between the points on either side, else between the last two, else a first guess.
+  """
+  both = low in errors and high in errors
+  first, last = (low, high) if both else (min(list(errors)[-2:]), max(list(errors)[-2:]))
+  slope = (errors[last] - errors[first]) / max(last - first, 1)
+  return slope if slope > 0 else SIZE_RANGE / count

@@ -26,7 +26,7 @@ from compress_jax.report.published import Published
 from compress_jax.report.qualities import PSNR, Quality
 
 INK, SOFT, FAINT = '#1d1d1f', '#6b6b73', '#e4e4e8'
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
   'font.size': 10,
   'font.family': 'sans-serif',
   'axes.edgecolor': SOFT,
@@ -77,11 +77,15 @@ def write_figures(
   """
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  paths = []
-  for name, figure in figures(rows, published).items():
-    for suffix in ('png', 'svg'):
-      paths.append(folder / f'{name}.{suffix}')
-      write_atomically(paths[-1], _bytes(figure, suffix), overwrite=True)
+  found = figures(rows, published)
+  return [path for name in found for path in write_figure(folder, name, found[name])]
+
+
+def write_figure(folder: str | os.PathLike, name: str, figure: Figure) -> list[Path]:
+  """Writes a figure to a folder, as name.png and name.svg; returns the paths."""
+  paths = [Path(folder) / f'{name}.{suffix}' for suffix in ('png', 'svg')]
+  for path in paths:
+    write_atomically(path, _bytes(figure, path.suffix[1:]), overwrite=True)
   return paths
 
 
@@ -97,7 +101,7 @@ def figures(rows: Sequence[Row], published: Sequence[Published] = ()) -> dict[st
   methods = [m for m in METHODS if any(c.method == m for c in means)]
   dashed = {n: [p.curve for p in literature if n in p.figures] for n in (*methods, 'all')}
   out = {}
-  with mpl.rc_context(_STYLE):
+  with mpl.rc_context(STYLE):
     for name in [*methods, 'all'] if means else []:  # Lossless codecs have no curves.
       out[f'rd-{name}'] = rd_figure(name, means, dashed[name], subtitle)
     if any(curves.variant(curve.method) for curve in means):
@@ -160,7 +164,7 @@ def rd_figure(
     labels.append((curve.codec, SOFT, False))
   _label_ends(ax, labels, lines)
   title = METHODS[name].title if name in METHODS else TITLES[name]
-  _headline(figure, f'{title}: {quality.name} against rate', subtitle, bool(dashed))
+  headline(figure, f'{title}: {quality.name} against rate', subtitle, bool(dashed))
   ax.set_xlabel('bits per pixel, whole file')
   ax.set_ylabel(quality.axis)
   return figure
@@ -191,7 +195,7 @@ def split_figure(rows: Sequence[Row], subtitle: str) -> Figure:
     _split_panel(ax, codec, points, colours, widest)
     ax.set_xlim(0, widest * 1.09)
   panels[-1].set_xlabel('mean bytes per image')
-  _headline(figure, 'Where the bytes go', subtitle, False)
+  headline(figure, 'Where the bytes go', subtitle)
   return figure
 
 
@@ -287,7 +291,8 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
   return out
 
 
-def _headline(figure: Figure, title: str, subtitle: str, dashed: bool) -> None:
+def headline(figure: Figure, title: str, subtitle: str, dashed: bool = False) -> None:
+  """Writes the title of a figure, and below it a description of the images."""
   note = '; dashed: published, full Kodak images' if dashed else ''
   height = figure.get_figheight()
   figure.text(0.02, 1 - 0.16 / height, title, size=13, weight='bold', color=INK, va='top')
@@ -297,6 +302,6 @@ def _headline(figure: Figure, title: str, subtitle: str, dashed: bool) -> None:
 def _bytes(figure: Figure, suffix: str) -> bytes:
   out = io.BytesIO()
   metadata = {'Date': None} if suffix == 'svg' else {'Software': None}
-  with mpl.rc_context(_STYLE):
+  with mpl.rc_context(STYLE):
     figure.savefig(out, format=suffix, dpi=160, metadata=metadata)
   return out.getvalue()

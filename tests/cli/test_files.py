@@ -128,7 +128,7 @@ def test_the_mean_counts_lossless_files_apart():
 
   ours = [row('black', None), row('a', 30.0), row('b', 40.0)]
   theirs = [row(name, None, 'png') for name in ('black', 'a', 'b')]
-  lines = cli_eval.table(ours, theirs).splitlines()
+  lines = cli_eval.table(ours, theirs, ['png']).splitlines()
   mean = next(line for line in lines if line.startswith('mean'))
   assert '35.00 +1 lossless' in mean and mean.endswith('  lossless') and 'too small' in mean
   black = next(line for line in lines if line.startswith('black'))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from compress_jax import methods
+from compress_jax import baselines, methods
+from compress_jax.cli import evaluate as cli_evaluate
 from compress_jax.cli import main
 from compress_jax.codec import Method
 from tests.helpers.command_line import SIZE, failure, fake_codec, files, image, run, write
@@ -192,6 +193,23 @@ def test_eval_says_what_it_used_and_compares(tmp_path):
   assert done.returncode == 0, done.stderr
   first, _, head, *lines = done.stdout.splitlines()
   assert first == f'Images: 2 images of {tmp_path}'
-  assert head.split()[-5:] == ['JPEG', 'JP2', 'WebP', 'AVIF', 'PNG']
+  assert head.split()[-6:] == ['JPEG', 'JP2', 'WebP', 'AVIF', 'JXL', 'PNG']
   assert [line.split()[0] for line in lines] == ['a', 'b', 'mean', 'bpp']
   assert 'lossless' in lines[0]
+
+
+def test_eval_names_the_codec_whose_plugin_is_missing(tmp_path, capsys, monkeypatch):
+  write(tmp_path / 'a.png')
+  asked = []
+
+  def evaluate(jobs, **_):
+    asked.extend(job.recipe.method for job in jobs)
+    row = {'method': 'kmeans', 'image': 'a', 'bytes': 100, 'bpp': 1.0, 'psnr': 30.0}
+    return cli_evaluate.Result([{**row, 'ms_ssim': None, 'encode_s': 1.0, 'decode_s': 1.0}], [], 0)
+
+  monkeypatch.setattr(cli_evaluate, 'evaluate', evaluate)
+  monkeypatch.setattr(baselines, 'JXL_PLUGIN', 'no_such_plugin')
+  assert main.main(['compress-jax', f'--images={tmp_path}']) == 0
+  out, err = capsys.readouterr()
+  assert asked == ['kmeans', 'jpeg', 'jpeg2000', 'webp', 'avif', 'png'] and 'JXL' not in out
+  assert err == "left out: jxl needs no_such_plugin: pip install 'compress_jax[formats]'\n"

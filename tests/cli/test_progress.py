@@ -27,6 +27,21 @@ try:
 except ValueError:
   print('end')
 """
+# An evaluation whose files no codec makes; each takes a moment.
+MEASURING = """
+import time
+from compress_jax.cli import main
+from compress_jax.evaluation import evaluate
+from compress_jax.evaluation.measure import Measured
+
+def measured(todo, *_):
+  scores = {'bpp': 0.5, 'psnr': 30.0, 'ms_ssim': None}
+  for i in todo:
+    time.sleep(0.12)
+    yield i, Measured((32, 48, 3), b'123', 0.1, 0.1, {}, scores, 'pixels')
+
+evaluate.measured = measured
+"""
 
 
 @pytest.mark.parametrize('columns', [80, 0], ids=['with a width', 'without'])
@@ -69,3 +84,16 @@ def test_a_search_for_a_rate_shows_how_many_files_are_made(tmp_path):
   assert shown.rpartition('\r\n')[0].rpartition('\r')[2].startswith(f'{tmp_path}/a.png -> ')
   out, shown = in_a_pipe(code)
   assert out == '' and shown.count('\n') == 1 and ': search' not in shown
+
+
+def test_an_evaluation_shows_how_many_files_are_measured(tmp_path):
+  PILImage.fromarray(picture(32, 48, 0)).save(tmp_path / 'a.png')
+  PILImage.fromarray(picture(32, 48, 1)).save(tmp_path / 'b.png')
+  code = MEASURING + f"main.main(['compress-jax', '--images={tmp_path}'])"
+  out, shown = on_a_terminal(code)
+  assert out.splitlines()[-1].startswith('bpp of the others')
+  ours, theirs = shown.index('kmeans lambda=0.013 a'), shown.index('jpeg size=3 a')
+  assert '1/2 [00:00' in shown[:theirs] and '1/12 [00:00' in shown[theirs - 99 :] and ours < theirs
+  assert 'kmeans lambda=0.013 b' in shown[:theirs] and 'jxl size=3 b' in shown[theirs:]
+  piped, shown = in_a_pipe(code)
+  assert piped == out and shown == ''

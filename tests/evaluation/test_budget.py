@@ -48,6 +48,27 @@ def test_the_nearest_size_is_met_on_an_exponential_scale(size):
   assert len(made) <= 4
 
 
+@pytest.mark.parametrize('size', range(60, 5000, 190))
+def test_sizes_that_locally_fall_do_not_lead_the_search_away(size):
+  # An exponential whose steps alternate up and down by more than its slope.
+  sizes = [round(50 * math.exp(0.05 * q + 0.04 * (-1) ** q)) for q in range(1, 101)]
+  found = len(budget.nearest_size(lambda q: bytes(sizes[q - 1]), range(1, 101), size))
+  # Neighbours differ by at most 0.05 + 2 * 0.04, and whole bytes add a little.
+  assert abs(math.log(found / size)) < 0.13 / 2 + 0.01
+
+
+@pytest.mark.parametrize(('size', 'end'), [(1, 1), (10**6, 100)])
+def test_a_size_beyond_the_scale_takes_its_end_and_makes_no_file_twice(size, end):
+  made = []
+
+  def encode(q):
+    made.append(q)
+    return bytes(100 + q)
+
+  budget.nearest_size(encode, range(1, 101), size)
+  assert made[-1] == end and len(set(made)) == len(made)
+
+
 @pytest.mark.parametrize(('search', 'target'), [('within_bpp', 0.03), ('reaching_psnr', 30)])
 def test_a_search_says_how_many_files_it_has_made(search, target):
   made, told = [], []

@@ -80,3 +80,13 @@ def test_models_of_ones_own_stand_beside_the_others(folders, tmp_path, capsys):
   assert 'data:image/webp' in (tmp_path / 'index.html').read_text()
   assert compare(folders, '--methods=mine=gan:/nowhere', *ends) > 0
   assert '/nowhere' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('name', 'expected'), [('photograph', False), ('kodim01', True)])
+def test_published_curves_stand_beside_kodak_images_alone(name, expected, folders, tmp_path):
+  (tmp_path / 'images').mkdir()
+  (tmp_path / 'images' / f'{name}.png').write_bytes((folders[0] / '0.png').read_bytes())
+  flags = '--protocol=full', '--lambdas=0.0067', f'--methods=mine=gan:{small_models.path("gan")}'
+  own = [f'--images={tmp_path / "images"}', f'--output={tmp_path / "out"}']
+  assert compare(folders, *flags, *own) == 0
+  assert ('published curves' in (tmp_path / 'out' / 'tables.md').read_text()) == expected

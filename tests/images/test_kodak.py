@@ -9,6 +9,7 @@ import pytest
 from compress_jax.codec import CodecError
 from compress_jax.images import kodak as suite
 from compress_jax.images.kodak import kodak
+from tests.helpers.terminals import in_a_pipe, on_a_terminal
 
 FILES = {f'kodim{i:02d}.png': zlib.compress(bytes([i]) * 9, 0) * 50 for i in range(1, 25)}
 
@@ -71,6 +72,27 @@ def test_a_download_fills_the_cache_and_is_not_repeated(server, tmp_path):
   assert contents(kodak(folder=tmp_path, url=server.url)) == FILES
   assert len(server.asked) == 24
   assert sorted(p.name for p in (tmp_path / 'kodak').iterdir()) == sorted(FILES)
+
+
+def download(server, folder):
+  """Returns a program that downloads the suite of a server and prints the number of its files."""
+  return (
+    'from compress_jax.images import kodak\n'
+    f'kodak.SHA256 = {suite.SHA256}\n'
+    f'print(len(kodak.kodak(folder={str(folder)!r}, url={server.url!r})))'
+  )
+
+
+def test_a_terminal_shows_how_many_files_are_downloaded_until_all_are(server, tmp_path):
+  out, shown = on_a_terminal(download(server, tmp_path))
+  assert out == '24\n' and 'Kodak images:   0%' in shown and '0/24 [00:00' in shown
+  *_, last, after = shown.split('\r')
+  assert last.strip() == '' and after == ''
+  assert on_a_terminal(download(server, tmp_path)) == ('24\n', '')  # Nothing is missing.
+
+
+def test_a_pipe_shows_no_progress_of_a_download(server, tmp_path):
+  assert in_a_pipe(download(server, tmp_path)) == ('24\n', '') and len(server.asked) == 24
 
 
 def test_a_connection_that_breaks_once_is_tried_again(server, tmp_path):
