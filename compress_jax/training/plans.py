@@ -37,6 +37,7 @@ class Plan(NamedTuple):
   refit_prior: bool = False  # In the stage scales: whether the prior learns too.
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
+  least_side: int = 0  # Smaller images than these pixels are left out, as those below the crop.
   # The distance that the weights in `lpips` compute: 'lpips' or 'wasserstein'.
   perceptual: str = 'lpips'
   learns: str = 'generator'  # In the stage adversarial: the part of the codec, or 'all'.
@@ -44,7 +45,7 @@ class Plan(NamedTuple):
   target_rate: float | None = None  # Bits per pixel; None leaves the rate to lambda.
 
 
-SET = ('channel_steps', 'refit_prior', 'adversarial_weight', 'details')
+SET = ('channel_steps', 'refit_prior', 'adversarial_weight', 'details', 'least_side')
 
 
 def pop_fields(options: dict[str, Any]) -> dict[str, Any]:

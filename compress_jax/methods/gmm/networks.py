@@ -49,7 +49,7 @@ class Analysis(nn.Module):
   """Image f32[B, 16h, 16w, 3] in [0, 1] to latents f32[B, h, w, C]."""
 
   channels: int
-  attention: bool = True
+  attention: bool | str = True  # See `attentions`.
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
@@ -60,15 +60,15 @@ class Analysis(nn.Module):
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """Applies three residual blocks of stride 2, a last convolution and two attention modules.
 
-    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages. The second
-    attention module is left out if there are more latents than channels.
+    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages.
     """
     image, gain = x, 0.1 if self.linear else 16.0
     latents = self.latents or self.channels
     x = centred(x, frame) if self.centred else x
     block = functools.partial(ResidualBlock, self.slope)
     down = functools.partial(ResidualDown, self.channels, self.slope)
-    attention = Attention if self.attention else _nothing
+    inside, beside = attentions(self.attention, self.channels, latents)
+    attention = Attention if inside else _nothing
     if self.stem == 1:
       x = down(name='down0')(x, frame)  # [B, 8h, 8w, N]
       x = block(name='block0')(x, frame)
@@ -84,8 +84,8 @@ class Analysis(nn.Module):
       x = attention(name='attention0')(x, frame)
       x = block(name='block2')(x, frame)
     x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
-    if latents == self.channels:
-      x = attention(name='attention1')(x, frame)
+    if beside:
+      x = Attention(name='attention1')(x, frame)
     return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
 
 
@@ -93,7 +93,7 @@ class Synthesis(nn.Module):
   """Latents f32[B, h, w, C] to image f32[B, 16h, 16w, 3], not clipped."""
 
   channels: int
-  attention: bool = True
+  attention: bool | str = True  # See `attentions`.
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
@@ -108,11 +108,11 @@ class Synthesis(nn.Module):
     last = initial(0.1 if self.linear else 1.0)
     block = functools.partial(ResidualBlock, self.slope)
     up = functools.partial(ResidualUp, self.channels, self.slope)
-    attention = Attention if self.attention else _nothing
-    if y.shape[-1] == self.channels:
-      x = attention(name='attention0')(y, frame)
-    else:
-      x = Conv(2 * self.channels, name='first')(y, frame)
+    inside, beside = attentions(self.attention, self.channels, y.shape[-1])
+    attention = Attention if inside else _nothing
+    x = Attention(name='attention0')(y, frame) if beside else y
+    if y.shape[-1] != self.channels:
+      x = Conv(2 * self.channels, name='first')(x, frame)
     x = block(name='block0')(x, frame)
     x = up(name='up0')(x, frame)  # [B, 2h, 2w, N]
     if self.stem == 1:
@@ -136,6 +136,18 @@ class Synthesis(nn.Module):
     if not self.restoration:
       return image
     return image + Restoration(self.restoration, self.slope, name='restoration')(image, x, frame)
+
+
+def attentions(attention: bool | str, channels: int, latents: int) -> tuple[bool, bool]:
+  """Returns whether a transform has the attention module inside of it, and that beside the latents.
+
+  Args:
+    attention: False for neither, 'inner' for the first, 'all' for both; True for both where there
+      are as many latents as channels, as in the paper, and else for the first.
+    channels: channels of the transform.
+    latents: channels of the latents, and of the module beside them.
+  """
+  return bool(attention), attention == 'all' or (attention is True and latents == channels)
 
 
 def _nothing(name: str) -> Callable[[Array, Frame | None], Array]:
@@ -171,7 +183,7 @@ class Model(nn.Module):
 
   channels: int
   mixtures: int
-  attention: bool
+  attention: bool | str
   levels: int
   slope: float
   widths: tuple[int, int] | None
