@@ -2,10 +2,7 @@
 
   python -m experiments.sweep --study=mixtures --seeds=0,1 --steps=20000 --data=DIR
 
-ladder: a model for each lambda. rates: one model of every rate against those.
-mixtures: gmm with 1 and 3 Gaussians. attention: none, two modules, or all four.
-context: the serial context against that of channels.
-crop: crops of twice the side, with as many pixels in a step or with as many crops.
+The studies are listed in `experiments.studies`.
 
 A run is what `run.py --mode=train --workdir=OUTPUT/NAME` makes; all of a study have the
 same seeds, steps and data, and differ in one thing. Interrupt it at will: the same command
@@ -13,7 +10,6 @@ goes on where it was, and studies of one output folder share the runs that they 
 """
 
 import contextlib
-import inspect
 import json
 import re
 import signal
@@ -22,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
@@ -41,32 +37,13 @@ from compress_jax.report import curves
 from compress_jax.report import tables as reports
 from compress_jax.runtime import workers
 from compress_jax.training import plans
+from experiments.studies import FLAGS, STUDIES, Arm, Run, arms_of, base_of, runs_of
 
-STUDIES = ('ladder', 'rates', 'mixtures', 'attention', 'context', 'crop')
 LAMBDAS = ('0.0018', '0.0035', '0.0067', '0.013', '0.025', '0.0483')
 PROGRAM = Path(__file__).parent.parent / 'run.py'
-MODEL, FLAGS = 'model.safetensors', 'flags.json'
+MODEL, COMMAND = 'model.safetensors', 'flags.json'
 _PASSED = ('method', 'preset', 'steps', 'batch', 'crop', 'lr', 'precision')
-_FLAGS = ('batch', 'crop')  # Flags that a study may vary; all else that it varies is set by --set.
 _SEED = re.compile(r'-seed\d+$')
-
-
-class Arm(NamedTuple):
-  """One side of a study."""
-
-  label: str  # Name of its curve, which models of one rate share.
-  varied: Mapping[str, Any]  # Options of method and training, and flags, that make it what it is.
-  lambdas: tuple[float, ...]  # Operating points; that of the training for a model of one rate.
-
-
-class Run(NamedTuple):
-  """A model to train, and where to measure it."""
-
-  name: str  # Name of its folder.
-  label: str  # Name of its curve.
-  varied: Mapping[str, Any]  # The part of the arm's `varied` in which it differs from the base.
-  lambdas: tuple[float, ...]  # As of the arm.
-  seed: int
 
 
 Train = Callable[[Sequence[str]], int]  # From a command to its exit status.
@@ -130,78 +107,6 @@ def sweep(values: flags.FlagValues, train: Train | None = None) -> int:
   return _measure(values, runs, images, {'images': description, 'study': values.study})
 
 
-def base_of(values: flags.FlagValues) -> dict[str, Any]:
-  """The options of method and training, and the flags, of a run without anything varied.
-
-  Raises:
-    flags.Error: --set is not of the form key=value.
-  """
-  method = methods.method(values.method)
-  preset = method.preset(values.preset)
-  parameters = inspect.signature(method.codec).parameters.values()
-  base = {parameter.name: parameter.default for parameter in parameters}
-  base |= {name: plans.Plan._field_defaults[name] for name in plans.SET}
-  base |= {name: values[name].value or getattr(preset, name) for name in _FLAGS}
-  base |= {**preset.options, **settings(values.set)}
-  if base.get('attention') is True:  # By the name that says which modules these are.
-    base['attention'] = 'all' if base['latents'] in (None, base['channels']) else 'inner'
-  return base
-
-
-def arms_of(study: str, lambdas: tuple[float, ...], base: Mapping[str, Any]) -> list[Arm]:
-  """The arms of a study; the first curve is what the others are compared with.
-
-  Raises:
-    flags.Error: the base has no such study.
-  """
-
-  def arms(**varied: Mapping[str, Any]) -> list[Arm]:
-    return [Arm(label.replace('_', '-'), options, lambdas) for label, options in varied.items()]
-
-  if study in ('ladder', 'rates'):
-    fixed = [Arm('fixed-rates', {'levels': 1}, (lmbda,)) for lmbda in lambdas]
-    return fixed if study == 'ladder' else [*fixed, *arms(every_rate={'levels': base['levels']})]
-  if study == 'mixtures':
-    return arms(mixtures_1={'mixtures': 1}, mixtures_3={'mixtures': 3})
-  if study == 'attention':
-    return arms(
-      no_attention={'attention': False},
-      two_modules={'attention': 'inner'},
-      four_modules={'attention': 'all'},
-    )
-  if study == 'context':
-    return arms(serial={'context': 'serial'}, channels={'context': 'channels'})
-  assert study == 'crop'
-  return _crops(base['crop'], base['batch'], lambdas)
-
-
-def _crops(crop: int, batch: int, lambdas: tuple[float, ...]) -> list[Arm]:
-  """The arms of the study of crops: all of them draw from the images that hold the larger crops."""
-  if batch % 4:
-    raise flags.Error(f'--study=crop needs a --batch of a multiple of 4, not {batch}')
-  kinds = (crop, batch), (2 * crop, batch // 4), (2 * crop, batch)
-  return [
-    Arm(f'{side}-by-{count}', {'crop': side, 'batch': count, 'least_side': 2 * crop}, lambdas)
-    for side, count in kinds
-  ]
-
-
-def runs_of(arms: Sequence[Arm], seeds: Sequence[int], base: Mapping[str, Any]) -> list[Run]:
-  """The runs of a study: each arm with each seed.
-
-  An arm that is the base itself has that name, so that studies share its runs.
-  """
-  runs = []
-  for arm in arms:
-    varied = {name: value for name, value in arm.varied.items() if base.get(name) != value}
-    name = f'fixed-{arm.lambdas[0]:g}' if 'levels' in varied else arm.label
-    for seed in seeds:
-      label = arm.label if len(seeds) == 1 else f'{arm.label}-seed{seed}'
-      folder = f'{name if varied else "base"}-seed{seed}'
-      runs.append(Run(folder, label, varied, arm.lambdas, seed))
-  return runs
-
-
 def _check(values: flags.FlagValues, arms: Sequence[Arm]) -> None:
   """Raises CodecError or flags.Error where a study or an option is not one of the method."""
   common, factory = settings(values.set), methods.method(values.method).codec
@@ -209,7 +114,7 @@ def _check(values: flags.FlagValues, arms: Sequence[Arm]) -> None:
   for arm in arms:
     if both := common.keys() & arm.varied.keys():
       raise flags.Error(f'--set={both.pop()}=... is what --study={values.study} varies')
-    options = {name: value for name, value in arm.varied.items() if name not in _FLAGS}
+    options = {name: value for name, value in arm.varied.items() if name not in FLAGS}
     options = {**common, **options}
     plans.pop_fields(options)
     check_options(values.method, factory, options)
@@ -239,8 +144,8 @@ def _lambdas(values: flags.FlagValues) -> tuple[float, ...]:
 def command(values: flags.FlagValues, run: Run) -> list[str]:
   """The flags of `run.py` that decide a run, without its folder."""
   chosen = {name: values[name].value for name in _PASSED if values[name].value is not None}
-  chosen |= {name: value for name, value in run.varied.items() if name in _FLAGS}
-  options = {name: value for name, value in run.varied.items() if name not in _FLAGS}
+  chosen |= {name: value for name, value in run.varied.items() if name in FLAGS}
+  options = {name: value for name, value in run.varied.items() if name not in FLAGS}
   arguments = [f'--{name}={value}' for name, value in {**chosen, 'seed': run.seed}.items()]
   arguments += [f'--data={folder}' for folder in values.data]
   arguments += [f'--set={pair}' for pair in values.set]
@@ -256,7 +161,7 @@ def settle(folder: Path, arguments: Sequence[str]) -> None:
   Raises:
     CodecError: they are not.
   """
-  path = folder / FLAGS
+  path = folder / COMMAND
   if not any((folder / name).exists() for name in (plans.FILE, MODEL)):
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(list(arguments), indent=2).encode() + b'\n', overwrite=True)

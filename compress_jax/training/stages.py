@@ -17,6 +17,7 @@ from compress_jax.methods.gan import networks
 from compress_jax.training import (
   float_weights,
   freezing,
+  level_draws,
   losses,
   masking,
   objectives,
@@ -67,6 +68,7 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
       shown = f'{value:g}' if isinstance(value, float) else value
       raise CodecError(f'{name}={shown} is of the stage {stage}, not {plan.stage}')
   _check_target(plan)
+  _check_levels(plan)
   return STAGES[plan.stage](plan, codec, log)
 
 
@@ -81,6 +83,16 @@ def _check_target(plan: Plan) -> None:
   ):
     also = ' with --learns=generator' if plan.stage == 'adversarial' else ''
     raise CodecError(f'the stage {plan.stage}{also} has no --target_rate: its rate does not learn')
+
+
+def _check_levels(plan: Plan) -> None:
+  """Raises CodecError if the plan draws levels in a way that its stage or model does not have."""
+  if plan.level_draw == level_draws.EVEN:
+    return
+  if plan.lmbda is not None:
+    raise CodecError(f'level_draw={plan.level_draw} is for a model of every rate')
+  if plan.stage in ('scales', 'adversarial'):
+    raise CodecError(f'level_draw={plan.level_draw} is not of the stage {plan.stage}')
 
 
 def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
@@ -221,6 +233,7 @@ def _loss(
   return objectives.rate_distortion(
     apply,
     level=level,
+    draw=level_draws.draw_of(plan.level_draw, seed=plan.seed, axis=trainer.AXIS),
     distortion=DISTORTIONS[plan.distortion],
     perceptual=perceptual,
     target=_target(plan),

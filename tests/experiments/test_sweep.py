@@ -14,7 +14,7 @@ from compress_jax.cli.command import parse
 from compress_jax.codec import CodecError
 from compress_jax.evaluation import evaluate
 from compress_jax.training import stages
-from experiments import sweep
+from experiments import studies, sweep
 
 FOUR = (0.0035, 0.0067, 0.013, 0.025)
 
@@ -88,8 +88,8 @@ def run(images, output, trainer, *told):
 def planned(*told):
   """The flags, the base and the runs of a study."""
   values = parse(sweep.define_flags(), None, ['sweep', *told])
-  seeds, base = [int(seed) for seed in values.seeds], sweep.base_of(values)
-  return values, base, sweep.runs_of(sweep.arms_of(values.study, FOUR, base), seeds, base)
+  seeds, base = [int(seed) for seed in values.seeds], studies.base_of(values)
+  return values, base, studies.runs_of(studies.arms_of(values.study, FOUR, base), seeds, base)
 
 
 # Curves of a study, and what makes each; the empty one is the base of preset tiny.
@@ -108,10 +108,15 @@ CURVES = {
     '256-by-1': {'crop': 256, 'batch': 1, 'least_side': 256},
     '256-by-4': {'crop': 256, 'least_side': 256},
   },
+  'levels': {
+    'levels-even': {},
+    'levels-stratified': {'level_draw': 'stratified'},
+    'levels-ends': {'level_draw': 'ends'},
+  },
 }
 
 
-@pytest.mark.parametrize('study', sweep.STUDIES)
+@pytest.mark.parametrize('study', studies.STUDIES)
 def test_a_study_measures_every_curve_at_every_lambda(study):
   _, _, runs = planned(f'--study={study}')
   assert {run.label: run.varied for run in runs} == CURVES[study]
@@ -121,7 +126,7 @@ def test_a_study_measures_every_curve_at_every_lambda(study):
   assert all(run.varied for run in runs if run.name != 'base-seed0')
 
 
-@pytest.mark.parametrize('study', sweep.STUDIES)
+@pytest.mark.parametrize('study', studies.STUDIES)
 def test_every_run_of_a_study_is_a_training_that_can_begin(study):
   values, _, runs = planned(f'--study={study}', '--seeds=0,1')
   for run in runs:
