@@ -5,6 +5,7 @@ mixtures: gmm with 1 and 3 Gaussians. attention: none, two modules, or all four.
 context: the serial context against that of channels.
 crop: crops of twice the side, with as many pixels in a step or with as many crops.
 levels: how a batch draws its levels.
+augment: crops that lie in all ways, are sharp, or are drawn by how hard their images are.
 """
 
 import inspect
@@ -17,7 +18,7 @@ from compress_jax import methods
 from compress_jax.cli.command import settings
 from compress_jax.training import level_draws, plans
 
-STUDIES = ('ladder', 'rates', 'mixtures', 'attention', 'context', 'crop', 'levels')
+STUDIES = ('ladder', 'rates', 'mixtures', 'attention', 'context', 'crop', 'levels', 'augment')
 FLAGS = ('batch', 'crop')  # Flags that a study may vary; all else that it varies is set by --set.
 
 
@@ -82,6 +83,9 @@ def arms_of(study: str, lambdas: tuple[float, ...], base: Mapping[str, Any]) -> 
     return arms(serial={'context': 'serial'}, channels={'context': 'channels'})
   if study == 'levels':
     return arms(**{f'levels_{kind}': {'level_draw': kind} for kind in level_draws.KINDS})
+  if study == 'augment':
+    ways = 'turns', 'sharp_scales', 'hard_images'
+    return arms(usual_crops=dict.fromkeys(ways, False), **{way: {way: True} for way in ways})
   assert study == 'crop'
   return _crops(base['crop'], base['batch'], lambdas)
 

@@ -229,6 +229,7 @@ def _train(
     first=first,
     workers=values.workers or 0,
     stream=values.stream,
+    augmentation=feeding.Augmentation(plan.turns, plan.sharp_scales, plan.hard_images),
   )
   _log(f'{fed.about}; {jax.device_count()} {jax.devices()[0].device_kind} devices')
   train_step = trainer.make_train_step(

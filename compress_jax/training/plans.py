@@ -39,6 +39,9 @@ class Plan(NamedTuple):
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
   level_draw: str = level_draws.EVEN  # A name in `level_draws.KINDS`.
+  turns: bool = False  # This and the next two: see `feeding.Augmentation`.
+  sharp_scales: bool = False
+  hard_images: bool = False
   least_side: int = 0  # Smaller images than these pixels are left out, as those below the crop.
   # The distance that the weights in `lpips` compute: 'lpips' or 'wasserstein'.
   perceptual: str = 'lpips'
@@ -53,6 +56,9 @@ SET = (
   'adversarial_weight',
   'details',
   'level_draw',
+  'turns',
+  'sharp_scales',
+  'hard_images',
   'least_side',
 )
 _CHOICES = {'level_draw': level_draws.KINDS}  # Values of fields that are names.

@@ -113,6 +113,12 @@ CURVES = {
     'levels-stratified': {'level_draw': 'stratified'},
     'levels-ends': {'level_draw': 'ends'},
   },
+  'augment': {
+    'usual-crops': {},
+    'turns': {'turns': True},
+    'sharp-scales': {'sharp_scales': True},
+    'hard-images': {'hard_images': True},
+  },
 }
 
 
