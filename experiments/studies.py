@@ -5,6 +5,7 @@ mixtures: gmm with 1 and 3 Gaussians. attention: none, two modules, or all four.
 context: the serial context against that of channels.
 crop: crops of twice the side, with as many pixels in a step or with as many crops.
 levels: how a batch draws its levels.
+balanced: rate and distortion weighted equally in all steps, or anew in each.
 augment: crops that lie in all ways, are sharp, or are drawn by how hard their images are.
 """
 
@@ -18,7 +19,17 @@ from compress_jax import methods
 from compress_jax.cli.command import settings
 from compress_jax.training import level_draws, plans
 
-STUDIES = ('ladder', 'rates', 'mixtures', 'attention', 'context', 'crop', 'levels', 'augment')
+STUDIES = (
+  'ladder',
+  'rates',
+  'mixtures',
+  'attention',
+  'context',
+  'crop',
+  'levels',
+  'augment',
+  'balanced',
+)
 FLAGS = ('batch', 'crop')  # Flags that a study may vary; all else that it varies is set by --set.
 
 
@@ -86,6 +97,8 @@ def arms_of(study: str, lambdas: tuple[float, ...], base: Mapping[str, Any]) -> 
   if study == 'augment':
     ways = 'turns', 'sharp_scales', 'hard_images'
     return arms(usual_crops=dict.fromkeys(ways, False), **{way: {way: True} for way in ways})
+  if study == 'balanced':
+    return arms(equal_weights={'balanced': False}, balanced={'balanced': True})
   assert study == 'crop'
   return _crops(base['crop'], base['batch'], lambdas)
 

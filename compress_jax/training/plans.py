@@ -38,6 +38,7 @@ class Plan(NamedTuple):
   refit_prior: bool = False  # In the stage scales: whether the prior learns too.
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
+  balanced: bool = False  # In the stage rate-distortion: gradients weighted as `balance` does.
   level_draw: str = level_draws.EVEN  # A name in `level_draws.KINDS`.
   turns: bool = False  # This and the next two: see `feeding.Augmentation`.
   sharp_scales: bool = False
@@ -55,6 +56,7 @@ SET = (
   'refit_prior',
   'adversarial_weight',
   'details',
+  'balanced',
   'level_draw',
   'turns',
   'sharp_scales',

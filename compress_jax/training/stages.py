@@ -15,6 +15,7 @@ from compress_jax.codec import Codec, CodecError, Params, level_of, nothing_lear
 from compress_jax.layers import linear
 from compress_jax.methods.gan import networks
 from compress_jax.training import (
+  balance,
   float_weights,
   freezing,
   level_draws,
@@ -33,6 +34,7 @@ DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion
 # The parts of the parameters that decide the latents of a file.
 ENCODER = {'analysis', 'hyper_analysis', scales.GAINS}
 _STAGE_OF = {
+  'balanced': 'rate-distortion',
   'channel_steps': 'rate-distortion',
   'refit_prior': 'scales',
   'adversarial_weight': 'adversarial',
@@ -69,6 +71,8 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
       raise CodecError(f'{name}={shown} is of the stage {stage}, not {plan.stage}')
   _check_target(plan)
   _check_levels(plan)
+  if plan.balanced and (plan.target_rate is not None or plan.channel_steps):
+    raise CodecError('balanced=True goes neither with --target_rate nor with channel_steps')
   return STAGES[plan.stage](plan, codec, log)
 
 
@@ -101,7 +105,9 @@ def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   loss_of = lambda apply: _loss(plan, apply, _level(plan), perceptual)  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = trainer.adam(plan.lr)
-  return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
+  state = {balance.STATE: balance.start()} if plan.balanced else {}
+  form = _shapes(codec), jax.eval_shape(lambda: state)
+  return Setup(lambda: (_begin(plan, codec, log), state), form, loss, optimizer)
 
 
 def _incremental(
@@ -237,6 +243,8 @@ def _loss(
     distortion=DISTORTIONS[plan.distortion],
     perceptual=perceptual,
     target=_target(plan),
+    balanced=plan.balanced,
+    axis=trainer.AXIS,
     compute_dtype=jnp.dtype(plan.precision),
   )
 

@@ -119,6 +119,7 @@ CURVES = {
     'sharp-scales': {'sharp_scales': True},
     'hard-images': {'hard_images': True},
   },
+  'balanced': {'equal-weights': {}, 'balanced': {'balanced': True}},
 }
 
 
