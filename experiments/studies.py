@@ -5,6 +5,7 @@ mixtures: gmm with 1 and 3 Gaussians. attention: none, two modules, or all four.
 context: the serial context against that of channels.
 crop: crops of twice the side, with as many pixels in a step or with as many crops.
 levels: how a batch draws its levels.
+shortcuts: the linear path, wavelet shortcuts beside it, and these alone.
 balanced: rate and distortion weighted equally in all steps, or anew in each.
 augment: crops that lie in all ways, are sharp, or are drawn by how hard their images are.
 """
@@ -29,6 +30,7 @@ STUDIES = (
   'levels',
   'augment',
   'balanced',
+  'shortcuts',
 )
 FLAGS = ('batch', 'crop')  # Flags that a study may vary; all else that it varies is set by --set.
 
@@ -99,6 +101,9 @@ def arms_of(study: str, lambdas: tuple[float, ...], base: Mapping[str, Any]) -> 
     return arms(usual_crops=dict.fromkeys(ways, False), **{way: {way: True} for way in ways})
   if study == 'balanced':
     return arms(equal_weights={'balanced': False}, balanced={'balanced': True})
+  if study == 'shortcuts':
+    alone = {'linear': False, 'restoration': 0, 'centred': False, 'shortcuts': True}
+    return arms(linear_path={'shortcuts': False}, both={'shortcuts': True}, shortcuts=alone)
   assert study == 'crop'
   return _crops(base['crop'], base['batch'], lambdas)
 

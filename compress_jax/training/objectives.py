@@ -86,6 +86,7 @@ def rate_distortion(
   distortion: losses.Distortion = losses.squared_error,
   perceptual: Perceptual | None = None,
   target: Target | None = None,
+  penalty: Callable[[Params], Array] | None = None,
   balanced: bool = False,
   axis: str | None = None,
   compute_dtype: Any = jnp.float32,
@@ -107,6 +108,7 @@ def rate_distortion(
     distortion: a distance on the 0..255 scale.
     perceptual: the result of `perceptual_of` for some weights, since there is no discriminator.
     target: the target rate, for a fixed level.
+    penalty: a function of the parameters, f32[], that is added to the loss.
     balanced: whether rate and distortion are weighted as `balance` does, by a part of the state.
     axis: name of the mapped axis of devices, which share these weights; None for a single device.
     compute_dtype: type of the codec's activations.
@@ -134,6 +136,9 @@ def rate_distortion(
       terms = jnp.stack([rate, total - rate])
       total, learning = balance.balanced(state[balance.STATE], terms, axis)
       more |= learning
+    if penalty is not None:
+      more['penalty'] = penalty(params)
+      total += more['penalty']
     return total, (state, {**metrics, **more})
 
   settle = balance.settle if balanced else None

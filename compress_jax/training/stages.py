@@ -12,7 +12,7 @@ import optax
 from flax import traverse_util
 
 from compress_jax.codec import Codec, CodecError, Params, level_of, nothing_learned
-from compress_jax.layers import linear
+from compress_jax.layers import linear, wavelets
 from compress_jax.methods.gan import networks
 from compress_jax.training import (
   balance,
@@ -243,10 +243,16 @@ def _loss(
     distortion=DISTORTIONS[plan.distortion],
     perceptual=perceptual,
     target=_target(plan),
+    penalty=_penalty if plan.options.get('shortcuts') else None,
     balanced=plan.balanced,
     axis=trainer.AXIS,
     compute_dtype=jnp.dtype(plan.precision),
   )
+
+
+def _penalty(params: Params) -> jax.Array:
+  """Returns the weighted penalty of shortcuts whose projections are not orthogonal."""
+  return wavelets.PENALTY * wavelets.orthogonality(params)
 
 
 def _perceptual(plan: Plan, log: Log) -> Perceptual | None:

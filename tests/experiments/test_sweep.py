@@ -119,6 +119,11 @@ CURVES = {
     'sharp-scales': {'sharp_scales': True},
     'hard-images': {'hard_images': True},
   },
+  'shortcuts': {
+    'linear-path': {},
+    'both': {'shortcuts': True},
+    'shortcuts': {'linear': False, 'restoration': 0, 'centred': False, 'shortcuts': True},
+  },
   'balanced': {'equal-weights': {}, 'balanced': {'balanced': True}},
 }
 

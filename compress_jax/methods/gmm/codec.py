@@ -98,6 +98,7 @@ def codec(
   magnitudes: bool = False,
   restoration: int = 0,
   centred: bool = False,
+  shortcuts: bool = False,
   context: str = 'serial',
   refine: int = 0,
   rdoq: float = 0.0,
@@ -129,6 +130,8 @@ def codec(
       in the paper.
     centred: whether the analysis network beside the linear path sees the image less its local mean;
       not in the paper.
+    shortcuts: with wavelet-based linear shortcuts beside the stages of both transforms (Li et al.,
+      ICLR 2025); not in the paper.
     context: 'serial' or 'channels'. With 'serial', the paper's, latents are decoded along a
       wavefront. With 'channels' slices are coded in two passes of a checkerboard, and each sees all
       positions of those before (He et al., CVPR 2022); each slice needs two large steps.
@@ -155,6 +158,7 @@ def codec(
     magnitudes=magnitudes,
     restoration=restoration,
     centred=centred,
+    shortcuts=shortcuts,
     context=context,
   )
   return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
