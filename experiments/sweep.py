@@ -1,24 +1,24 @@
 """Trains the models of a study one after the other, and compares their real files.
 
-  python -m experiments.sweep --study=mixtures --steps=20000 --data=DIR
+  python -m experiments.sweep --study=mixtures --seeds=0,1 --steps=20000 --data=DIR
 
-ladder: a model for each lambda. rates: one model of every rate against those.
-mixtures: gmm with 1 and 3 Gaussians. attention: gmm with and without it.
+The studies are listed in `experiments.studies`.
 
 A run is what `run.py --mode=train --workdir=OUTPUT/NAME` makes; all of a study have the
-same seed, steps and data. Interrupt it at will: the same command goes on where it was,
-and studies of one output folder share the runs that they have in common.
+same seeds, steps and data, and differ in one thing. Interrupt it at will: the same command
+goes on where it was, and studies of one output folder share the runs that they have in common.
 """
 
 import contextlib
 import json
+import re
 import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
@@ -37,21 +37,13 @@ from compress_jax.report import curves
 from compress_jax.report import tables as reports
 from compress_jax.runtime import workers
 from compress_jax.training import plans
+from experiments.studies import FLAGS, STUDIES, Arm, Run, arms_of, base_of, runs_of
 
-STUDIES = ('ladder', 'rates', 'mixtures', 'attention')
 LAMBDAS = ('0.0018', '0.0035', '0.0067', '0.013', '0.025', '0.0483')
 PROGRAM = Path(__file__).parent.parent / 'run.py'
-MODEL, FLAGS = 'model.safetensors', 'flags.json'
-_PASSED = ('method', 'preset', 'seed', 'steps', 'batch', 'crop', 'lr', 'precision')
-
-
-class Run(NamedTuple):
-  """A model to train, and where to measure it."""
-
-  name: str  # Name of its folder.
-  label: str  # Name of its curve, which models of one rate share.
-  options: Mapping[str, Any]  # Options of the method, in addition to those of the preset.
-  lambdas: tuple[float, ...]  # Operating points; that of the training for a model of one rate.
+MODEL, COMMAND = 'model.safetensors', 'flags.json'
+_PASSED = ('method', 'preset', 'steps', 'batch', 'crop', 'lr', 'precision')
+_SEED = re.compile(r'-seed\d+$')
 
 
 Train = Callable[[Sequence[str]], int]  # From a command to its exit status.
@@ -74,7 +66,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum(
     'precision', None, ('float32', 'bfloat16'), 'Number format of activations.', **here
   )
-  flags.DEFINE_integer('seed', 0, 'Of every run.', 0, **here)
+  flags.DEFINE_list('seeds', ['0'], 'Each arm of a study is trained once with each.', **here)
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points.', **here)
   define_path('output', 'runs/sweep', 'A folder for the runs and the tables.', **here)
   define_path('images', None, 'A folder to measure on in place of the suite.', **here)
@@ -100,12 +92,10 @@ def sweep(values: flags.FlagValues, train: Train | None = None) -> int:
   if not values.study:
     raise flags.Error(f'--study is missing: {", ".join(STUDIES)}')
   methods.method(values.method).preset(values.preset)  # Complains before anything is written.
-  runs, output = runs_of(values.study, _lambdas(values)), Path(values.output)
-  common = settings(values.set)
-  for run in runs:
-    check_options(values.method, methods.method(values.method).codec, {**common, **run.options})
-    if both := common.keys() & run.options.keys():
-      raise flags.Error(f'--set={both.pop()}=... is what --study={values.study} varies')
+  base = base_of(values)
+  arms = arms_of(values.study, _lambdas(values), base)
+  runs, output = runs_of(arms, _seeds(values), base), Path(values.output)
+  _check(values, arms)
   commands = {run.name: command(values, run) for run in runs}
   description, found = sets.default_images(values.images)
   for run in runs:
@@ -117,24 +107,24 @@ def sweep(values: flags.FlagValues, train: Train | None = None) -> int:
   return _measure(values, runs, images, {'images': description, 'study': values.study})
 
 
-def runs_of(study: str, lambdas: tuple[float, ...]) -> list[Run]:
-  """The runs of a study; the first curve is what the others are compared with.
+def _check(values: flags.FlagValues, arms: Sequence[Arm]) -> None:
+  """Raises CodecError or flags.Error where a study or an option is not one of the method."""
+  common, factory = settings(values.set), methods.method(values.method).codec
+  preset = methods.method(values.method).preset(values.preset).options
+  for arm in arms:
+    if both := common.keys() & arm.varied.keys():
+      raise flags.Error(f'--set={both.pop()}=... is what --study={values.study} varies')
+    options = {name: value for name, value in arm.varied.items() if name not in FLAGS}
+    options = {**common, **options}
+    plans.pop_fields(options)
+    check_options(values.method, factory, options)
+    factory(**{**preset, **options})  # Complains of what does not go together.
 
-  The run `base` has the method's own options: every rate, and of gmm 3 Gaussians and attention.
-  """
-  fixed = [Run(f'fixed-{lmbda:g}', 'fixed-rates', {'levels': 1}, (lmbda,)) for lmbda in lambdas]
-  return {
-    'ladder': fixed,
-    'rates': [*fixed, Run('base', 'every-rate', {}, lambdas)],
-    'mixtures': [
-      Run('mixtures-1', 'mixtures-1', {'mixtures': 1}, lambdas),
-      Run('base', 'mixtures-3', {}, lambdas),
-    ],
-    'attention': [
-      Run('no-attention', 'no-attention', {'attention': False}, lambdas),
-      Run('base', 'attention', {}, lambdas),
-    ],
-  }[study]
+
+def _seeds(values: flags.FlagValues) -> tuple[int, ...]:
+  if not values.seeds or not all(text.isdecimal() for text in values.seeds):
+    raise flags.Error(f'--seeds={",".join(values.seeds)}: these are whole numbers from 0')
+  return tuple(sorted({int(text) for text in values.seeds}))
 
 
 def _lambdas(values: flags.FlagValues) -> tuple[float, ...]:
@@ -153,13 +143,14 @@ def _lambdas(values: flags.FlagValues) -> tuple[float, ...]:
 
 def command(values: flags.FlagValues, run: Run) -> list[str]:
   """The flags of `run.py` that decide a run, without its folder."""
-  arguments = [
-    f'--{name}={values[name].value}' for name in _PASSED if values[name].value is not None
-  ]
+  chosen = {name: values[name].value for name in _PASSED if values[name].value is not None}
+  chosen |= {name: value for name, value in run.varied.items() if name in FLAGS}
+  options = {name: value for name, value in run.varied.items() if name not in FLAGS}
+  arguments = [f'--{name}={value}' for name, value in {**chosen, 'seed': run.seed}.items()]
   arguments += [f'--data={folder}' for folder in values.data]
   arguments += [f'--set={pair}' for pair in values.set]
-  arguments += [f'--set={key}={value}' for key, value in run.options.items()]
-  if run.options.get('levels') == 1:
+  arguments += [f'--set={key}={value}' for key, value in options.items()]
+  if options.get('levels') == 1:
     arguments.append(f'--lambda={run.lambdas[0]!r}')
   return arguments
 
@@ -170,7 +161,7 @@ def settle(folder: Path, arguments: Sequence[str]) -> None:
   Raises:
     CodecError: they are not.
   """
-  path = folder / FLAGS
+  path = folder / COMMAND
   if not any((folder / name).exists() for name in (plans.FILE, MODEL)):
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(list(arguments), indent=2).encode() + b'\n', overwrite=True)
@@ -245,7 +236,7 @@ def _measure(
     arguments = {run.name: command(values, run) for run in runs}
     meta = {**about, 'runs': arguments, 'failures': result.failures}
     reports.write_results(folder, meta, result.rows)
-    text = table(result.rows, runs[0].label)
+    text = table(result.rows, _SEED.sub('', runs[0].label))
     write_atomically(folder / 'study.md', text.encode(errors='backslashreplace'), overwrite=True)
     print(text)
   return 1 if result.failures else 0
@@ -254,23 +245,68 @@ def _measure(
 def table(rows: Sequence[Row], anchor: str) -> str:
   """Means of every operating point and the BD-rate of each curve, in Markdown.
 
+  Curves of several seeds are means over them. Then a column shows the BD-rates of the single
+  seeds: each against the anchor of the same seed, and the anchor's against its own mean.
+
   Args:
     rows: of all models.
     anchor: the curve that the BD-rates are against.
   """
-  lines = ['| curve | lambda | bpp | PSNR | MS-SSIM | BD-rate |', '| --- |' + ' --: |' * 5]
-  found = {curve.codec: curve for curve in curves.mean_curves(rows)}
-  matrix = curves.bd_matrix(rows, [found[anchor]]) if anchor in found else []
+  means = _over_seeds(rows)
+  several = len(means) < len(rows)
+  lines = [
+    '| curve | lambda | bpp | PSNR | MS-SSIM | BD-rate |' + ' single seeds |' * several,
+    '| --- |' + ' --: |' * (5 + several),
+  ]
+  found = {curve.codec: curve for curve in curves.mean_curves(means)}
+  matrix = curves.bd_matrix(means, [found[anchor]]) if anchor in found else []
   bd = {cell.codec: reports.bd_text(cell) for (cell,) in matrix}
+  single = _single_seeds(rows, means, anchor) if several else {}
   for codec, curve in found.items():
     points = sorted(zip(curve.at, curve.bpp, curve.psnr, curve.ms_ssim, strict=True))
     for at, bpp, psnr, ms_ssim in points:
       numbers = f'{at:g} | {bpp:.4f} | {psnr:.2f} | {ms_ssim:.4f}'
-      lines.append(f'| {codec} | {numbers} | {bd.pop(codec, "")} |')
+      last = f' {", ".join(single.pop(codec, []))} |' * several
+      lines.append(f'| {codec} | {numbers} | {bd.pop(codec, "")} |{last}')
   count = len(curves.images(rows))
   mean_size = statistics.fmean(row['width'] * row['height'] for row in rows) / 1e6
   lines += ['', f'Means over {count} images of {mean_size:.2f} MP; BD-rates against {anchor}.']
   return '\n'.join([*lines, *curves.incomplete(rows)]) + '\n'
+
+
+def _over_seeds(rows: Sequence[Row]) -> list[Row]:
+  """The rows with those of several seeds of a curve in place of each other: their means."""
+  groups: dict[tuple[str, float, str], list[Row]] = {}
+  for row in rows:
+    key = _SEED.sub('', row['codec']), row['lambda'], row['image']
+    groups.setdefault(key, []).append(row)
+
+  def mean(group: Sequence[Row], name: str) -> float | None:
+    values = [row[name] for row in group]
+    return None if None in values else statistics.fmean(values)
+
+  qualities = 'bpp', 'psnr', 'ms_ssim'
+  return [
+    {**group[0], 'codec': codec, **{name: mean(group, name) for name in qualities}}
+    for (codec, _, _), group in groups.items()
+  ]
+
+
+def _single_seeds(rows: Sequence[Row], means: Sequence[Row], anchor: str) -> dict[str, list[str]]:
+  """The BD-rates of the curves of single seeds as text, by the name of their mean."""
+  found = {curve.codec: curve for curve in curves.mean_curves(rows)}
+  average = {curve.codec: curve for curve in curves.mean_curves(means)}
+  out: dict[str, list[str]] = {}
+  for codec in found:
+    name = _SEED.sub('', codec)
+    against = average.get(anchor) if name == anchor else found.get(anchor + codec[len(name) :])
+    if against is None:
+      continue
+    both = [*(row for row in rows if row['codec'] == codec), *means] if name == anchor else rows
+    cells = {cell.codec: cell for (cell,) in curves.bd_matrix(both, [against])}
+    bd = cells[codec].mean
+    out.setdefault(name, []).append(reports.percent(bd.percent) if bd else 'no overlap')
+  return out
 
 
 if __name__ == '__main__':

@@ -58,7 +58,7 @@ def _run(values: flags.FlagValues, share: processes.Share) -> int:
   pace = None if plan.minutes is None else fit.Pace(60 * plan.minutes, plan.steps)
   codec, begun = codec_of(plan), (folder / plans.FILE).exists()
   setup = setup_of(plan, codec, _log) if values.dry_run or not begun else _reading(plan, codec)
-  source = sources.large_enough(_source(plan), plan.crop, log=_log)
+  source = sources.large_enough(_source(plan), max(plan.crop, plan.least_side), log=_log)
   if values.dry_run:
     return _estimate(plan, setup)
   _log(f'training in {folder}; the same command goes on there')
@@ -229,6 +229,7 @@ def _train(
     first=first,
     workers=values.workers or 0,
     stream=values.stream,
+    augmentation=feeding.Augmentation(plan.turns, plan.sharp_scales, plan.hard_images),
   )
   _log(f'{fed.about}; {jax.device_count()} {jax.devices()[0].device_kind} devices')
   train_step = trainer.make_train_step(

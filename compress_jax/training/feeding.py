@@ -8,12 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from compress_jax.codec import Image
-from compress_jax.images import crops
+from compress_jax.codec import CodecError, Image
+from compress_jax.images import crops, difficulty
 from compress_jax.images.sources import Source
 from compress_jax.training import streams, trainer
 
+_LEAST_HARD = 0.1  # Flat images are still drawn.
 RESIDENT = 2**30  # Bytes of images that a device holds; larger sets are streamed.
+
+
+class Augmentation(NamedTuple):
+  """Departures from the usual distribution of crops."""
+
+  turns: bool = False  # Crops lie in all eight ways: see `crops.crops`.
+  sharp_scales: bool = False  # Images that are not sharp are shrunk until they are.
+  hard_images: bool = False  # Images are drawn by their area times their hardness.
+
+
+USUAL = Augmentation()
 
 
 class Feed(NamedTuple):
@@ -34,6 +46,7 @@ def feed(
   first: int,
   workers: int,
   stream: bool | None,
+  augmentation: Augmentation = USUAL,
 ) -> Feed:
   """Returns the feed of crops of `source` from step `first` on.
 
@@ -46,17 +59,44 @@ def feed(
     first: the step to start with.
     workers: number of processes that read a stream; 0 reads in threads.
     stream: whether to stream; None decides by the size of the images.
+    augmentation: departures from the usual distribution of crops.
+
+  Raises:
+    CodecError: images are to be measured for the augmentation, but do not stay on the device.
   """
+  turns = augmentation.turns
   held = None if stream else _held(source, RESIDENT if stream is None else None)
   if held is not None:
     about = f'{len(held)} images, {sum(image.nbytes for image in held) / 2**20:.0f} MiB'
-    data = trainer.replicated(crops.store(held))
-    return Feed(data, partial(crops.crops, size=size), f'{about} on the device')
+    data = trainer.replicated(stored(held, augmentation))
+    return Feed(data, partial(crops.crops, size=size, turns=turns), f'{about} on the device')
+  if augmentation.sharp_scales or augmentation.hard_images:
+    raise CodecError(
+      'sharp_scales and hard_images are for images that stay on the device, up to 1 GiB: '
+      'leave them out, or give less --data, without --stream'
+    )
   shard = jax.process_index(), jax.process_count()
   batches = streams.batches(
-    source, seed=seed, size=size, batch=batch, start=first, shard=shard, workers=workers
+    source,
+    seed=seed,
+    size=size,
+    batch=batch,
+    start=first,
+    shard=shard,
+    workers=workers,
+    turns=turns,
   )
   return Feed(_grouped(batches, inner), None, f'{len(source)} images, streamed')
+
+
+def stored(images: list[Image], augmentation: Augmentation) -> crops.Store:
+  """Returns the store of images, with what the augmentation needs to know of each."""
+  highest = weights = None
+  if augmentation.sharp_scales:
+    highest = [min(difficulty.sharpness(image), 1.0) for image in images]
+  if augmentation.hard_images:
+    weights = [max(difficulty.hardness(image), _LEAST_HARD) for image in images]
+  return crops.store(images, highest=highest, weights=weights)
 
 
 def indices(batch: int) -> np.ndarray:

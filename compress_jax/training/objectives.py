@@ -17,7 +17,8 @@ from jax import lax
 
 from compress_jax.codec import Coded, Key, Metrics, Params
 from compress_jax.layers.quantization import lambda_of
-from compress_jax.training import losses, target_rate
+from compress_jax.training import balance, losses, target_rate
+from compress_jax.training.level_draws import LEVELS, LevelDraw
 from compress_jax.training.perceptual import Perceptual
 from compress_jax.training.target_rate import MSE_WEIGHT, Target
 
@@ -26,8 +27,9 @@ State = Any  # Arrays that a loss updates without gradients; {} where there are 
 Apply = Callable[[Params, Array, Array, Key | None], Coded]
 # A function of params, state, f32[B, H, W, 3] in [0, 1], Key[B] and the step i32[].
 LossFn = Callable[[Params, State, Array, Key, Array], tuple[Array, tuple[State, Metrics]]]
+# A function of the state and the metrics of a batch, before and after its update, to the new state.
+Settle = Callable[[State, Metrics, Metrics], State]
 
-LEVELS = 256
 # In the authors' configs.py MSE, LPIPS and the adversarial term have the weights 0.75 * 0.1 /
 # 32 = 0.00234375, 1 and 0.15 at every rate. The last two are ratios to the first here.
 PERCEPTUAL_WEIGHT, ADVERSARIAL_WEIGHT = 427.0, 64.0
@@ -40,9 +42,18 @@ class Weighted:
   It is called like any `LossFn`.
   """
 
-  def __init__(self, of: Callable[..., tuple[Array, tuple[State, Metrics]]], weights: Any) -> None:
-    """Binds `of`, which takes the weights before the arguments of a `LossFn`, to weights."""
-    self.of, self.weights = of, weights
+  def __init__(
+    self,
+    of: Callable[..., tuple[Array, tuple[State, Metrics]]],
+    weights: Any,
+    *,
+    settle: Settle | None = None,
+  ) -> None:
+    """Binds `of`, which takes the weights before the arguments of a `LossFn`, to weights.
+
+    With `settle` a step computes the loss of its batch once more after the update.
+    """
+    self.of, self.weights, self.settle = of, weights, settle
 
   def __call__(
     self, params: Params, state: State, x: Array, keys: Key, step: Array
@@ -71,9 +82,13 @@ def rate_distortion(
   apply: Apply,
   *,
   level: int | Sequence[int] | None = None,
+  draw: LevelDraw | None = None,
   distortion: losses.Distortion = losses.squared_error,
   perceptual: Perceptual | None = None,
   target: Target | None = None,
+  penalty: Callable[[Params], Array] | None = None,
+  balanced: bool = False,
+  axis: str | None = None,
   compute_dtype: Any = jnp.float32,
 ) -> Weighted:
   """Returns the loss bpp + lambda * (distortion + 427 * perceptual), the last term on request.
@@ -89,16 +104,20 @@ def rate_distortion(
     apply: the forward pass of a codec.
     level: the level byte of every example, or several of which each example draws one evenly;
       None draws from all.
+    draw: how levels are drawn from all, in place of evenly.
     distortion: a distance on the 0..255 scale.
     perceptual: the result of `perceptual_of` for some weights, since there is no discriminator.
     target: the target rate, for a fixed level.
+    penalty: a function of the parameters, f32[], that is added to the loss.
+    balanced: whether rate and distortion are weighted as `balance` does, by a part of the state.
+    axis: name of the mapped axis of devices, which share these weights; None for a single device.
     compute_dtype: type of the codec's activations.
   """
 
   def loss(
     weights: Any, params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
-    drawn = _draw(keys, level)
+    drawn = _draw(keys, level, draw, step)
     coded = apply(params, x.astype(compute_dtype), drawn.level, drawn.noise)
     distance, more = distortion(x, coded.x_hat), {}
     if perceptual is not None:
@@ -110,9 +129,20 @@ def rate_distortion(
     total, metrics = losses.rate_distortion(
       x, coded, drawn.lmbda, distortion=distance, weight=drawn.weight
     )
+    if balanced:
+      pixels = x.shape[1] * x.shape[2]
+      bits = jnp.sum(jnp.stack(list(coded.bits.values())), 0)
+      rate = jnp.mean(drawn.weight * bits) / pixels
+      terms = jnp.stack([rate, total - rate])
+      total, learning = balance.balanced(state[balance.STATE], terms, axis)
+      more |= learning
+    if penalty is not None:
+      more['penalty'] = penalty(params)
+      total += more['penalty']
     return total, (state, {**metrics, **more})
 
-  return Weighted(loss, () if perceptual is None else perceptual.weights)
+  settle = balance.settle if balanced else None
+  return Weighted(loss, () if perceptual is None else perceptual.weights, settle=settle)
 
 
 def adversarial(
@@ -231,15 +261,27 @@ def _frozen(codec: Params) -> Params:
   }
 
 
-def _draw(keys: Key, level: int | Sequence[int] | None) -> _Draw:
-  """Returns the random choices of each example, which depend only on its own key."""
+def _draw(
+  keys: Key,
+  level: int | Sequence[int] | None,
+  draw: LevelDraw | None = None,
+  step: Array | None = None,
+) -> _Draw:
+  """Returns the random choices of each example, which depend only on its own key.
+
+  Levels also depend on the step under a `draw`.
+  """
   key_level, key_noise = jax.vmap(jax.random.split, out_axes=1)(keys)
   if isinstance(level, int):
     levels = jnp.full(len(keys), level, jnp.int32)
     lmbda = lambda_of(levels)
     return _Draw(levels, lmbda, jnp.ones_like(lmbda), key_noise)
-  choices = jnp.arange(LEVELS) if level is None else jnp.asarray(level, jnp.int32)
-  levels = choices[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(choices)))(key_level)]
+  if draw is not None and step is not None:
+    levels = draw(key_level, step)
+  else:
+    choices = jnp.arange(LEVELS) if level is None else jnp.asarray(level, jnp.int32)
+    chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(choices)))(key_level)
+    levels = choices[chosen]
   lmbda = lambda_of(levels)
   return _Draw(levels, lmbda, losses.weight_of(lmbda), key_noise)
 

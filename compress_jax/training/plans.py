@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.journal import fingerprint
 from compress_jax.files.atomic import write_atomically
+from compress_jax.training import level_draws
 
 FILE = 'plan.json'
 _DIGESTS = 'digests'  # Digests of the files that the plan names, and of the method's options.
@@ -37,6 +38,12 @@ class Plan(NamedTuple):
   refit_prior: bool = False  # In the stage scales: whether the prior learns too.
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
+  balanced: bool = False  # In the stage rate-distortion: gradients weighted as `balance` does.
+  level_draw: str = level_draws.EVEN  # A name in `level_draws.KINDS`.
+  turns: bool = False  # This and the next two: see `feeding.Augmentation`.
+  sharp_scales: bool = False
+  hard_images: bool = False
+  least_side: int = 0  # Smaller images than these pixels are left out, as those below the crop.
   # The distance that the weights in `lpips` compute: 'lpips' or 'wasserstein'.
   perceptual: str = 'lpips'
   learns: str = 'generator'  # In the stage adversarial: the part of the codec, or 'all'.
@@ -44,18 +51,34 @@ class Plan(NamedTuple):
   target_rate: float | None = None  # Bits per pixel; None leaves the rate to lambda.
 
 
-SET = ('channel_steps', 'refit_prior', 'adversarial_weight', 'details')
+SET = (
+  'channel_steps',
+  'refit_prior',
+  'adversarial_weight',
+  'details',
+  'balanced',
+  'level_draw',
+  'turns',
+  'sharp_scales',
+  'hard_images',
+  'least_side',
+)
+_CHOICES = {'level_draw': level_draws.KINDS}  # Values of fields that are names.
 
 
 def pop_fields(options: dict[str, Any]) -> dict[str, Any]:
   """Removes the fields of a plan from `options` and returns them.
 
   Raises:
-    CodecError: a value is not of its type, or negative.
+    CodecError: a value is not of its type, negative or an unknown name.
   """
   fields = {name: options.pop(name) for name in SET if name in options}
   for name, value in fields.items():
     wanted = type(Plan._field_defaults[name])
+    if name in _CHOICES:
+      if value not in _CHOICES[name]:
+        raise CodecError(f'{name}={value} is not one of {", ".join(_CHOICES[name])}')
+      continue
     if type(value) not in ((int, float) if wanted is float else (wanted,)) or value < 0:
       raise CodecError(f'{name}={value} must be {_KINDS[wanted]}')
   return fields

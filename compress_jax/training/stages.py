@@ -12,11 +12,13 @@ import optax
 from flax import traverse_util
 
 from compress_jax.codec import Codec, CodecError, Params, level_of, nothing_learned
-from compress_jax.layers import linear
+from compress_jax.layers import linear, wavelets
 from compress_jax.methods.gan import networks
 from compress_jax.training import (
+  balance,
   float_weights,
   freezing,
+  level_draws,
   losses,
   masking,
   objectives,
@@ -32,6 +34,7 @@ DISTORTIONS = {'mse': losses.squared_error, 'ms-ssim': losses.ms_ssim_distortion
 # The parts of the parameters that decide the latents of a file.
 ENCODER = {'analysis', 'hyper_analysis', scales.GAINS}
 _STAGE_OF = {
+  'balanced': 'rate-distortion',
   'channel_steps': 'rate-distortion',
   'refit_prior': 'scales',
   'adversarial_weight': 'adversarial',
@@ -67,6 +70,9 @@ def setup_of(plan: Plan, codec: Codec, log: Log = lambda line: None) -> Setup:
       shown = f'{value:g}' if isinstance(value, float) else value
       raise CodecError(f'{name}={shown} is of the stage {stage}, not {plan.stage}')
   _check_target(plan)
+  _check_levels(plan)
+  if plan.balanced and (plan.target_rate is not None or plan.channel_steps):
+    raise CodecError('balanced=True goes neither with --target_rate nor with channel_steps')
   return STAGES[plan.stage](plan, codec, log)
 
 
@@ -83,13 +89,25 @@ def _check_target(plan: Plan) -> None:
     raise CodecError(f'the stage {plan.stage}{also} has no --target_rate: its rate does not learn')
 
 
+def _check_levels(plan: Plan) -> None:
+  """Raises CodecError if the plan draws levels in a way that its stage or model does not have."""
+  if plan.level_draw == level_draws.EVEN:
+    return
+  if plan.lmbda is not None:
+    raise CodecError(f'level_draw={plan.level_draw} is for a model of every rate')
+  if plan.stage in ('scales', 'adversarial'):
+    raise CodecError(f'level_draw={plan.level_draw} is not of the stage {plan.stage}')
+
+
 def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
   """Sets up the stage in which all parts of a codec learn."""
   perceptual = _perceptual(plan, log)  # Its weights are read once, before the loss is traced.
   loss_of = lambda apply: _loss(plan, apply, _level(plan), perceptual)  # noqa: E731
   loss = _incremental(plan, codec, loss_of) if plan.channel_steps else loss_of(codec.apply)
   optimizer = trainer.adam(plan.lr)
-  return Setup(lambda: (_begin(plan, codec, log), {}), (_shapes(codec), {}), loss, optimizer)
+  state = {balance.STATE: balance.start()} if plan.balanced else {}
+  form = _shapes(codec), jax.eval_shape(lambda: state)
+  return Setup(lambda: (_begin(plan, codec, log), state), form, loss, optimizer)
 
 
 def _incremental(
@@ -221,11 +239,20 @@ def _loss(
   return objectives.rate_distortion(
     apply,
     level=level,
+    draw=level_draws.draw_of(plan.level_draw, seed=plan.seed, axis=trainer.AXIS),
     distortion=DISTORTIONS[plan.distortion],
     perceptual=perceptual,
     target=_target(plan),
+    penalty=_penalty if plan.options.get('shortcuts') else None,
+    balanced=plan.balanced,
+    axis=trainer.AXIS,
     compute_dtype=jnp.dtype(plan.precision),
   )
+
+
+def _penalty(params: Params) -> jax.Array:
+  """Returns the weighted penalty of shortcuts whose projections are not orthogonal."""
+  return wavelets.PENALTY * wavelets.orthogonality(params)
 
 
 def _perceptual(plan: Plan, log: Log) -> Perceptual | None:

@@ -30,6 +30,7 @@ class Crops(NamedTuple):
   seed: int
   size: int  # Side of a crop in pixels.
   scales: tuple[float, float]  # Limits of the factor by which images shrink.
+  turns: bool = False  # Crops lie in all eight ways, and not only in two.
 
 
 def batches(
@@ -43,6 +44,7 @@ def batches(
   shard: tuple[int, int] = (0, 1),
   workers: int = 0,
   scales: tuple[float, float] = (0.5, 1.0),
+  turns: bool = False,
 ) -> Batches:
   """Returns a generator of random crops u8[batch // shards, size, size, 3], one batch per step.
 
@@ -57,6 +59,7 @@ def batches(
     workers: number of processes that make batches; 0 uses threads of this process.
     scales: limits of the factor by which images shrink, drawn uniformly, but never so small
       that a side falls under `size`.
+    turns: whether crops are also mirrored top to bottom and transposed, half of them each.
 
   Returns:
     A generator; close() it, or exhaust it, to stop its threads and processes.
@@ -65,7 +68,7 @@ def batches(
     CodecError: an argument is out of range.
   """
   _check(seed, size, batch, start, stop, shard, workers, scales)
-  crops = Crops(source, seed, size, scales)
+  crops = Crops(source, seed, size, scales, turns)
   share = batch // shard[1]
   examples = range(shard[0] * share, (shard[0] + 1) * share)
   steps = range(start, FOREVER if stop is None else stop)
@@ -113,7 +116,11 @@ def example(crops: Crops, step: int, i: int) -> Image:
   # Whole pixels, so that at scale 1 nothing is resampled.
   top, left = (int(rng.integers(side - int(np.ceil(window)) + 1)) for side in image.shape[:2])
   crop = _resized(image, top, left, window, size)
-  return np.ascontiguousarray(crop[:, ::-1] if rng.integers(2) else crop)
+  crop = crop[:, ::-1] if rng.integers(2) else crop
+  if crops.turns:
+    crop = crop[::-1] if rng.integers(2) else crop
+    crop = crop.swapaxes(0, 1) if rng.integers(2) else crop
+  return np.ascontiguousarray(crop)
 
 
 def _resized(image: Image, top: int, left: int, window: float, size: int) -> Image:

@@ -51,6 +51,11 @@ def test_a_run_ends_with_a_model_that_codes_files(photos, tmp_path):
   assert len((run / 'validation.csv').read_text().splitlines()) == 2
 
 
+def test_images_below_the_least_side_are_left_out(photos, tmp_path, capsys):
+  assert train(photos, tmp_path / 'run', '--set=least_side=5000') == 1
+  assert 'images is at least 5000 pixels high and wide' in capsys.readouterr().err
+
+
 def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_happened(photos, tmp_path, monkeypatch):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   assert train(photos, whole) == 0

@@ -1,4 +1,3 @@
-import inspect
 import json
 import os
 import signal
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from compress_jax import methods
-from compress_jax.cli import main
+from compress_jax.cli import fit, main
 from compress_jax.cli.command import parse
 from compress_jax.codec import CodecError
 from compress_jax.evaluation import evaluate
-from experiments import sweep
+from compress_jax.training import stages
+from experiments import studies, sweep
 
 FOUR = (0.0035, 0.0067, 0.013, 0.025)
 
@@ -80,27 +79,100 @@ def measured(monkeypatch):
 
 
 def run(images, output, trainer, *told):
-  flags = ['--study=mixtures', f'--images={images}', f'--output={output}', '--seed=3', '--steps=9']
+  flags = ['--study=mixtures', f'--images={images}', f'--output={output}', '--seeds=3', '--steps=9']
   flags.append(f'--lambdas={",".join(map(str, FOUR))}')
   flags = [flag for flag in flags if flag.partition('=')[0] not in ''.join(told)]
   return sweep.sweep(parse(sweep.define_flags(), None, ['sweep', *flags, *told]), trainer)
 
 
-@pytest.mark.parametrize('study', sweep.STUDIES)
+def planned(*told):
+  """The flags, the base and the runs of a study."""
+  values = parse(sweep.define_flags(), None, ['sweep', *told])
+  seeds, base = [int(seed) for seed in values.seeds], studies.base_of(values)
+  return values, base, studies.runs_of(studies.arms_of(values.study, FOUR, base), seeds, base)
+
+
+# Curves of a study, and what makes each; the empty one is the base of preset tiny.
+CURVES = {
+  'ladder': {'fixed-rates': {'levels': 1}},
+  'rates': {'fixed-rates': {'levels': 1}, 'every-rate': {}},
+  'mixtures': {'mixtures-1': {'mixtures': 1}, 'mixtures-3': {}},
+  'attention': {
+    'no-attention': {'attention': False},
+    'two-modules': {},
+    'four-modules': {'attention': 'all'},
+  },
+  'context': {'serial': {'context': 'serial'}, 'channels': {}},
+  'crop': {
+    '128-by-4': {'least_side': 256},
+    '256-by-1': {'crop': 256, 'batch': 1, 'least_side': 256},
+    '256-by-4': {'crop': 256, 'least_side': 256},
+  },
+  'levels': {
+    'levels-even': {},
+    'levels-stratified': {'level_draw': 'stratified'},
+    'levels-ends': {'level_draw': 'ends'},
+  },
+  'augment': {
+    'usual-crops': {},
+    'turns': {'turns': True},
+    'sharp-scales': {'sharp_scales': True},
+    'hard-images': {'hard_images': True},
+  },
+  'shortcuts': {
+    'linear-path': {},
+    'both': {'shortcuts': True},
+    'shortcuts': {'linear': False, 'restoration': 0, 'centred': False, 'shortcuts': True},
+  },
+  'balanced': {'equal-weights': {}, 'balanced': {'balanced': True}},
+}
+
+
+@pytest.mark.parametrize('study', studies.STUDIES)
 def test_a_study_measures_every_curve_at_every_lambda(study):
-  runs = sweep.runs_of(study, FOUR)
-  curves = {run.label: [] for run in runs}
-  for each in runs:
-    curves[each.label] += each.lambdas
-  assert len(curves) == (1 if study == 'ladder' else 2)
-  assert all(sorted(points) == list(FOUR) for points in curves.values())
+  _, _, runs = planned(f'--study={study}')
+  assert {run.label: run.varied for run in runs} == CURVES[study]
+  for label in CURVES[study]:
+    assert sorted(at for run in runs if run.label == label for at in run.lambdas) == list(FOUR)
   assert len({run.name for run in runs}) == len(runs)
+  assert all(run.varied for run in runs if run.name != 'base-seed0')
+
+
+@pytest.mark.parametrize('study', studies.STUDIES)
+def test_every_run_of_a_study_is_a_training_that_can_begin(study):
+  values, _, runs = planned(f'--study={study}', '--seeds=0,1')
+  for run in runs:
+    plan = fit.plan_of(flags_of(['run.py', *sweep.command(values, run)]))
+    assert plan.seed == run.seed
+    plan_of_run = {**plan.options, **plan._asdict()}
+    assert {name: plan_of_run[name] for name in run.varied} == run.varied
+    stages.setup_of(plan, fit.codec_of(plan))
+
+
+def test_each_arm_is_trained_with_each_seed():
+  _, _, runs = planned('--study=context', '--seeds=0,4')
+  assert [(run.name, run.label, run.seed) for run in runs] == [
+    ('serial-seed0', 'serial-seed0', 0),
+    ('serial-seed4', 'serial-seed4', 4),
+    ('base-seed0', 'channels-seed0', 0),
+    ('base-seed4', 'channels-seed4', 4),
+  ]
+
+
+def test_the_base_is_what_preset_and_flags_make_it():
+  told = '--set=context=serial', '--set=latents=96', '--batch=8'
+  _, base, runs = planned('--study=mixtures', *told)
+  assert (base['mixtures'], base['context'], base['batch'], base['crop']) == (3, 'serial', 8, 128)
+  assert [run.varied for run in runs] == [{'mixtures': 1}, {}]
+  # As many latents as channels: all four modules are the base, and two are varied.
+  _, _, runs = planned('--study=attention', *told)
+  assert [run.varied.get('attention') for run in runs] == [False, 'inner', None]
 
 
 def test_models_of_one_rate_are_trained_for_it():
-  told = ['sweep', '--study=rates', '--data=a', '--data=b', '--steps=7', '--seed=2', '--crop=64']
-  values = parse(sweep.define_flags(), None, told)
-  fixed, base = (sweep.runs_of('rates', FOUR)[i] for i in (2, -1))
+  told = '--study=rates', '--data=a', '--data=b', '--steps=7', '--seeds=2', '--crop=64'
+  values, _, runs = planned(*told)
+  fixed, base = runs[2], runs[-1]
   found = flags_of(['run.py', *sweep.command(values, fixed)])
   assert getattr(found, 'lambda') == 0.013 and found.set == ['levels=1']
   assert (found.steps, found.seed, found.crop, found.data) == (7, 2, 64, ['a', 'b'])
@@ -109,24 +181,14 @@ def test_models_of_one_rate_are_trained_for_it():
   assert set(other) < set(sweep.command(values, fixed))
 
 
-def test_the_base_has_what_its_labels_say():
-  defaults = inspect.signature(methods.method('gmm').codec).parameters
-  assert (defaults['mixtures'].default, defaults['attention'].default) == (3, True)
-  for name in ('cae', 'gmm', 'gan'):
-    module = methods.method(name)
-    assert inspect.signature(module.codec).parameters['levels'].default > 1
-    varied = {'mixtures', 'attention', 'levels'}
-    assert not any(varied & preset.options.keys() for preset in module.presets.values())
-
-
 def test_all_runs_are_trained_and_then_measured(images, tmp_path, measured):
   trainer = Trainer()
   assert run(images, tmp_path, trainer) == 0
-  assert trainer.names == ['mixtures-1', 'base']
+  assert trainer.names == ['mixtures-1-seed3', 'base-seed3']
   (jobs,) = measured
   assert len(jobs) == 2 * len(FOUR) * 2  # Models, lambdas, images.
   for job in jobs:
-    name = {'mixtures-1': 'mixtures-1', 'mixtures-3': 'base'}[job.recipe.codec]
+    name = {'mixtures-1': 'mixtures-1-seed3', 'mixtures-3': 'base-seed3'}[job.recipe.codec]
     assert dict(job.recipe.options) == {'model': str(tmp_path / name / 'model.safetensors')}
 
 
@@ -148,7 +210,25 @@ def test_the_table_holds_means_and_bd_rates(images, tmp_path, measured, capsys):
   assert second[0][-1].startswith('+100.0 % (28.0–31.0 dB')
   assert '%' not in ''.join(cell for line in [*first, *second[1:]] for cell in line)
   meta = json.loads((tmp_path / 'report-mixtures' / 'results.json').read_text())['meta']
-  assert set(meta['runs']) == {'mixtures-1', 'base'}
+  assert set(meta['runs']) == {'mixtures-1-seed3', 'base-seed3'}
+
+
+def test_curves_are_means_over_seeds_and_show_the_single_ones(images, tmp_path, measured):
+  run(images, tmp_path, Trainer(), '--seeds=0,1')
+  text = (tmp_path / 'report-mixtures' / 'study.md').read_text()
+  lines = [line.strip('| ').split(' | ') for line in text.splitlines()[2:10]]
+  first, second = lines[:4], lines[4:]
+  # The stub doubles the bits from run to run: 0.1 and 0.2 bpp of the anchor, then 0.4 and 0.8.
+  assert [line[0] for line in lines] == ['mixtures-1'] * 4 + ['mixtures-3'] * 4
+  assert [line[2] for line in first] == ['0.1500', '0.3000', '0.6000', '1.2000']
+  assert [line[2] for line in second] == ['0.6000', '1.2000', '2.4000', '4.8000']
+  assert second[0][5].startswith('+300.0 %')
+  assert second[0][6] == '+300.0 %, +300.0 %'  # 0.4 against 0.1, 0.8 against 0.2.
+  assert text.splitlines()[2].endswith('| −33.3 %, +33.3 % |')  # 0.1 and 0.2 against 0.15.
+  rows = json.loads((tmp_path / 'report-mixtures' / 'results.json').read_text())['rows']
+  assert {row['codec'] for row in rows} == {
+    f'mixtures-{k}-seed{seed}' for k in (1, 3) for seed in (0, 1)
+  }
 
 
 def test_finished_runs_are_skipped_and_shared_by_studies(images, tmp_path, measured):
@@ -156,30 +236,32 @@ def test_finished_runs_are_skipped_and_shared_by_studies(images, tmp_path, measu
   again, other = Trainer(), Trainer()
   assert run(images, tmp_path, again) == 0
   assert run(images, tmp_path, other, '--study=attention') == 0
-  assert again.names == [] and other.names == ['no-attention']
+  assert again.names == [] and other.names == ['no-attention-seed3', 'four-modules-seed3']
 
 
 def test_after_a_stop_the_same_command_goes_on(images, tmp_path, measured):
-  with pytest.raises(CodecError, match='base: the training was stopped'):
-    run(images, tmp_path, Trainer('base'))
+  with pytest.raises(CodecError, match='base-seed3: the training was stopped'):
+    run(images, tmp_path, Trainer('base-seed3'))
   assert not measured
   trainer = Trainer()
   assert run(images, tmp_path, trainer) == 0
-  assert trainer.names == ['base'] and len(measured) == 1
+  assert trainer.names == ['base-seed3'] and len(measured) == 1
 
 
 def test_a_run_that_fails_ends_the_sweep(images, tmp_path, measured):
-  trainer = Trainer('mixtures-1', 3)
-  with pytest.raises(CodecError, match='mixtures-1: the training ended with exit status 3'):
+  trainer = Trainer('mixtures-1-seed3', 3)
+  with pytest.raises(CodecError, match='mixtures-1-seed3: the training ended with exit status 3'):
     run(images, tmp_path, trainer)
-  assert trainer.names == ['mixtures-1'] and not measured
+  assert trainer.names == ['mixtures-1-seed3'] and not measured
 
 
-@pytest.mark.parametrize('flag', ['--steps=10', '--seed=4', '--batch=2', '--set=channels=8'])
+@pytest.mark.parametrize('flag', ['--steps=10', '--lr=0.1', '--batch=2', '--set=channels=8'])
 def test_runs_of_other_flags_are_not_compared(images, tmp_path, measured, flag):
   run(images, tmp_path, Trainer())
   trainer = Trainer()
-  with pytest.raises(CodecError, match=f'mixtures-1 holds a run .*, not {flag}: another --output'):
+  with pytest.raises(
+    CodecError, match=f'mixtures-1-seed3 holds a run .*, not {flag}: another --output'
+  ):
     run(images, tmp_path, trainer, flag)
   assert trainer.names == []
 
@@ -194,9 +276,9 @@ def test_a_run_that_never_began_takes_new_flags(images, tmp_path, measured):
 
 
 def test_a_model_of_unknown_flags_is_not_taken(images, tmp_path, measured):
-  (tmp_path / 'base').mkdir()
-  (tmp_path / 'base' / 'model.safetensors').touch()
-  with pytest.raises(CodecError, match='base holds a run that is not of a sweep'):
+  (tmp_path / 'base-seed3').mkdir()
+  (tmp_path / 'base-seed3' / 'model.safetensors').touch()
+  with pytest.raises(CodecError, match='base-seed3 holds a run that is not of a sweep'):
     run(images, tmp_path, Trainer())
 
 
@@ -208,6 +290,8 @@ def test_a_model_of_unknown_flags_is_not_taken(images, tmp_path, measured):
     ('--lambdas=', '--lambdas is empty'),
     ('--method=cae', "cae has no option 'mixtures'"),
     ('--preset=huge', "no preset 'huge'"),
+    ('--seeds=a', '--seeds=a: these are whole numbers'),
+    ('--set=turn=1', "gmm has no option 'turn'"),
     ('--set=mixtures=2', '--set=mixtures=... is what --study=mixtures varies'),
     ('--set=depth=2', "gmm has no option 'depth'"),
     ('--images=/nowhere', '/nowhere: no such'),

@@ -79,6 +79,8 @@ MODELS = {
   'gmm': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None)),
   'gmm of a stem': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True)),
   'gmm of more latents': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, 4, True, 3)),
+  'gmm of four modules': (gmm_method, gmm.Model(2, 1, 'all', 1, 0.01, None, 4, True, 3)),
+  'gmm with shortcuts': (gmm_method, gmm.Model(2, 1, True, 1, 0.01, None, shortcuts=True)),
   'gmm with restoration': (
     gmm_method,
     gmm.Model(2, 1, True, 1, 0.01, None, 4, True, restoration=2),
@@ -107,6 +109,9 @@ BEFORE = {
   ('gmm with restoration', 'synthesis'): np.ceil(6 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1 + 9) / 4),
   ('gmm of more latents', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2) * 4 / 16,
   ('gmm of more latents', 'synthesis'): np.ceil(4 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
+  ('gmm with shortcuts', 'analysis'): (1 + 2 + 4 + 2 + 4 + 12 + 8 + 4 + 8 + 16 + 8 + 48) / 16,
+  ('gmm of four modules', 'analysis'): (1 + 2 + 1 + 2 + 6 + 4 + 2 + 12) * 4 / 16,
+  ('gmm of four modules', 'synthesis'): np.ceil(7 + (1 + 3 + 2 + 1) / 2 + (1 + 2 + 1) / 4),
   ('gan of 1 block', 'analysis'): (3 + 1 + 2 + 4 + 8 + 16) / 16,
   # The 34 pixels begin in the ninth cell of 4, whose mean is of three more.
   ('gan of centred images', 'analysis'): (9 + 3) * 4 / 16,

@@ -36,6 +36,7 @@ TINY['gmm in slices'] = (
 BESIDE = {'restoration': 3, 'centred': True}
 TINY['gmm by channels'] = gmm_method, {**TINY['gmm in slices'][1], 'context': 'channels'}
 TINY['gmm beside a path'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, **BESIDE}
+TINY['gmm with shortcuts'] = gmm_method, {**TINY['gmm beside a path'][1], 'shortcuts': True}
 TINY['gan beside a path'] = gan_method, {**TINY['linear gan'][1], **BESIDE, 'magnitudes': True}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 
@@ -69,6 +70,41 @@ def test_gmm_of_one_gaussian_has_the_parameters_of_compressai(channels, attentio
   parts = sizes(shapes_of(codec))
   assert parts.pop('log_gains') == 6 * channels  # Ours.
   assert sum(parts.values()) == expected
+
+
+def attended(latents, attention):
+  """Parameters of the attention modules of gmm with 4 channels, by transform and module."""
+  codec = gmm_method.codec(channels=4, latents=latents, attention=attention, stem=4)
+  parts = shapes_of(codec)
+  return {
+    (side, name): count(part)
+    for side in ('analysis', 'synthesis')
+    for name, part in parts[side].items()
+    if 'attention' in name
+  }
+
+
+def module_of(width):
+  """Parameters of an attention module: six residual units of half the width, and a 1x1 layer."""
+  half = width // 2
+  unit = (width * half + half) + (9 * half * half + half) + (half * width + width)
+  return 6 * unit + width * width + width
+
+
+def test_attention_stands_inside_of_the_transforms_beside_the_latents_or_at_both():
+  inside = {('analysis', 'attention0'): module_of(4), ('synthesis', 'attention1'): module_of(4)}
+  for latents in (4, 6):
+    beside = ('analysis', 'attention1'), ('synthesis', 'attention0')
+    four = inside | dict.fromkeys(beside, module_of(latents))
+    assert attended(latents, 'all') == four
+    assert attended(latents, 'inner') == inside
+    assert attended(latents, False) == {}
+    assert attended(latents, True) == (four if latents == 4 else inside)
+
+
+def test_an_unknown_attention_is_refused():
+  with pytest.raises(CodecError, match="attention='none' is not one of True, False, inner, all"):
+    gmm_method.codec(channels=4, attention='none')
 
 
 def test_a_mixture_adds_to_the_last_layer_alone():

@@ -83,6 +83,30 @@ def test_jax_settings_of_the_environment_change_nothing(run, tmp_path):
   assert results(run) == before
 
 
+MEASURED = ['sharp_scales=True', 'hard_images=True']
+ALTERED = ['level_draw=stratified', 'balanced=True', 'turns=True', *MEASURED]
+
+
+def test_a_run_of_another_distribution_goes_on_as_if_unbroken_and_its_plan_holds_it(
+  tmp_path, capsys
+):
+  run, options = tmp_path / 'run', [f'--set={pair}' for pair in ALTERED]
+  assert train(run, *options) == 0
+  before = half(run)
+  assert train(run, *options) == 0
+  assert results(run) == before
+  capsys.readouterr()
+  for left_out, name in ((options[1:], 'level_draw'), (options[:-1], 'hard_images')):
+    assert train(run, *left_out) == 1
+    assert f'holds a run with {name} ' in failure(capsys)
+
+
+def test_images_that_are_streamed_are_not_measured(tmp_path, capsys):
+  for option in MEASURED:
+    assert train(tmp_path / option, '--stream', f'--set={option}') == 1
+    assert 'sharp_scales and hard_images are for images that stay' in failure(capsys)
+
+
 def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(run, capsys):
   before = results(run)
   damage(run / fit.CHECKPOINTS, 4)

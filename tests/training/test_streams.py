@@ -53,6 +53,24 @@ def test_at_scale_one_every_window_of_every_image_comes_both_ways():
   }
 
 
+def test_with_turns_crops_lie_in_all_eight_ways_and_are_else_the_same():
+  source = [coordinates(0, 16, 16)]
+  ways = {}
+  for quarter in range(4):
+    for mirrored in (False, True):
+      way = np.rot90(source[0][:, ::-1] if mirrored else source[0], quarter)
+      ways[np.ascontiguousarray(way).tobytes()] = 0
+  for crop in examples(source, 800, turns=True):
+    ways[crop.tobytes()] += 1
+  assert len(ways) == 8 and min(ways.values()) > 60  # 100 each, with a deviation of 9.
+  usual = examples(source, 20)
+  for crop, turned in zip(usual, examples(source, 20, turns=True), strict=True):
+    assert crop.tobytes() in {
+      np.ascontiguousarray(way).tobytes()
+      for way in (turned, turned[::-1], turned.swapaxes(0, 1), turned.swapaxes(0, 1)[::-1])
+    }
+
+
 def measured_scales(side, count=300, **options):
   """The scales of crops, from how fast a ramp of 4 levels per pixel rises in them."""
   ramp = np.broadcast_to(4 * np.arange(side), (side, side)).astype(np.uint8)
@@ -96,6 +114,8 @@ def test_a_batch_depends_on_seed_and_step_alone():
 def test_a_later_start_continues_the_same_stream():
   whole = stream(stop=7)
   np.testing.assert_array_equal(stream(start=3, stop=7), whole[3:])
+  turned = stream(stop=7, turns=True)
+  np.testing.assert_array_equal(stream(start=3, stop=7, turns=True), turned[3:])
   endless = streams.batches(SOURCE, **OPTIONS, start=5)
   with contextlib.closing(endless):
     np.testing.assert_array_equal([next(endless), next(endless)], whole[5:])

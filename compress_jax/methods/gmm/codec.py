@@ -71,6 +71,7 @@ PRESETS = {
   ),
 }
 CONTEXTS = 'serial', 'channels'
+ATTENTION = True, False, 'inner', 'all'
 # Cells on each side on which an output depends: sums of kernel radii, rounded up.
 _ANALYSIS_HALO, _HYPER_HALO, _SYNTHESIS_HALO = 8, 2, 11
 
@@ -85,7 +86,7 @@ def codec(
   lmbda: float = 0.013,
   channels: int = 128,
   mixtures: int = 3,
-  attention: bool = True,
+  attention: bool | str = True,
   levels: int = 6,
   slope: float = 0.01,
   widths: Sequence[int] | None = None,
@@ -97,6 +98,7 @@ def codec(
   magnitudes: bool = False,
   restoration: int = 0,
   centred: bool = False,
+  shortcuts: bool = False,
   context: str = 'serial',
   refine: int = 0,
   rdoq: float = 0.0,
@@ -107,7 +109,9 @@ def codec(
     lmbda: minimise bits per pixel + lmbda * MSE on the 0..255 scale.
     channels: N, of all convolutions; 128 and 192 in the paper.
     mixtures: K, Gaussians per latent; 3 in the paper.
-    attention: whether the networks have attention modules.
+    attention: whether the networks have attention modules. With 'all' they have the four of the
+      paper, with 'inner' the two inside of the transforms. With True they have all four where there
+      are as many latents as channels, and else two.
     levels: rates whose gains are learned; 1 makes a model of one rate.
     slope: the slope of the leaky rectifiers.
     widths: hidden channels of the entropy parameters; 10/3 N and 8/3 N unless given.
@@ -126,6 +130,8 @@ def codec(
       in the paper.
     centred: whether the analysis network beside the linear path sees the image less its local mean;
       not in the paper.
+    shortcuts: with wavelet-based linear shortcuts beside the stages of both transforms (Li et al.,
+      ICLR 2025); not in the paper.
     context: 'serial' or 'channels'. With 'serial', the paper's, latents are decoded along a
       wavefront. With 'channels' slices are coded in two passes of a checkerboard, and each sees all
       positions of those before (He et al., CVPR 2022); each slice needs two large steps.
@@ -134,11 +140,13 @@ def codec(
       nearest integer.
 
   Raises:
-    CodecError: there is no such context, the slices are not whole numbers that sum up to M, or an
-      option needs the linear path, which is off.
+    CodecError: there is no such context or attention, the slices are not whole numbers that sum up
+      to M, or an option needs the linear path, which is off.
   """
   if context not in CONTEXTS:
     raise CodecError(f'context={context!r} is not one of {", ".join(CONTEXTS)}')
+  if attention not in ATTENTION:
+    raise CodecError(f'attention={attention!r} is not one of {", ".join(map(str, ATTENTION))}')
   linear_path.check(linear, restoration=restoration, centred=centred)
   depth = latents or channels
   if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
@@ -150,6 +158,7 @@ def codec(
     magnitudes=magnitudes,
     restoration=restoration,
     centred=centred,
+    shortcuts=shortcuts,
     context=context,
   )
   return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
@@ -203,6 +212,7 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
   cell, hyper_cell, prior = networks.CELL, networks.HYPER_CELL, networks.prior(model)
   nets, (depth, hyper_depth) = networks.transforms(model), networks.depths(model)
   halo = _SYNTHESIS_HALO + 2 * (model.restoration > 0)
+  halo += depth != model.channels and model.attention == 'all'  # Both have a first layer.
 
   def make(params: Params, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
     tables = floats.rates_of(params['log_gains']), floats.prior_of(prior, params['prior'])

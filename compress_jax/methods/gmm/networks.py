@@ -32,6 +32,7 @@ from compress_jax.layers.blocks import (
 )
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.layers.restoration import Restoration
+from compress_jax.layers.wavelets import WaveletDown, WaveletUp
 from compress_jax.methods.gmm.channels import ChannelContext
 from compress_jax.methods.gmm.geometry import CELL, HYPER_CELL
 from compress_jax.methods.gmm.serial import (
@@ -49,43 +50,51 @@ class Analysis(nn.Module):
   """Image f32[B, 16h, 16w, 3] in [0, 1] to latents f32[B, h, w, C]."""
 
   channels: int
-  attention: bool = True
+  attention: bool | str = True  # See `attentions`.
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
   latents: int | None = None  # C; the number of channels unless given.
   centred: bool = False  # The network beside the linear path sees no regional brightness.
+  shortcuts: bool = False  # With wavelet shortcuts beside the stages.
 
   @nn.compact
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """Applies three residual blocks of stride 2, a last convolution and two attention modules.
 
-    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages. The second
-    attention module is left out if there are more latents than channels.
+    A stem of 4 folds 4 x 4 pixels into channels in place of the first two stages.
     """
     image, gain = x, 0.1 if self.linear else 16.0
     latents = self.latents or self.channels
     x = centred(x, frame) if self.centred else x
     block = functools.partial(ResidualBlock, self.slope)
     down = functools.partial(ResidualDown, self.channels, self.slope)
-    attention = Attention if self.attention else _nothing
+    inside, beside = attentions(self.attention, self.channels, latents)
+    attention = Attention if inside else _nothing
+    chain = _Shortcuts(self.shortcuts, functools.partial(WaveletDown, features=self.channels), x)
     if self.stem == 1:
       x = down(name='down0')(x, frame)  # [B, 8h, 8w, N]
+      x = chain.added(x, 'shortcut0')
       x = block(name='block0')(x, frame)
       x = down(name='down1')(x, frame)  # [B, 4h, 4w, N]
+      x = chain.added(x, 'shortcut1')
       x = attention(name='attention0')(x, frame)
       x = block(name='block1')(x, frame)
       x = down(name='down2')(x, frame)  # [B, 2h, 2w, N]
+      x = chain.added(x, 'shortcut2')
       x = block(name='block2')(x, frame)
     else:
       x = Conv(self.channels, name='stem')(to_cells(x, self.stem), frame)  # [B, 4h, 4w, N]
-      x = block(name='block1')(leaky(self.slope)(x), frame)
+      x = chain.added(leaky(self.slope)(x), 'shortcut0', 'shortcut1')
+      x = block(name='block1')(x, frame)
       x = down(name='down2')(x, frame)  # [B, 2h, 2w, N]
+      x = chain.added(x, 'shortcut2')
       x = attention(name='attention0')(x, frame)
       x = block(name='block2')(x, frame)
     x = Conv(latents, stride=2, kernel_init=initial(gain), name='last')(x, frame)
-    if latents == self.channels:
-      x = attention(name='attention1')(x, frame)
+    x = chain.added(x, 'shortcut3', features=latents, gain=0.1 if self.linear else 1.0)
+    if beside:
+      x = Attention(name='attention1')(x, frame)
     return x + BlockAnalysis(latents, CELL, name='linear')(image) if self.linear else x
 
 
@@ -93,11 +102,12 @@ class Synthesis(nn.Module):
   """Latents f32[B, h, w, C] to image f32[B, 16h, 16w, 3], not clipped."""
 
   channels: int
-  attention: bool = True
+  attention: bool | str = True  # See `attentions`.
   slope: float = 0.01
   stem: int = 1
   linear: bool = False
   restoration: int = 0  # Channels of the network that corrects the image of the linear path.
+  shortcuts: bool = False  # With wavelet shortcuts beside the stages.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
@@ -108,34 +118,73 @@ class Synthesis(nn.Module):
     last = initial(0.1 if self.linear else 1.0)
     block = functools.partial(ResidualBlock, self.slope)
     up = functools.partial(ResidualUp, self.channels, self.slope)
-    attention = Attention if self.attention else _nothing
-    if y.shape[-1] == self.channels:
-      x = attention(name='attention0')(y, frame)
-    else:
-      x = Conv(2 * self.channels, name='first')(y, frame)
+    inside, beside = attentions(self.attention, self.channels, y.shape[-1])
+    attention = Attention if inside else _nothing
+    chain = _Shortcuts(self.shortcuts, functools.partial(WaveletUp, features=self.channels), y)
+    x = Attention(name='attention0')(y, frame) if beside else y
+    if y.shape[-1] != self.channels:
+      x = Conv(2 * self.channels, name='first')(x, frame)
     x = block(name='block0')(x, frame)
     x = up(name='up0')(x, frame)  # [B, 2h, 2w, N]
+    x = chain.added(x, 'shortcut0')
     if self.stem == 1:
       x = block(name='block1')(x, frame)
       x = up(name='up1')(x, frame)  # [B, 4h, 4w, N]
+      x = chain.added(x, 'shortcut1')
       x = attention(name='attention1')(x, frame)
       x = block(name='block2')(x, frame)
       x = up(name='up2')(x, frame)  # [B, 8h, 8w, N]
+      x = chain.added(x, 'shortcut2')
       x = block(name='block3')(x, frame)
       image = SubPixel(3, last, name='last')(x, frame)
+      image = chain.added(image, 'shortcut3', features=3, gain=0.1 if self.linear else 1.0)
     else:
       x = attention(name='attention1')(x, frame)
       x = block(name='block1')(x, frame)
       x = up(name='up1')(x, frame)  # [B, 4h, 4w, N]
+      x = chain.added(x, 'shortcut1')
       x = block(name='block2')(x, frame)
       image = Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame)
       image = from_cells(image, self.stem)
+      levels = 'shortcut2', 'shortcut3'
+      image = chain.added(image, *levels, features=3, gain=0.1 if self.linear else 1.0)
     if not self.linear:
       return image
     image = image + BlockSynthesis(CELL, name='linear')(y)
     if not self.restoration:
       return image
     return image + Restoration(self.restoration, self.slope, name='restoration')(image, x, frame)
+
+
+def attentions(attention: bool | str, channels: int, latents: int) -> tuple[bool, bool]:
+  """Returns whether a transform has the attention module inside of it, and that beside the latents.
+
+  Args:
+    attention: False for neither, 'inner' for the first, 'all' for both; True for both where there
+      are as many latents as channels, as in the paper, and else for the first.
+    channels: channels of the transform.
+    latents: channels of the latents, and of the module beside them.
+  """
+  return bool(attention), attention == 'all' or (attention is True and latents == channels)
+
+
+class _Shortcuts:
+  """A chain of linear maps beside the stages of a transform, or nothing where it is left out."""
+
+  def __init__(self, used: bool, level: Callable[..., Any], x: Array) -> None:
+    """Starts the chain at the input x of the transform; `level` makes a map of one level."""
+    self.used, self.level, self.x = used, level, x
+
+  def added(self, x: Array, *names: str, **last: Any) -> Array:
+    """Returns a stage's output plus that of the chain, which goes on by the levels of these names.
+
+    The last one has its own features and gain where these are given.
+    """
+    if not self.used:
+      return x
+    for name in names:
+      self.x = self.level(name=name, **(last if name == names[-1] else {}))(self.x)
+    return x + self.x
 
 
 def _nothing(name: str) -> Callable[[Array, Frame | None], Array]:
@@ -153,9 +202,10 @@ def depths(model: 'Model') -> tuple[int, int]:
 def transforms(model: 'Model') -> dict[str, nn.Module]:
   """Returns the networks that run on tiles, by name."""
   rest = (model.attention, model.slope, model.stem, model.linear)
-  synthesis = Synthesis(model.channels, *rest, model.restoration)
+  synthesis = Synthesis(model.channels, *rest, model.restoration, model.shortcuts)
+  analysis = Analysis(model.channels, *rest, model.latents, model.centred, model.shortcuts)
   return {
-    'analysis': Analysis(model.channels, *rest, model.latents, model.centred),
+    'analysis': analysis,
     'hyper_analysis': HyperAnalysis(depths(model)[1], model.slope, model.magnitudes),
     'synthesis': synthesis,
   }
@@ -171,7 +221,7 @@ class Model(nn.Module):
 
   channels: int
   mixtures: int
-  attention: bool
+  attention: bool | str
   levels: int
   slope: float
   widths: tuple[int, int] | None
@@ -183,6 +233,7 @@ class Model(nn.Module):
   magnitudes: bool = False
   restoration: int = 0
   centred: bool = False
+  shortcuts: bool = False
   context: str = 'serial'  # Or 'channels': see `channels`.
 
   def setup(self) -> None:
