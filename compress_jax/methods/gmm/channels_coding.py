@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
 
 class Sight(NamedTuple):
-  """What the networks of a group see around a position, and the weights of their first layer."""
+  """Inputs of a first layer around every position, with their weights."""
 
   border: np.ndarray  # f64[H + 4, W + 4, C], as `checkerboard.padded` returns it.
   taps: tuple[tuple[int, int], ...]  # Offsets (row, column) of what is seen.
