@@ -49,8 +49,9 @@ def least_bits(n: int) -> float:
 
 
 def _columns(mixture: Mixture, xp: ModuleType = np) -> Mixture:
-  """Returns the fields as contiguous arrays [K, n], for fast sums over K and indexing of n."""
-  return Mixture(*(xp.ascontiguousarray(xp.asarray(field).T) for field in mixture))
+  """Returns the fields as arrays [K, n], contiguous for fast sums over K and indexing of n."""
+  columns = (xp.asarray(field).T for field in mixture)
+  return Mixture(*(map(np.ascontiguousarray, columns) if xp is np else columns))
 
 
 def _terms(columns: Mixture, xp: ModuleType = np) -> Array:
