@@ -44,7 +44,7 @@ from compress_jax.exact import hyper
 from compress_jax.images import sets
 from compress_jax.interop import compressai
 from compress_jax.learned import tiles
-from compress_jax.methods.gmm import serial_coding as gmm_coding
+from compress_jax.methods.gmm import channels_coding, serial_coding
 from compress_jax.model_zoo import pretrained
 from compress_jax.runtime import allocation
 from compress_jax.runtime.compilation_cache import enable_cache
@@ -56,7 +56,8 @@ LEAST_BPP, WITHIN = 0.5, 0.1
 STAGES = {
   'transform': [(tiles, 'run_many')],
   'parameters': [
-    *((gmm_coding, name) for name in ('predict', 'see_step', 'predict_step')),
+    *((serial_coding, name) for name in ('predict', 'see_step', 'predict_step')),
+    (channels_coding, 'predict'),
     (hyper, 'features'),
   ],
 }

@@ -12,7 +12,7 @@ from absl import flags
 
 from compress_jax.cli import console
 from compress_jax.cli.flag_types import expanded, is_path
-from compress_jax.codec import CodecError
+from compress_jax.errors import CodecError
 from compress_jax.runtime import jax_settings
 
 PATHS = ('model', 'tables')  # Options of methods that name files.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from compress_jax.codec import CodecError
+from compress_jax.errors import CodecError
 
 
 def expanded(path: str) -> str:

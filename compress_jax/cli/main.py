@@ -11,8 +11,17 @@ from compress_jax.cli.command import guarded, parse
 from compress_jax.cli.flag_types import define_path, define_paths, define_positive
 from compress_jax.cli.help import MODES, check, manual
 from compress_jax.methods import METHODS
+from compress_jax.runtime.imports import imported
 
 PROGRAM = 'compress-jax'
+# The module in this folder of each mode.
+_PROGRAMS = {
+  'compress': 'files',
+  'decompress': 'files',
+  'eval': 'evaluate',
+  'export': 'export',
+  'train': 'train',
+}
 STAGES = ('rate-distortion', 'rounded', 'decoder', 'adversarial', 'scales')
 
 
@@ -131,18 +140,5 @@ def run(values: flags.FlagValues) -> int:
     return 0
   check(values)
   # Imported here: each mode waits only for what it uses.
-  if values.mode == 'train':
-    from compress_jax.cli import train
-
-    return train.run(values)
-  if values.mode == 'eval':
-    from compress_jax.cli import evaluate
-
-    return evaluate.run(values)
-  if values.mode == 'export':
-    from compress_jax.cli import export
-
-    return export.run(values)
-  from compress_jax.cli import files
-
-  return files.run(values)
+  status: int = imported(f'compress_jax.cli.{_PROGRAMS[values.mode]}').run(values)
+  return status

@@ -41,11 +41,13 @@ def gather(border: np.ndarray, at: np.ndarray, taps: tuple[tuple[int, int], ...]
   """Returns the latents f64[n, len(taps) * C] at the offsets `taps` from n positions.
 
   Args:
-    border: f64[H + 4, W + 4, C] as `padded` returns it, or a view of some of its channels.
+    border: f64[H + 4, W + 4, C] as `padded` returns it.
     at: i64[n], positions in H x W, counted row by row.
     taps: offsets (row, column), each of at most two in magnitude.
   """
-  width = border.shape[1] - 2 * BORDER
-  rows, columns = np.divmod(at, width)
-  parts = [border[rows + dr + BORDER, columns + dc + BORDER] for dr, dc in taps]
-  return np.concatenate(parts, -1)
+  height, width, channels = border.shape
+  rows, columns = np.divmod(at, width - 2 * BORDER)
+  offsets = np.array([(dr + BORDER) * width + dc + BORDER for dr, dc in taps])
+  places = (rows * width + columns)[:, None] + offsets
+  latents = np.take(border.reshape(height * width, channels), places, axis=0)
+  return latents.reshape(len(at), len(taps) * channels)

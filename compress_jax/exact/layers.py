@@ -37,7 +37,14 @@ Networks = tuple[Network, ...]
 
 def dense(x: Array, layer: Layer, xp: Any = np) -> Array:
   """Returns the outputs f64[N, Cout] of a layer for f64[N, K], without its shuffle."""
-  values = xp.floor((x @ layer.weight + layer.bias) * np.ldexp(1.0, -layer.shift))
+  return outputs(x @ layer.weight, layer, xp)
+
+
+def outputs(products: Array, layer: Layer, xp: Any = np) -> Array:
+  """Returns the outputs f64[N, Cout] of a layer for x * weight, which NumPy overwrites."""
+  products += layer.bias
+  products *= np.ldexp(1.0, -layer.shift)
+  values = xp.floor(products)
   assert values.dtype == np.float64, 'jax.numpy needs jax.enable_x64(True)'
   if layer.slope != LINEAR:  # The larger of the two branches is the result.
     values = xp.maximum(values, xp.floor(values * (layer.slope / LINEAR) + 0.5))

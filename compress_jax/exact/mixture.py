@@ -28,7 +28,7 @@ _FLOOR = 2.0**-14  # Share of the total that all entries of a table divide evenl
 _NEGLIGIBLE = 2.0**-12  # Components below this share of the largest weight widen no window.
 _UNIT = 2.0**tables.FRACTION
 _SIZES = np.array(SIZES)
-_CHUNK = 2**14  # Table entries that are built at a time, so that they stay in the cache.
+_CHUNK = 2**15  # Table entries that are built at a time, so that they stay in the cache.
 _GROUP = 2**20  # Table entries that `write_steps` keeps in memory.
 # The least cost of a symbol, in bits: a table of the smallest size has its whole mass in one entry.
 MIN_BITS = -math.log2((1 + _FLOOR / SIZES[0]) / (1 + _FLOOR))
@@ -49,8 +49,9 @@ def least_bits(n: int) -> float:
 
 
 def _columns(mixture: Mixture, xp: ModuleType = np) -> Mixture:
-  """Returns the fields as contiguous arrays [K, n], for fast sums over K and indexing of n."""
-  return Mixture(*(xp.asarray(field).T.copy() for field in mixture))
+  """Returns the fields as arrays [K, n], contiguous for fast sums over K and indexing of n."""
+  columns = (xp.asarray(field).T for field in mixture)
+  return Mixture(*(map(np.ascontiguousarray, columns) if xp is np else columns))
 
 
 def _terms(columns: Mixture, xp: ModuleType = np) -> Array:

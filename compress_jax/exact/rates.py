@@ -94,8 +94,11 @@ def scales_at(sigma: np.ndarray, rates: Rates, level: int) -> np.ndarray:
 def means_at(mean: np.ndarray, rates: Rates, level: int) -> np.ndarray:
   """Returns the means f64[..., C], in 2^-8 symbols, of a network's predictions f64[..., C]."""
   shift = MEAN_BITS + GAIN_BITS - tables.FRACTION
-  scaled = np.floor(mean * rates.gain[level] * 2.0**-shift + 0.5)
-  return np.clip(scaled, -_MEAN_LIMIT, _MEAN_LIMIT)
+  scaled = mean * rates.gain[level]
+  scaled *= 2.0**-shift
+  scaled += 0.5
+  np.floor(scaled, out=scaled)
+  return np.clip(scaled, -_MEAN_LIMIT, _MEAN_LIMIT, out=scaled)
 
 
 def mixture_at(outputs: np.ndarray, mixtures: int, rates: Rates, level: int) -> Mixture:
@@ -108,14 +111,13 @@ def mixture_at(outputs: np.ndarray, mixtures: int, rates: Rates, level: int) -> 
     level: 0..255.
   """
   channels = rates.gain.shape[1]
-  parts = outputs.reshape(len(outputs), -1, mixtures, channels)
-  index = scales_at(parts[:, 0], rates, level)
-  mean = means_at(parts[:, 1], rates, level)
+  # In the order [P, K, n, C], symbols of a component lie side by side, as coding needs them.
+  parts = outputs.reshape(len(outputs), -1, mixtures, channels).transpose(1, 2, 0, 3).copy()
+  index = scales_at(parts[0], rates, level)
+  mean = means_at(parts[1], rates, level)
   if mixtures == 1:
     weight = np.full_like(mean, tables.EXP[0])
   else:
-    below = parts[:, 2].max(1, keepdims=True) - parts[:, 2]
+    below = parts[2].max(0) - parts[2]
     weight = np.take(tables.EXP, below.astype(np.int32), mode='clip')
-  return Mixture(
-    *(np.moveaxis(field, 1, 2).reshape(-1, mixtures) for field in (mean, index, weight))
-  )
+  return Mixture(*(field.reshape(mixtures, -1).T for field in (mean, index, weight)))

@@ -45,17 +45,30 @@ def run(network: Network, x: np.ndarray) -> np.ndarray:
     return layers.run(network, x)
   weights = [(layer.weight, layer.bias) for layer in network]
   settings = tuple(layer._replace(weight=0, bias=0, shift=tuple(layer.shift)) for layer in network)
+  height, width, _ = x.shape
+  padded = np.pad(x, ((0, _padding(height)), (0, _padding(width)), (0, 0)))
   with jax.enable_x64(True):
-    return np.asarray(_run(x, weights, settings))
+    outputs = np.asarray(_run(padded, np.array([height, width]), weights, settings))
+  scale = len(outputs) // len(padded)
+  return outputs[: scale * height, : scale * width]
+
+
+def _padding(side: int) -> int:
+  """Returns the number that a side lacks to a power of two: few sizes need few programs."""
+  return (1 << (side - 1).bit_length()) - side
 
 
 @functools.partial(jax.jit, static_argnames='settings')
-def _run(x: Array, weights: list[tuple[Array, Array]], settings: tuple[Layer, ...]) -> Array:
-  network = tuple(
-    layer._replace(weight=weight, bias=bias, shift=np.array(layer.shift))
-    for layer, (weight, bias) in zip(settings, weights, strict=True)
-  )
-  return layers.run(network, x, jnp)
+def _run(
+  x: Array, size: Array, weights: list[tuple[Array, Array]], settings: tuple[Layer, ...]
+) -> Array:
+  """Applies a network to the first `size` rows and columns of f64[H, W, C]; zeros lie beyond."""
+  for layer, (weight, bias) in zip(settings, weights, strict=True):
+    x = layers.conv(x, layer._replace(weight=weight, bias=bias, shift=np.array(layer.shift)), jnp)
+    size = 2 * size if layer.shuffle else size
+    rows, columns = (jnp.arange(n) < end for n, end in zip(x.shape[:2], size, strict=True))
+    x = jnp.where((rows[:, None] & columns)[..., None], x, 0.0)
+  return x
 
 
 @functools.cache

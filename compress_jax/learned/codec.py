@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -168,7 +169,17 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
   def decode_all(
     released: Released, files: Sequence[bytes], *, progress: Progress | None = None
   ) -> list[Image]:
-    read = [_read(scheme, released, data)[:2] for data in files]
+    opened = [_open(scheme, released, data) for data in files]
+    with futures.ThreadPoolExecutor(1) as beside:  # Symbols are read while JAX compiles.
+      reading = beside.submit(lambda: [_read(scheme, released, *file)[0] for file in opened])
+      tiles.prepare(
+        scheme.synthesis,
+        released.decoder,
+        [_grid(scheme, header) for header, _ in opened],
+        scheme.depth,
+        largest=scheme.largest,
+      )
+      read = [(header, held) for (header, _), held in zip(opened, reading.result(), strict=True)]
     table = released.coding.rates
     y_hats = [rates.dequantise(held.q, table, header.level, held.mean) for header, held in read]
     x_hats = tiles.run_many(
@@ -181,12 +192,12 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     return [_cropped(x_hat, header) for x_hat, (header, _) in zip(x_hats, read, strict=True)]
 
   def split(released: Released, data: bytes) -> Mapping[str, float]:
-    bits = _read(scheme, released, data)[2]
+    bits = _read(scheme, released, *_open(scheme, released, data))[1]
     parts = {name: value / 8 for name, value in bits.items()}
     return {'header': len(data) - sum(parts.values()), **parts}  # With CRC and rounding.
 
   def latents(released: Released, data: bytes) -> Latents:
-    return _read(scheme, released, data)[1]
+    return _read(scheme, released, *_open(scheme, released, data))[0]
 
   def quantise(released: Released, image: Image) -> Latents:
     turned = _turned(image, _flags(scheme, image))
@@ -338,9 +349,18 @@ def _refined(
   return latents._replace(q=q)
 
 
-def _read(
-  scheme: Scheme, released: Released, data: bytes
-) -> tuple[bitstream.Header, Latents, Mapping[str, float]]:
+def _grid(scheme: Scheme, header: bitstream.Header) -> tuple[int, int]:
+  """Returns the height and width of the latents of a file, turned as they were coded."""
+  sides = (header.height, header.width)[:: -1 if header.flags & _TRANSPOSED else 1]
+  return -(-sides[0] // scheme.cell), -(-sides[1] // scheme.cell)
+
+
+def _open(scheme: Scheme, released: Released, data: bytes) -> tuple[bitstream.Header, bytes]:
+  """Returns the header and the payload of a file.
+
+  Raises:
+    CodecError: the file is damaged, or of another method or model.
+  """
   header, payload = bitstream.unpack(data)
   if header.method != scheme.number:
     raise CodecError(f'the file was written by method number {header.method}, not by {scheme.name}')
@@ -351,15 +371,22 @@ def _read(
       f'the file needs the {scheme.name} model {header.model_id.hex()}, '
       f'but this is {released.model_id.hex()}'
     )
-  height, width = header.height, header.width
-  if header.flags & _TRANSPOSED:
-    height, width = width, height
-  grid = -(-height // scheme.cell), -(-width // scheme.cell)
-  if 8 * len(payload) < mixture.least_bits(_symbols(scheme, *grid)):
+  if 8 * len(payload) < mixture.least_bits(_symbols(scheme, *_grid(scheme, header))):
     raise CodecError(
-      f'{len(payload)} bytes cannot hold {width}x{height} pixels: the file is damaged'
+      f'{len(payload)} bytes cannot hold {header.width}x{header.height} pixels: the file is damaged'
     )
+  return header, payload
+
+
+def _read(
+  scheme: Scheme, released: Released, header: bitstream.Header, payload: bytes
+) -> tuple[Latents, Mapping[str, float]]:
+  """Returns the latents of a file, and the bits of each stream.
+
+  Raises:
+    CodecError: the file is damaged.
+  """
   reader = coder.Reader(payload)
-  latents, bits = scheme.read(released.coding, reader, *grid, header.level)
+  latents, bits = scheme.read(released.coding, reader, *_grid(scheme, header), header.level)
   reader.finish()
-  return header, latents, bits
+  return latents, bits

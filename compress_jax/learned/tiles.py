@@ -9,7 +9,7 @@ argument. Up to the rounding of floats, the results are those of one run on the 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, product
 from typing import Literal, NamedTuple
 
@@ -107,12 +107,7 @@ def run_many(
   """
   xs = [np.asarray(x) for x in xs]  # Slices of JAX's arrays would be compiled, each size anew.
   grids = [_grid(transform, x) for x in xs]
-  pools: dict[tuple[int, int], list[_Job]] = {}
-  for image, grid in enumerate(grids):
-    margin = transform.margin / transform.cell_in
-    for tile in plan(*grid, transform.halo, largest=largest, margin=margin):
-      shape = tile.rows.size, tile.columns.size
-      pools.setdefault(shape, []).append(_Job(image, tile))
+  pools = _pools(transform, grids, largest)
   results: dict[int, np.ndarray] = {}
   done, total = 0, sum(map(len, pools.values()))
   for jobs in pools.values():
@@ -125,6 +120,48 @@ def run_many(
       if progress:
         progress(done, total)
   return [results[image] for image in range(len(xs))]
+
+
+def prepare(
+  transform: Transform,
+  params: Params,
+  grids: Sequence[tuple[int, int]],
+  channels: int,
+  *,
+  largest: int,
+) -> None:
+  """Compiles or loads the programs that `run_many` runs on f32 arrays of several sizes.
+
+  Programs that spread tiles over several devices are left to `run_many`.
+
+  Args:
+    transform: the network.
+    params: its parameters.
+    grids: the height and width of each array, in cells.
+    channels: the number of channels of all arrays.
+    largest: the longest side of a tile in cells.
+  """
+  devices = jax.local_devices()
+  for cells, jobs in _pools(transform, grids, largest).items():
+    if min(len(devices), len(jobs)) == 1:
+      height, width = (size * transform.cell_in + 2 * transform.margin for size in cells)
+      x = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
+      edges = jax.ShapeDtypeStruct((1, 4), np.int32)
+      # JAX keeps the program, for calls of the same function with such arrays.
+      jax.jit(transform.apply).lower(jax.device_put(params, devices[0]), x, edges).compile()
+
+
+def _pools(
+  transform: Transform, grids: Sequence[tuple[int, int]], largest: int
+) -> dict[tuple[int, int], list[_Job]]:
+  """Returns the tiles of all images by their shape in cells."""
+  pools: dict[tuple[int, int], list[_Job]] = {}
+  for image, grid in enumerate(grids):
+    margin = transform.margin / transform.cell_in
+    for tile in plan(*grid, transform.halo, largest=largest, margin=margin):
+      shape = tile.rows.size, tile.columns.size
+      pools.setdefault(shape, []).append(_Job(image, tile))
+  return pools
 
 
 def _spans(side: int, halo: int, largest: int, margin: float) -> list[Span]:

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from compress_jax.codec import CodecError
+from compress_jax.errors import CodecError
 
 
 def require(extra: str, *packages: str) -> None:

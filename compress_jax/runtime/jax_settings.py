@@ -5,9 +5,8 @@ import os
 from collections.abc import Iterator
 from concurrent import futures
 
-import jax
-
-from compress_jax.codec import CodecError
+from compress_jax.errors import CodecError
+from compress_jax.runtime.imports import imported
 
 # JAX's defaults. Stricter settings find mistakes, but not all libraries work under them.
 _PROMOTION = {'jax_numpy_dtype_promotion': 'standard', 'jax_numpy_rank_promotion': 'allow'}
@@ -16,6 +15,7 @@ _PROMOTION = {'jax_numpy_dtype_promotion': 'standard', 'jax_numpy_rank_promotion
 @contextlib.contextmanager
 def usual_promotion() -> Iterator[None]:
   """Restores JAX's default type promotion inside the `with` block, in all threads."""
+  jax = imported('jax')
   read = lambda: {name: getattr(jax.config, name) for name in _PROMOTION}  # noqa: E731
   with futures.ThreadPoolExecutor(1) as other:  # This thread may have other settings.
     before = other.submit(read).result()
@@ -35,6 +35,8 @@ def no_device() -> str | None:
   It is to be called after an error: JAX raises RuntimeError or a bare AssertionError from
   whichever of its functions is called first.
   """
+  import jax
+
   try:
     jax.devices()
     return None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from compress_jax.codec import CodecError
+from compress_jax.errors import CodecError
 from compress_jax.runtime.extras import require
 
 T = TypeVar('T')

@@ -1,5 +1,7 @@
 """The self-test: its golden values are those of integers, and it notices what is off."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +141,16 @@ def test_running_large_networks_gives_the_same_on_both(monkeypatch, accelerator)
   assert isinstance(got, np.ndarray)
   assert selftest.digest(got) == selftest.CASES['convolutions'].golden
   assert jnp.zeros(1).dtype == jnp.float32  # The rest of the program keeps its types.
+
+
+def test_many_sizes_run_on_a_device_with_few_programs(monkeypatch):
+  monkeypatch.setattr(selftest, 'backend', lambda: jnp)
+  network = selftest.chain()[:2]
+  selftest._run.clear_cache()
+  for height, width in itertools.product((5, 6, 8), (1, 3, 4)):
+    x = selftest.integers((height, width, 8), 2**15 - 1, height + width)
+    np.testing.assert_array_equal(selftest.run(network, x), integer_run(network, x))
+  assert selftest._run._cache_size() == 2  # 8 x 1 and 8 x 4.
 
 
 def test_a_device_without_float64_does_not_pass(monkeypatch):

@@ -188,6 +188,23 @@ def test_fifty_sizes_compile_nine_programs_and_a_second_call_none(devices, monke
     assert len(traces) == len(set(traces)) <= 9
 
 
+def test_prepared_programs_are_neither_traced_nor_compiled_again(monkeypatch, caplog):
+  local = jax.local_devices()[:1]
+  monkeypatch.setattr(jax, 'local_devices', lambda: local)
+  traces = []
+  transform = counted(traces)
+  tiles.prepare(transform, np.float32(2), [(3, 5), (4, 4), (60, 7)], 1, largest=48)
+  prepared = list(traces)
+  assert len(prepared) == len(set(prepared)) == 3
+  with jax.log_compiles(), caplog.at_level('WARNING'):
+    for height, width in ((40, 70), (64, 64), (960, 100)):
+      x = np.full((height, width, 1), 5, np.float32)
+      assert (tiles.run(transform, np.float32(2), x, largest=48) == 10).all()
+    assert traces == prepared and 'Compiling' not in caplog.text
+    tiles.run(transform, np.float32(2), np.ones((9, 9, 1), np.float32), largest=48)
+    assert 'Compiling' in caplog.text  # So the log does show what is compiled.
+
+
 @BOTH
 def test_several_images_on_four_devices_give_the_numbers_of_each_alone(transform):
   assert jax.local_device_count() == 4

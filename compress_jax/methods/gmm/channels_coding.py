@@ -7,7 +7,7 @@ before; in the second pass they also see the anchors of the same group.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from compress_jax.exact import checkerboard, hyper, layers, mixture, rates, rdoq
 from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
+_HERE = ((0, 0),)  # The offset of the features that are seen.
 RUN = 2048  # Positions of a step: part of the format; it bounds the memory for large images.
 
 
@@ -42,6 +43,14 @@ class Group(NamedTuple):
   start: int  # The first channel.
   stop: int  # The last channel, exclusive.
   rates: rates.Rates  # Gains of these channels.
+
+
+class Sight(NamedTuple):
+  """Inputs of a first layer around every position, with their weights."""
+
+  border: np.ndarray  # f64[H + 4, W + 4, C], as `checkerboard.padded` returns it.
+  taps: tuple[tuple[int, int], ...]  # Offsets (row, column) of what is seen.
+  weight: np.ndarray  # f64[len(taps) * C, Cout]
 
 
 # Called with the mixtures of a step, its positions and its channels; returns the symbols
@@ -102,42 +111,57 @@ def walk(
     i64[h, w, C], the symbols that `code` returned.
   """
   height, width = shape
-  features = hyper.features(coding.hyper, z, coding.prior, shape).reshape(height * width, -1)
   channels = rates.channels(coding.rates)
+  features = checkerboard.padded(height, width, layers.ends(coding.hyper)[1])
+  checkerboard.inner(features)[:] = hyper.features(coding.hyper, z, coding.prior, shape)
   q = np.zeros((height * width, channels), np.int64)
   border = checkerboard.padded(height, width, channels)
   held = checkerboard.inner(border)
   for group, network in zip(groups(coding), coding.groups, strict=True):
     span = slice(group.start, group.stop)
-    before = seen(border[..., : group.start], coding.views)
-    for second, at in _steps(height, width):
-      known = [features[at], checkerboard.gather(before, at, checkerboard.WINDOW)]
+    counts = inputs(features.shape[2], coding.views, group.start, group.stop - group.start)
+    of_features, of_before, of_own = np.split(network[0].weight, np.cumsum(counts[:2]))
+    sights = [Sight(features, _HERE, of_features)]
+    if group.start:
+      before = border[..., : group.start]
+      sights.append(_sight(before, checkerboard.WINDOW, of_before, coding.views))
+    for second, positions in enumerate(checkerboard.passes(height, width)):
       if second:
-        own = seen(border[..., span], coding.views)
-        known.append(checkerboard.gather(own, at, checkerboard.ANCHORS))
-      outputs = _run(network, np.concatenate(known, 1))
-      predicted = rates.mixture_at(outputs, coding.mixtures, group.rates, level)
-      q[at, span] = code(predicted, at, span)
-      fixed = rates.fixed_point(q[at, span], group.rates, level, coding.latent_bits)
-      rows, columns = np.divmod(at, width)
-      held[rows, columns, span] = fixed
+        sights.append(_sight(border[..., span], checkerboard.ANCHORS, of_own, coding.views))
+      for at in _steps(positions):
+        predicted = rates.mixture_at(
+          predict(network, sights, at), coding.mixtures, group.rates, level
+        )
+        q[at, span] = code(predicted, at, span)
+        fixed = rates.fixed_point(q[at, span], group.rates, level, coding.latent_bits)
+        held[(*np.divmod(at, width), span)] = fixed
   return q.reshape(height, width, channels)
 
 
-def _steps(height: int, width: int) -> Iterator[tuple[bool, np.ndarray]]:
-  """Yields for each step whether it is of the second pass, and its positions i64[n].
+def _steps(positions: np.ndarray) -> Iterator[np.ndarray]:
+  """Yields the positions i64[n] of each step of a pass."""
+  for first in range(0, len(positions), RUN):
+    yield positions[first : first + RUN]
 
-  A single latent has no second pass.
+
+def _sight(
+  latents: np.ndarray, taps: tuple[tuple[int, int], ...], weight: np.ndarray, views: int
+) -> Sight:
+  """Returns latents f64[H + 4, W + 4, C] as they are seen, without channels that are all zero."""
+  used = np.flatnonzero(latents.any((0, 1)))
+  rows = np.arange(len(weight)).reshape(-1, latents.shape[2])[:, used]
+  return Sight(seen(latents.take(used, 2), views), taps, weight.take(rows.ravel(), 0))
+
+
+def predict(network: layers.Network, sights: Sequence[Sight], at: np.ndarray) -> np.ndarray:
+  """Returns the outputs f64[n, C] of a group's layers at positions i64[n].
+
+  Inputs of the first layer that are not in sight count as zero.
   """
-  for i, at in enumerate(checkerboard.passes(height, width)):
-    for first in range(0, len(at), RUN):
-      yield i == 1, at[first : first + RUN]
-
-
-def _run(network: layers.Network, x: np.ndarray) -> np.ndarray:
-  """Returns the outputs f64[n, C] of a group's layers; inputs missing at the end count as zero."""
-  first = network[0]._replace(weight=network[0].weight[: x.shape[1]])
-  return functools.reduce(layers.dense, network[1:], layers.dense(x, first))
+  products = np.zeros((len(at), network[0].bias.size))
+  for sight in sights:
+    products += checkerboard.gather(sight.border, at, sight.taps) @ sight.weight
+  return functools.reduce(layers.dense, network[1:], layers.outputs(products, network[0]))
 
 
 def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) -> None:

@@ -12,7 +12,7 @@ from compress_jax.codec import CodecError
 from compress_jax.exact import checkerboard, floats
 from compress_jax.methods.gmm import channels as networks
 from compress_jax.methods.gmm import channels_coding as coding
-from compress_jax.methods.gmm import channels_export
+from compress_jax.methods.gmm import channels_export, serial_coding
 from compress_jax.methods.gmm import codec as gmm
 from tests.helpers import small_models
 
@@ -124,8 +124,22 @@ def test_steps_of_any_length_decode_to_the_same_latents(model, run, monkeypatch)
   np.testing.assert_array_equal(found.q, expected.q)
 
 
+@pytest.mark.parametrize('views', [1, 2])
+def test_channels_that_are_zero_everywhere_are_left_out_without_effect(views):
+  rng = np.random.default_rng(0)
+  border = checkerboard.padded(4, 5, 6)
+  checkerboard.inner(border)[..., [1, 2, 5]] = rng.integers(-9, 9, (4, 5, 3))
+  weight = rng.integers(-99, 99, (len(checkerboard.WINDOW) * views * 6, 7)).astype(np.float64)
+  at = np.arange(20)
+  sight = coding._sight(border, checkerboard.WINDOW, weight, views)
+  assert sight.border.shape[2] == views * 3
+  whole = checkerboard.gather(serial_coding.seen(border, views), at, checkerboard.WINDOW)
+  near = checkerboard.gather(sight.border, at, checkerboard.WINDOW)
+  np.testing.assert_array_equal(near @ sight.weight, whole @ weight)
+
+
 def test_steps_are_of_2048_positions_at_most():
-  sizes = [len(at) for _, at in coding._steps(64, 65)]
+  sizes = [len(at) for part in checkerboard.passes(64, 65) for at in coding._steps(part)]
   assert sizes == [2048, 32, 2048, 32]
 
 

@@ -1,0 +1,21 @@
+"""The benchmark of codecs: its stopwatch sees the networks of both contexts of gmm."""
+
+import pytest
+
+from compress_jax.exact import hyper
+from experiments import bench_codec
+from tests.helpers import small_models
+
+
+@pytest.mark.parametrize('name', ['gmm', small_models.CHANNELS])
+def test_networks_that_predict_probabilities_are_seen_in_both_directions(name, monkeypatch):
+  codec, released = small_models.load(name)
+  image = small_models.strips()[0]
+  file = codec.encode(released, image)
+  places = [place for place in bench_codec.STAGES['parameters'] if place != (hyper, 'features')]
+  monkeypatch.setitem(bench_codec.STAGES, 'parameters', places)
+  for call in (lambda: codec.encode(released, image), lambda: codec.decode(released, file)):
+    seconds = {}
+    with bench_codec.stopwatch(seconds):
+      call()
+    assert all(seconds[stage] > 0 for stage in bench_codec.STAGES)
