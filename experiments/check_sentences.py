@@ -2,7 +2,7 @@
 
 A sentence such as "gmm needs 11 % fewer bits than AVIF" is read as a BD-rate of -11 % against AVIF.
 It has to be that of a codec which its paragraph names, or of the method whose page it stands on,
-on whole images or on crops, by PSNR or, where the paragraph speaks of it, by MS-SSIM.
+on whole images or on crops, by PSNR or by another quality that the paragraph names.
 `python -m experiments.check_numbers` runs this beside the checks of tables.
 """
 
@@ -46,7 +46,7 @@ class Claim(NamedTuple):
   percent: str  # With its sign.
   anchor: str
   subjects: tuple[str, ...]  # The codecs that the sentence may speak of.
-  by_ms_ssim: bool  # The paragraph names MS-SSIM.
+  metrics: tuple[str, ...]  # PSNR, and the keys of other qualities that the paragraph names.
 
 
 def claims(document: Path, text: str) -> Iterator[Claim]:
@@ -60,22 +60,26 @@ def claims(document: Path, text: str) -> Iterator[Claim]:
     for phrase in _PHRASE.finditer(plain):
       anchor = _first(phrase['rest'])
       sentence = phrase.group() + phrase['rest']
+      metrics = tuple(
+        each.key
+        for each in qualities.ALL
+        if each is qualities.PSNR or _place(each.name, plain) >= 0
+      )
       if anchor and not sentence.startswith(NO_ROWS):
         sign = '-' if _SIGNS[phrase['word']] < 0 else '+'
         number = phrase['number']
         percent = number if number[0] in '+-' else sign + number
         others = tuple(name for name in dict.fromkeys(subjects) if name != anchor)
-        yield Claim(sentence, percent, anchor, others, 'MS-SSIM' in plain)
+        yield Claim(sentence, percent, anchor, others, metrics)
 
 
 def wrong(claim: Claim, known: Rates) -> bool:
   """Returns whether no codec that the claim may speak of has this BD-rate in `known`."""
   digits = len(claim.percent.partition('.')[2])
-  metrics = ('psnr', 'ms_ssim') if claim.by_ms_ssim else ('psnr',)
   values = [
     f'{value:+.{digits}f}'
     for subject in claim.subjects
-    for metric in metrics
+    for metric in claim.metrics
     for value in known.get((subject, claim.anchor, metric), ())
   ]
   return claim.percent not in values
@@ -89,7 +93,7 @@ def known_rates(full: Rows, crop: Rows, published: Path, *others: Rows) -> Rates
   literature = [entry.curve for entry in read_published(published)]
   known: dict[tuple[str, str, str], list[float]] = {}
   for rows, more in ((full, literature), (crop, [])):
-    for quality in (qualities.PSNR, qualities.MS_SSIM):
+    for quality in qualities.ALL:
       anchors = [*curves.mean_curves(rows), *(more if quality is qualities.PSNR else [])]
       for cell in itertools.chain(*curves.bd_matrix(rows, anchors, quality)):
         if cell.mean:
