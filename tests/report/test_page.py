@@ -123,6 +123,14 @@ def test_previews_fill_the_budget_level_by_level_and_name_the_rest():
   assert any('at 0.8 bpp' in text for text in some.left_out)
 
 
+def test_previews_leave_other_settings_of_a_classical_codec_to_the_plot():
+  rows = make_rows('crop')
+  others = [{**each, 'method': 'jpeg-444', 'codec': 'jpeg-444'} for each in rows]
+  made = previews.previews([*rows, *others], originals=ORIGINALS, decode=decode, budget=10**9)
+  seen = {codec for levels in made.choices.values() for found in levels.values() for codec in found}
+  assert seen == {each['codec'] for each in rows}
+
+
 def test_previews_show_the_file_nearest_to_the_target():
   rows = [r for r in make_rows('crop') if r['image'] == 'first']
   nearest = previews.nearest_rows(rows, 0.4)
