@@ -73,5 +73,6 @@ def _points(published: Sequence[Published]) -> list[tuple[str, float, float]]:
   return [
     (entry.curve.codec, bpp, lpips)
     for entry in published
+    if entry.curve.lpips
     for bpp, lpips in zip(entry.curve.bpp, entry.curve.lpips, strict=True)
   ]

@@ -86,6 +86,7 @@ def test_a_search_for_a_rate_shows_how_many_files_are_made(tmp_path):
   assert out == '' and shown.count('\n') == 1 and ': search' not in shown
 
 
+@pytest.mark.slow
 def test_an_evaluation_shows_how_many_files_are_measured(tmp_path):
   PILImage.fromarray(picture(32, 48, 0)).save(tmp_path / 'a.png')
   PILImage.fromarray(picture(32, 48, 1)).save(tmp_path / 'b.png')

@@ -35,6 +35,7 @@ def tables_once():
     yield
 
 
+@pytest.mark.slow
 def test_every_table_stands_as_its_rows_say():
   assert list(check_numbers.check(ROOT)) == []
 

@@ -139,6 +139,7 @@ def test_a_study_measures_every_curve_at_every_lambda(study):
 
 
 @pytest.mark.parametrize('study', studies.STUDIES)
+@pytest.mark.slow
 def test_every_run_of_a_study_is_a_training_that_can_begin(study):
   values, _, runs = planned(f'--study={study}', '--seeds=0,1')
   for run in runs:

@@ -33,7 +33,8 @@ def test_lpips_is_linear_in_the_logarithm_of_the_rate():
 def test_a_table_has_the_published_points_that_a_curve_covers():
   paper = curve((0.05, 0.2, 0.8), (0.4, 0.05, 0.01), 'Paper')
   without = curve((0.2,), (math.nan,), 'no LPIPS')
-  published = [Published(each, 'a source', ('all',)) for each in (paper, without)]
+  never = curve((0.2,), (), 'never measured')
+  published = [Published(each, 'a source', ('all',)) for each in (paper, without, never)]
   ours, other = curve((0.1, 0.4), (0.3, 0.1)), curve((0.4, 1.0), (0.2, 0.1), 'other')
   head, lines = lpips_lines([ours, other, curve((0.1, 0.4), (), 'unmeasured')], published)
   assert head == ['', 'bpp', 'its LPIPS', 'ours', 'other']

@@ -87,6 +87,7 @@ MEASURED = ['sharp_scales=True', 'hard_images=True']
 ALTERED = ['level_draw=stratified', 'balanced=True', 'turns=True', *MEASURED]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_distribution_goes_on_as_if_unbroken_and_its_plan_holds_it(
   tmp_path, capsys
 ):
