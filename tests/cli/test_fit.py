@@ -79,6 +79,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_happened(photos, tmp_pa
 
 
 @pytest.mark.parametrize('every', but_for([4, 0], 0))
+@pytest.mark.slow
 def test_a_kill_during_a_validation_costs_no_update(photos, tmp_path, monkeypatch, every):
   whole, broken, often = tmp_path / 'whole', tmp_path / 'broken', f'--validate_every={every}'
   assert train(photos, whole, '--save_every=100', often) == 0
@@ -98,6 +99,7 @@ def test_a_kill_during_a_validation_costs_no_update(photos, tmp_path, monkeypatc
   assert (broken / cli_fit.MODEL).read_bytes() == (whole / cli_fit.MODEL).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_given_time_ends_with_a_model(photos, tmp_path):
   run = tmp_path / 'run'
   told = [flag for flag in arguments(photos, run, '--minutes=0.05') if '--steps' not in flag]
@@ -117,6 +119,7 @@ def test_training_again_changes_nothing(photos, tmp_path):
   assert_equal(before, weights(run))
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_weights(photos, tmp_path):
   for name, seed in (('a', 1), ('b', 1), ('c', 2)):
     assert train(photos, tmp_path / name, f'--seed={seed}', steps=2) == 0
@@ -161,6 +164,7 @@ def test_a_run_without_a_folder_is_in_that_of_its_method(photos, tmp_path, monke
   assert 'training in runs/cae' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_overview_of_its_model(photos, tmp_path, capsys):
   run = tmp_path / 'run'
   more = f'--images={photos}', '--protocol=crop', '--lambda=0.02', '--workers=1'
@@ -199,6 +203,7 @@ def test_a_dry_run_of_what_does_not_fit_into_memory_is_compiled_and_not_run(
   assert 'MiB per device' in out and 'not measured: 1 MiB are available' in out
 
 
+@pytest.mark.slow
 def test_a_run_can_be_exported_before_its_end(photos, tmp_path, capsys):
   run, model = tmp_path / 'run', tmp_path / 'model.safetensors'
   assert main.main(['run.py', '--mode=export', f'--workdir={run}', f'--output={model}']) == 1

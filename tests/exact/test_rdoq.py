@@ -70,6 +70,7 @@ def test_files_of_the_models_that_ship_cost_less_and_decode_to_what_was_chosen(m
 
 
 @pytest.mark.parametrize('method', but_for(METHODS, 'cae', 'gmm'))
+@pytest.mark.slow
 def test_training_can_round_as_files_do(method):
   codec, released = pretrained(
     method, lmbda=LAMBDA, model=small_models.path(method), rdoq=WORTH[method]

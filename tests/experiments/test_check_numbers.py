@@ -94,6 +94,7 @@ def copy(tmp_path):
     ('experiments/results/ablations/rates.md', 'curve', 2),
   ],
 )
+@pytest.mark.slow
 def test_a_wrong_figure_is_found(copy, document, head, column):
   path = copy / document
   lines = path.read_text().splitlines()
@@ -109,6 +110,7 @@ def test_a_wrong_figure_is_found(copy, document, head, column):
   assert check_numbers.main(copy) == 1
 
 
+@pytest.mark.slow
 def test_a_table_without_a_rule_is_named(copy):
   text = (copy / 'README.md').read_text() + '\n| mine | bpp |\n|---|---|\n| gmm | 0.1 |\n'
   (copy / 'README.md').write_text(text)

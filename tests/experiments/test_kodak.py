@@ -83,6 +83,7 @@ def test_models_of_ones_own_stand_beside_the_others(folders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('name', 'expected'), [('photograph', False), ('kodim01', True)])
+@pytest.mark.slow
 def test_published_curves_stand_beside_kodak_images_alone(name, expected, folders, tmp_path):
   (tmp_path / 'images').mkdir()
   (tmp_path / 'images' / f'{name}.png').write_bytes((folders[0] / '0.png').read_bytes())

@@ -379,6 +379,7 @@ def test_a_run_from_before_there_were_such_options_goes_on(tmp_path):
     plans.record(tmp_path, PLAN._replace(channel_steps=9))
 
 
+@pytest.mark.slow
 def test_networks_that_the_first_weights_lack_begin_anew_and_a_line_says_so(tmp_path):
   options = {'base': 2, 'blocks': 1, 'latents': 4, 'hyper': 4, 'linear': True}
   first = jit(gan.codec(**options).init)(jax.random.key(5))
