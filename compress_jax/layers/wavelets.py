@@ -17,7 +17,8 @@ from compress_jax.layers.blocks import from_cells, initial, to_cells
 
 Array = jax.Array
 
-# Of the four pixels of a cell (rows first) to the bands LL, LH, HL, HH; its own inverse.
+# This matrix maps the four pixels of a 2x2 cell, row by row, to the bands LL, LH, HL and HH. It is
+# its own inverse.
 _HAAR = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 _PROJECTION = 'projection'  # Name of the layers that are kept near orthogonal.
 PENALTY = 0.1  # Weight of `orthogonality` in the loss.

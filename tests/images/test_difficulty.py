@@ -39,7 +39,8 @@ def test_means_of_four_bytes_of_noise_differ_half_as_much():
 def test_an_image_that_was_enlarged_twice_has_half_the_differences_of_the_original():
   small = np.random.default_rng(2).integers(0, 256, (300, 300))
   large = grey(small.repeat(2, 0).repeat(2, 1))
-  # Of 599 differences along a side, 299 are those of the original, and the others are 0.
+  # Each pixel stands twice, so 299 of the 599 differences along a side are those of the original
+  # and the other 300 are 0.
   assert difficulty.sharpness(large) == pytest.approx(299 / 599)
 
 
