@@ -108,7 +108,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     codec, released = pretrained(method, **options)
     pixels = from_pillow(image, flatten=image.encoderinfo.get('flatten'))
     data = codec.encode(released, pixels)
-  file.write(data)  # A failed save writes nothing, as encoding has succeeded here.
+  file.write(data)  # Encoding has succeeded, so no partial file is left.
 
 
 def _options(method: str) -> set[str]:

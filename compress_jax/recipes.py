@@ -35,7 +35,7 @@ def jxl_quality(distance: float) -> float:
 # Qualities of each codec in small steps, increasing in size; 1..95 for those not named.
 QUALITIES: dict[str, tuple[float, ...]] = {
   'jpeg2000': tuple(0.03 * 1.05**i for i in range(120)),  # Bits per pixel.
-  # Equal steps of the logarithm of the distance, with which that of the size is nearly linear.
+  # The steps are equal in the logarithm of the distance. That of the size is nearly linear in it.
   'jxl': tuple(jxl_quality(25 * 0.95**i) for i in range(96)),
   'png': (9,),
 }

@@ -9,9 +9,10 @@ other positions. Means over the images are in bits per pixel.
 
 The second measure is the rate with z zeroed: the code length of the same decoded latents under the
 tables that the model's integer networks predict if all symbols of z are 0, so that z_hat is the
-median of each channel everywhere. Neither z's own bits nor the header are in it. The networks are
-not trained anew: it is how much this model relies on z, not what a model without z would need. gan
-codes symbols relative to means that z predicts; here they are those nearest to the same latents.
+median of each channel everywhere. It counts neither the bits of z nor the header. The networks
+are not trained anew, so the measure shows how much this model relies on z, and not what a model
+without z would need. gan codes symbols relative to means predicted from z; with z zeroed, its
+symbols are those nearest to the same latents.
 
 --output=FILE.json keeps the rows, and beside them their tables in FILE.md and a figure.
 """
@@ -145,7 +146,7 @@ def means(rows: Sequence[Row], key: str) -> dict[float, Bits]:
 
 
 def growth(rows: Sequence[Row]) -> dict[float, Bits]:
-  """Returns by lambda how many more bits each part of y needs with z zeroed, as a share of them.
+  """Returns, for each lambda, the relative increase of the bits of each part of y with z zeroed.
 
   The last part, 'y', is all of them together. Without hyper-latents there are no parts.
   """

@@ -278,7 +278,10 @@ def _equal(table: Table, row: list[str], source: Source) -> Expected:
 
 
 def _building(table: Table, row: list[str], source: Source) -> Expected:
-  """Against AVIF and JPEG by PSNR, and against AVIF by SSIMULACRA2."""
+  """Returns the BD-rates of gmm that a row of the buildings table has to show.
+
+  They are against AVIF and JPEG by PSNR, and against AVIF by SSIMULACRA2.
+  """
   own = [each for each in source.buildings if each['image'] == f'bsds_{row[0]}']
   rows = own or (source.buildings if row[0] == 'all five' else source.others)
   seen = [each for each in rows if each['codec'] in ('gmm', 'avif')]

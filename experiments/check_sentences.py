@@ -88,7 +88,7 @@ def wrong(claim: Claim, known: Rates) -> bool:
 def known_rates(full: Rows, crop: Rows, published: Path, *others: Rows) -> Rates:
   """Returns BD-rates in per cent by codec, anchor and metric.
 
-  They are on whole Kodak images, on crops of them and, by PSNR, on the images of other rows.
+  The rates are for whole Kodak images and for their crops; for other images they are by PSNR only.
   """
   literature = [entry.curve for entry in read_published(published)]
   known: dict[tuple[str, str, str], list[float]] = {}

@@ -7,7 +7,8 @@ crop: crops of twice the side, with as many pixels in a step or with as many cro
 levels: how a batch draws its levels.
 shortcuts: the linear path, wavelet shortcuts beside it, and these alone.
 balanced: rate and distortion weighted equally in all steps, or anew in each.
-augment: crops that lie in all ways, are sharp, or are drawn by how hard their images are.
+augment: the usual crops against crops in all orientations, crops limited by sharpness, and images
+drawn by hardness.
 """
 
 import inspect
@@ -36,7 +37,7 @@ FLAGS = ('batch', 'crop')  # Flags that a study may vary; all else that it varie
 
 
 class Arm(NamedTuple):
-  """One side of a study."""
+  """One of the variants that a study compares."""
 
   label: str  # Name of its curve, which models of one rate share.
   varied: Mapping[str, Any]  # Options of method and training, and flags, that make it what it is.
@@ -122,7 +123,7 @@ def _crops(crop: int, batch: int, lambdas: tuple[float, ...]) -> list[Arm]:
 def runs_of(arms: Sequence[Arm], seeds: Sequence[int], base: Mapping[str, Any]) -> list[Run]:
   """The runs of a study: each arm with each seed.
 
-  An arm that is the base itself has that name, so that studies share its runs.
+  An arm that equals the base is named `base`, so that studies share its runs.
   """
   runs = []
   for arm in arms:

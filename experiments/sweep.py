@@ -66,7 +66,9 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_enum(
     'precision', None, ('float32', 'bfloat16'), 'Number format of activations.', **here
   )
-  flags.DEFINE_list('seeds', ['0'], 'Each arm of a study is trained once with each.', **here)
+  flags.DEFINE_list(
+    'seeds', ['0'], 'Seeds; each model of a study is trained once per seed.', **here
+  )
   flags.DEFINE_list('lambdas', list(LAMBDAS), 'Operating points.', **here)
   define_path('output', 'runs/sweep', 'A folder for the runs and the tables.', **here)
   define_path('images', None, 'A folder to measure on in place of the suite.', **here)
@@ -275,7 +277,7 @@ def table(rows: Sequence[Row], anchor: str) -> str:
 
 
 def _over_seeds(rows: Sequence[Row]) -> list[Row]:
-  """The rows with those of several seeds of a curve in place of each other: their means."""
+  """Returns rows in which the seeds of each curve are replaced by their mean."""
   groups: dict[tuple[str, float, str], list[Row]] = {}
   for row in rows:
     key = _SEED.sub('', row['codec']), row['lambda'], row['image']

@@ -14,7 +14,7 @@ from compress_jax.methods import METHODS
 from compress_jax.runtime.imports import imported
 
 PROGRAM = 'compress-jax'
-# The module in this folder of each mode.
+# The module in this folder that runs each mode.
 _PROGRAMS = {
   'compress': 'files',
   'decompress': 'files',

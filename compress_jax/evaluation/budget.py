@@ -96,7 +96,7 @@ def _counted(
 
 
 def _bisect(code: CodeAt, fits: Callable[[Point], bool], easy: float, hard: float) -> list[Point]:
-  """Returns the first point, and those that fit, of a bisection on a log scale of lambda.
+  """Bisects lambda on a log scale; returns the first point tried, then the later ones that fit.
 
   Args:
     code: makes the file at a lambda.
@@ -163,7 +163,8 @@ def nearest_size(
 def _slope(errors: dict[int, float], low: int, high: int, count: int) -> float:
   """Returns the change of a file's logarithmic size per index, near the wanted size.
 
-  It is that between the points on either side, else between the last two, else a first guess.
+  The slope is taken between the nearest points below and above the size, or else between the last
+  two tried; before that it is a first guess.
   """
   both = low in errors and high in errors
   first, last = (low, high) if both else (min(list(errors)[-2:]), max(list(errors)[-2:]))

@@ -54,7 +54,7 @@ def run(network: Network, x: np.ndarray) -> np.ndarray:
 
 
 def _padding(side: int) -> int:
-  """Returns the number that a side lacks to a power of two: few sizes need few programs."""
+  """Returns how much to add to a side to reach a power of two, so that few programs compile."""
   return (1 << (side - 1).bit_length()) - side
 
 
@@ -62,7 +62,10 @@ def _padding(side: int) -> int:
 def _run(
   x: Array, size: Array, weights: list[tuple[Array, Array]], settings: tuple[Layer, ...]
 ) -> Array:
-  """Applies a network to the first `size` rows and columns of f64[H, W, C]; zeros lie beyond."""
+  """Applies a network to f64[H, W, C], of which the first `size` rows and columns are the image.
+
+  Everything beyond them is kept at zero.
+  """
   for layer, (weight, bias) in zip(settings, weights, strict=True):
     x = layers.conv(x, layer._replace(weight=weight, bias=bias, shift=np.array(layer.shift)), jnp)
     size = 2 * size if layer.shuffle else size

@@ -26,7 +26,7 @@ class Store(NamedTuple):
   height: Any  # i32[n]
   width: Any  # i32[n]
   highest: Any = None  # f32[n], the largest scale of each; None for 1.
-  until: Any = None  # f32[n], sums of the shares up to each; None for shares by area.
+  until: Any = None  # f32[n], cumulative probabilities of the images; None draws by area.
 
 
 def store(
@@ -69,11 +69,11 @@ def crops(
   """Returns f32[B, size, size, 3] in [0, 1], one random crop for each key of Key[B].
 
   Each crop is a function of its key alone. Images are drawn in proportion to their pixels: a
-  photograph of ten times the area is drawn as often as ten images. It is shrunk with antialiasing
-  or (for half of the keys) not, and cropped. Half of the crops are mirrored left to right, and half
-  are transposed, so that photographs are seen upright and on their side. With `turns` half of
-  them are also mirrored top to bottom, which makes all eight ways to lay a square equally
-  frequent. No side is shrunk below that of the crop.
+  photograph of ten times the area is drawn as often as ten images. The image drawn is cropped;
+  for half of the keys it is first shrunk with antialiasing. Half of the crops are mirrored left
+  to right, and half are transposed, so that photographs are seen upright and on their side. With
+  `turns` half of them are also mirrored top to bottom, which makes all eight ways to lay a square
+  equally frequent. No side is shrunk below that of the crop.
 
   A store can weigh its images, and can have a largest scale for each: then no crop of the
   image is larger, and those that would not be shrunk have that scale.
@@ -110,7 +110,7 @@ def _crop(held: Store, size: int, scales: tuple[float, float], turns: bool, key:
     window = jax.image.scale_and_translate(window, shape, (0, 1), by, move, 'linear')
   window = window[:size, :size]
   window = jnp.where(jax.random.bernoulli(keys[4]), window[:, ::-1], window)
-  if turns:  # Before the transposition, without which that would be no further way to lie.
+  if turns:  # Both mirrorings and the transposition together give all eight orientations.
     upside_down = jax.random.bernoulli(jax.random.fold_in(key, len(keys)))
     window = jnp.where(upside_down, window[::-1], window)
   return jnp.where(jax.random.bernoulli(keys[5]), window.swapaxes(0, 1), window)

@@ -25,11 +25,11 @@ def hardness(image: Image) -> float:
 
 
 def sharpness(image: Image) -> float:
-  """Returns the mean difference of neighbouring pixels relative to that at half of the size.
+  """Returns the mean difference of neighbouring pixels, divided by that of the image at half size.
 
   It is 2 for noise, about 1 for a sharp photograph, whose structure is the same at all scales, and
-  1/2 for an image without details of its own size, such as one that was enlarged twice. An image
-  that is flat at half of its size counts as sharp, with 2.
+  1/2 for an image without details at its own scale, such as one enlarged to twice its size. An
+  image that is flat at half of its size counts as sharp, with 2.
 
   Args:
     image: u8[H, W, 3], at least 4 pixels high and wide.

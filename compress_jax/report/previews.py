@@ -42,8 +42,8 @@ def previews(
 ) -> Previews:
   """Returns as many pictures as the budget allows, in whole groups.
 
-  A group is the files of all codecs for one image near one target rate. Other settings of a
-  classical codec, such as JPEG with 4:4:4, are in the plot alone.
+  A group is the files of all codecs for one image near one target rate. Variants of a
+  classical codec (`baselines.Anchor`), such as JPEG with 4:4:4, are in the plot alone.
 
   Args:
     rows: the rows of one protocol; lossless codecs are not shown.

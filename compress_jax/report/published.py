@@ -41,7 +41,7 @@ def read_published(folder: str | os.PathLike) -> list[Published]:
 
 
 def lpips_at(curve: Curve, bpp: float) -> float | None:
-  """Returns a curve's LPIPS at a rate; None beyond its points, and where they have none.
+  """Returns a curve's LPIPS at a rate; None outside the curve, and where LPIPS is not known.
 
   LPIPS is interpolated linearly in log bpp between points.
   """

@@ -20,7 +20,7 @@ from jax import lax
 from compress_jax.codec import Metrics
 
 Array = jax.Array
-STATE = 'balance'  # Name of this state among that of the loss.
+STATE = 'balance'  # Key of this state in the state of the loss.
 RATE, DISTORTION = 'rate_term', 'distortion_term'  # Metrics of the loss.
 DECAY = 0.003  # Pulls the logits towards 0.
 _ADAM = optax.adam(0.025)
@@ -66,5 +66,5 @@ def learned(state: dict[str, Any], before: Metrics, after: Metrics) -> dict[str,
 
 
 def settle(state: dict[str, Any], before: Metrics, after: Metrics) -> dict[str, Any]:
-  """Returns the state of a loss in which that of the balance has `learned`."""
+  """Returns the state of the loss with its balance updated by `learned`."""
   return {**state, STATE: learned(state[STATE], before, after)}

@@ -13,7 +13,7 @@ from compress_jax.images import crops, difficulty
 from compress_jax.images.sources import Source
 from compress_jax.training import streams, trainer
 
-_LEAST_HARD = 0.1  # Flat images are still drawn.
+_LEAST_HARD = 0.1  # Lower bound of an image's weight, so that flat images are still drawn.
 RESIDENT = 2**30  # Bytes of images that a device holds; larger sets are streamed.
 
 
@@ -90,7 +90,7 @@ def feed(
 
 
 def stored(images: list[Image], augmentation: Augmentation) -> crops.Store:
-  """Returns the store of images, with what the augmentation needs to know of each."""
+  """Returns the store of images, with the scales and weights that the augmentation asks for."""
   highest = weights = None
   if augmentation.sharp_scales:
     highest = [min(difficulty.sharpness(image), 1.0) for image in images]

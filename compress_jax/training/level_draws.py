@@ -18,7 +18,9 @@ KINDS = EVEN, STRATIFIED, ENDS
 
 
 def draw_of(kind: str, *, seed: int, axis: str | None = None) -> LevelDraw | None:
-  """Returns the draw of a name in `KINDS`; None for 'even', where each level is drawn evenly.
+  """Returns the function that draws levels under a name in `KINDS`; None for 'even'.
+
+  With 'even' levels are drawn uniformly.
 
   Args:
     kind: 'even', or the name of the function that draws.
@@ -45,9 +47,9 @@ def ends(keys: Key, step: Array) -> Array:
 def stratified(keys: Key, step: Array, *, seed: int, axis: str | None) -> Array:
   """Returns levels with equal distances between those of the examples of the global batch.
 
-  The first one is drawn evenly, so each example sees every level equally often; but a batch never
-  consists of high or of low rates alone. The draw belongs to the key of the number that follows
-  those of the batch's examples.
+  The first level is drawn uniformly, so every level is equally likely for each example, yet no
+  batch consists of high or of low rates alone. The random key is the run's seed folded with the
+  step and the batch size, an index that no example of the batch uses.
   """
   device, devices = (0, 1) if axis is None else (lax.axis_index(axis), lax.psum(1, axis))
   batch = len(keys) * devices

@@ -43,7 +43,7 @@ class Plan(NamedTuple):
   turns: bool = False  # This and the next two: see `feeding.Augmentation`.
   sharp_scales: bool = False
   hard_images: bool = False
-  least_side: int = 0  # Smaller images than these pixels are left out, as those below the crop.
+  least_side: int = 0  # Images with a side below this are left out, like those below the crop.
   # The distance that the weights in `lpips` compute: 'lpips' or 'wasserstein'.
   perceptual: str = 'lpips'
   learns: str = 'generator'  # In the stage adversarial: the part of the codec, or 'all'.

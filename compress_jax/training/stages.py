@@ -256,7 +256,10 @@ def _penalty(params: Params) -> jax.Array:
 
 
 def _perceptual(plan: Plan, log: Log) -> Perceptual | None:
-  """Returns the perceptual term of a plan, whose weights it reads and logs; None without one."""
+  """Returns the perceptual term of a plan, or None if it has none.
+
+  Reads the weights, and logs a description of the term.
+  """
   if plan.lpips is None and plan.perceptual == 'lpips':
     return None
   perceptual = perceptual_of(plan.lpips, plan.perceptual)

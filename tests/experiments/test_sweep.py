@@ -92,7 +92,8 @@ def planned(*told):
   return values, base, studies.runs_of(studies.arms_of(values.study, FOUR, base), seeds, base)
 
 
-# Curves of a study, and what makes each; the empty one is the base of preset tiny.
+# The curves of each study and the options that define them. An empty entry is the base, which is
+# the preset tiny.
 CURVES = {
   'ladder': {'fixed-rates': {'levels': 1}},
   'rates': {'fixed-rates': {'levels': 1}, 'every-rate': {}},

@@ -14,7 +14,8 @@ RAMP = grey(np.broadcast_to(2 * np.arange(100), (40, 100)))
 
 def test_a_flat_image_is_as_easy_as_can_be_and_noise_is_hard():
   assert difficulty.hardness(grey(np.full((8, 8), 77))) == 0
-  # The magnitude of the difference of two even bytes is d > 0 with probability 2 (256 - d) / 256^2.
+  # The difference of two independent, uniformly distributed bytes has the magnitude d > 0 with
+  # probability 2 (256 - d) / 256^2.
   d = np.arange(1, 256)
   expected = (2 * (256 - d) / 256**2 * np.log2(1 + d)).sum()
   assert difficulty.hardness(NOISE) == pytest.approx(expected, abs=0.02)
@@ -31,7 +32,8 @@ def test_a_ramp_has_twice_the_differences_at_half_of_the_size():
 
 
 def test_means_of_four_bytes_of_noise_differ_half_as_much():
-  # 2 for normal values; a little more for even bytes, whose means are closer to normal.
+  # The ratio is 2 for normal values, and slightly more for uniform bytes, whose means are closer to
+  # normal.
   normal = np.clip(128 + 20 * np.random.default_rng(1).normal(size=(512, 512)), 0, 255)
   assert difficulty.sharpness(grey(normal)) == pytest.approx(2, rel=0.02)
 

@@ -15,7 +15,8 @@ X = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
 
 def test_a_cell_of_four_pixels_becomes_its_four_haar_bands():
   cell = jnp.array([[[[1.0], [2.0]], [[3.0], [7.0]]]])  # Rows 1 2 and 3 7.
-  # Half of the sum, of the difference of columns, of rows, and of the diagonals.
+  # The bands are half of the sum, and half of the differences between columns, between rows and
+  # between diagonals.
   np.testing.assert_allclose(wavelets.haar(cell).ravel(), [6.5, -2.5, -3.5, 1.5])
 
 

@@ -38,7 +38,7 @@ def test_the_term_that_improved_more_gets_less_weight():
 def test_the_slope_is_that_of_the_improvement_weighted_by_the_softmax():
   state = {**balance.start(), 'logits': jnp.array([math.log(3), 0])}  # Shares of 3/4 and 1/4.
   found = balance.learned(state, metrics(1, 3), metrics(0, 1))
-  # Both terms plus 1 are halved: no slope but the decay, towards 0.
+  # Both terms plus 1 are halved, so only the decay moves the logits.
   first = np.asarray(found['adam'][0].mu) / 0.1  # Adam's first moment is a tenth of the gradient.
   np.testing.assert_allclose(first, [0.003 * math.log(3), 0], atol=1e-7)
   found = balance.learned(state, metrics(1, 3), metrics(0, 3))

@@ -212,7 +212,9 @@ def _scheme(model: networks.Model) -> scheme.Scheme:
   cell, hyper_cell, prior = networks.CELL, networks.HYPER_CELL, networks.prior(model)
   nets, (depth, hyper_depth) = networks.transforms(model), networks.depths(model)
   halo = _SYNTHESIS_HALO + 2 * (model.restoration > 0)
-  halo += depth != model.channels and model.attention == 'all'  # Both have a first layer.
+  halo += (
+    depth != model.channels and model.attention == 'all'
+  )  # It has a first layer beside that module.
 
   def make(params: Params, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
     tables = floats.rates_of(params['log_gains']), floats.prior_of(prior, params['prior'])

@@ -157,7 +157,7 @@ class Synthesis(nn.Module):
 
 
 def attentions(attention: bool | str, channels: int, latents: int) -> tuple[bool, bool]:
-  """Returns whether a transform has the attention module inside of it, and that beside the latents.
+  """Returns whether a transform has attention inside it, and whether it has it at the latents.
 
   Args:
     attention: False for neither, 'inner' for the first, 'all' for both; True for both where there
@@ -176,9 +176,9 @@ class _Shortcuts:
     self.used, self.level, self.x = used, level, x
 
   def added(self, x: Array, *names: str, **last: Any) -> Array:
-    """Returns a stage's output plus that of the chain, which goes on by the levels of these names.
+    """Extends the chain by levels of these names, and returns its output added to that of a stage.
 
-    The last one has its own features and gain where these are given.
+    `last` holds the features and the gain of the last level, where they are not the usual ones.
     """
     if not self.used:
       return x
