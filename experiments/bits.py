@@ -17,7 +17,6 @@ symbols are those nearest to the same latents.
 --output=FILE.json keeps the rows, and beside them their tables in FILE.md and a figure.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from compress_jax.methods.gmm import channels_coding
 from compress_jax.model_zoo import load_model, pretrained
 from compress_jax.report import figures
 from compress_jax.report.palette import PARTS
+from compress_jax.report.tables import results_json
 from compress_jax.runtime.compilation_cache import enable_cache
 
 Row = Mapping[str, Any]
@@ -122,13 +122,14 @@ def measured(method: str, model: str | None, lmbda: float, image: Image) -> Row:
   level = bitstream.unpack(file)[0].level
   split, latents = codec.split(released, file), codec.latents(released, file)
   given = record.coding_of(options), released.coding
-  without = latent_bits(*given, zeroed(released.coding, latents, level), level)
   before = {name: 8 * split[name] for name in ('header', 'z') if name in split}
   return {
     **{'codec': method, 'lambda': lmbda, 'bytes': len(file)},
     **{'height': image.shape[0], 'width': image.shape[1]},
     'bits': {**before, **latent_bits(*given, latents, level)},
-    'zeroed': without if latents.z.size else {},
+    'zeroed': latent_bits(*given, zeroed(released.coding, latents, level), level)
+    if latents.z.size
+    else {},
   }
 
 
@@ -141,7 +142,8 @@ def means(rows: Sequence[Row], key: str) -> dict[float, Bits]:
       for row in rows
       if row['lambda'] == lmbda
     ]
-    out[lmbda] = {name: float(np.mean([rate[name] for rate in rates])) for name in rates[0]}
+    names = dict.fromkeys(name for rate in rates for name in rate)
+    out[lmbda] = {name: float(np.mean([rate.get(name, 0.0) for rate in rates])) for name in names}
   return out
 
 
@@ -241,9 +243,7 @@ def run(values: flags.FlagValues) -> int:
   if output:
     command = command_line('python -m experiments.bits', values)
     meta = {'command': command, 'images': description, 'protocol': values.protocol}
-    lines = ',\n'.join(map(json.dumps, rows))
-    text = f'{{"meta": {json.dumps(meta, indent=1)},\n"rows": [\n{lines}\n]}}\n'
-    write_atomically(output, text.encode(), overwrite=True)
+    write_atomically(output, results_json(meta, rows).encode(), overwrite=True)
     write_atomically(output.with_suffix('.md'), table(rows).encode(), overwrite=True)
     figures.write_figure(output.parent, output.stem, figure(rows, figures.describe(rows)))
   return 0

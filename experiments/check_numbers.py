@@ -26,10 +26,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
 STUDIES = {'mixtures': 'mixtures-1', 'attention': 'no-attention', 'rates': 'fixed-rates'}
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
-REALISM = (
-  RESULTS / 'README.md',
-  Path('compress_jax') / 'zoo' / 'gan.md',
-)  # Documents with its table.
+# Documents that hold the table of realism.
+REALISM = RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md'
 # Tables with bits, PSNR or BD-rates in their heads that no committed row tells.
 NO_ROWS = (
   'images whose grey file is no larger',

@@ -160,8 +160,8 @@ def report(
   from compress_jax.report import figures, page
   from compress_jax.report import tables as reports
 
-  of_kodak = {image.name for image in images} <= {Path(name).stem for name in kodak.SHA256}
-  published = read_published(PUBLISHED) if of_kodak else []  # Measured on the suite alone.
+  suite = {Path(name).stem for name in kodak.SHA256}  # Published means are over all of it.
+  published = read_published(PUBLISHED) if {image.name for image in images} == suite else []
   reports.write_results(output, meta, rows, published)
   figures.write_figures(output / 'figures', rows, published)
 

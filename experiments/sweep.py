@@ -94,6 +94,7 @@ def sweep(values: flags.FlagValues, train: Train | None = None) -> int:
   if not values.study:
     raise flags.Error(f'--study is missing: {", ".join(STUDIES)}')
   methods.method(values.method).preset(values.preset)  # Complains before anything is written.
+  _check(values, [Arm('base', {}, ())])
   base = base_of(values)
   arms = arms_of(values.study, _lambdas(values), base)
   runs, output = runs_of(arms, _seeds(values), base), Path(values.output)
@@ -202,7 +203,7 @@ def trained(arguments: Sequence[str]) -> int:
     return process.wait()
   except KeyboardInterrupt:
     with contextlib.suppress(ProcessLookupError):
-      process.terminate()  # The terminal arguments it too, but a signal to this process did not.
+      process.terminate()  # A terminal signals it too; a signal to this process alone does not.
     process.wait()
     raise
 

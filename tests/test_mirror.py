@@ -14,7 +14,6 @@ ELSEWHERE = {
   'methods/test_laws.py': [
     'codec',
     'errors',
-    'learned/codec',
     'methods/*/codec',
     'methods/kmeans/tables',
   ],

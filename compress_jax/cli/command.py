@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from compress_jax.runtime import jax_settings
 
 PATHS = ('model', 'tables')  # Options of methods that name files.
 _HOSTS = ('coordinator',)  # Flags that name machines.
+# The folders of a path after a colon, or after '=' or a comma if it does not begin with a name.
+_FOLDERS = re.compile(r'(?<=:)[^,=:]*/|(?<=[=,])(?:~|\.{1,2}|\$\w+)?/(?:[^,=:]*/)?')
 
 # The text that stands before the flags in --help, or a function that returns the whole text.
 Manual = str | None | Callable[[flags.FlagValues], str]
@@ -55,12 +58,13 @@ def _check_given(flag: flags.Flag) -> None:
 def command_line(program: str, values: flags.FlagValues) -> str:
   """Returns the command of a program with the flags that were given, but without folders.
 
-  Flags whose value is a path are left out, and other values keep the last part of a path.
+  Flags whose value is a path are left out. In other values, a path after a colon, or one that
+  begins with a slash, '~', '.' or '$', keeps its last part.
   """
   given = [values[name] for name in values if values[name].present]
   texts = [flag.serialize() for flag in given if not is_path(flag) and flag.name not in _HOSTS]
-  words = ' '.join(texts).replace('\n', ' ').split()
-  return ' '.join([program, *(re.sub(r'(?<![^=:,\'"])[^=:,\'"]*/', '', word) for word in words)])
+  words = [_FOLDERS.sub('', word) for text in texts for word in text.split('\n')]
+  return ' '.join([program, *map(shlex.quote, words)])
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:

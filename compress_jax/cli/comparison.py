@@ -116,7 +116,7 @@ def _write(
   if not result.rows:
     raise CodecError('; '.join(result.failures[:3]) or 'there is nothing to measure')
   meta = {
-    'command': command_line('compress-jax', values),
+    'command': command_line(f'compress-jax --report={Path(values.report).name}', values),
     **how(),
     'metrics': dict(zip(metrics.names, metrics.about, strict=True)),
     **{'protocol': values.protocol, 'seed': values.seed, 'processes': parallel},

@@ -14,7 +14,13 @@ from absl import flags
 from compress_jax.cli import coding, comparison, records
 from compress_jax.cli.command import options as method_options
 from compress_jax.codec import Image
-from compress_jax.evaluation.evaluate import Result, evaluate, jobs_of, protocol_images
+from compress_jax.evaluation.evaluate import (
+  Result,
+  evaluate,
+  job_label,
+  jobs_of,
+  protocol_images,
+)
 from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Job
 from compress_jax.images import sets
@@ -120,10 +126,12 @@ def overview(
       protocol=protocol,
       processes=processes or workers.default_processes(),
     )
-    ours = measure(jobs_of([chosen], measured_images))
-    theirs = measure(_anchor_jobs(anchors, ours, measured_images), timing_repeats=0)
+    jobs = jobs_of([chosen], measured_images)
+    ours = measure(jobs)
+    jobs += _anchor_jobs(anchors, ours, measured_images)
+    theirs = measure(jobs[len(measured_images) :], timing_repeats=0)
   if json:
-    return _json(ours, theirs, left_out, output, [image.name for image in measured_images])
+    return _json(ours, theirs, left_out, output, {job_label(job): job.image for job in jobs})
   print(f'{method} at lambda {lmbda:g}, and the PSNR of others at that size')
   print(table(ours.rows, theirs.rows, anchors))
   if output:
@@ -136,9 +144,12 @@ def _json(
   theirs: Result,
   left_out: Sequence[str],
   output: str | None,
-  images: Sequence[str],
+  images: Mapping[str, str],
 ) -> int:
-  """Prints a JSON record of each file and each failure; returns 1 if there is a failure."""
+  """Prints a JSON record of each file and each failure; returns 1 if there is a failure.
+
+  `images` are the names of images by the labels of their jobs, with which failures begin.
+  """
   for row in (*ours.rows, *theirs.rows):
     names = {'file': row['image'], 'output': str(Path(output) / row['file']) if output else None}
     seconds = row['encode_s'] + row['decode_s']
@@ -146,9 +157,11 @@ def _json(
   for line in left_out:
     records.failed_line(line)
   for line in (*ours.failures, *theirs.failures):
-    job = line.partition(': ')[0]  # The codec, its operating point, and the image.
-    file = next((name for name in images if job == name or job.endswith(f' {name}')), job)
-    records.failed(file, line.removeprefix(f'{job}: '))
+    label = max((job for job in images if line.startswith(f'{job}: ')), key=len, default='')
+    if label:
+      records.failed(images[label], line.removeprefix(f'{label}: '))
+    else:  # The image could not be read: the message begins with its path.
+      records.failed_line(line)
   return _status(ours, theirs, left_out)
 
 

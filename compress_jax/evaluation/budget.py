@@ -43,10 +43,9 @@ def within_bpp(
   low, high = lambdas
   code = _counted(code, lambdas, progress)
   fits = lambda point: point.bpp <= target  # noqa: E731
-  first, *others = _bisect(code, fits, low, high)
-  if not fits(first):
-    raise CodecError(f'no file within {target:g} bpp: the smallest has {first.bpp:.4f} bpp')
-  points = [first, *others]
+  points = _bisect(code, fits, low, high)
+  if not fits(points[0]):
+    raise CodecError(f'no file within {target:g} bpp: the smallest has {points[0].bpp:.4f} bpp')
   return max(points, key=lambda point: (point.psnr, -point.bpp))
 
 
@@ -71,10 +70,9 @@ def reaching_psnr(
   low, high = lambdas
   code = _counted(code, lambdas, progress)
   fits = lambda point: point.psnr >= target  # noqa: E731
-  first, *others = _bisect(code, fits, high, low)
-  if not fits(first):
-    raise CodecError(f'no file reaches {target:g} dB: the best has {first.psnr:.2f} dB')
-  points = [first, *others]
+  points = _bisect(code, fits, high, low)
+  if not fits(points[0]):
+    raise CodecError(f'no file reaches {target:g} dB: the best has {points[0].psnr:.2f} dB')
   return min(points, key=lambda point: (point.bpp, -point.psnr))
 
 

@@ -120,7 +120,7 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     if scheme.fit_prior:
       known = released.prior is not None
       params['prior'] = released.prior if known else scheme.fit_prior(released.coding)
-    return jax.device_put(params, may_alias=False)  # The caller may donate them.
+    return jax.device_put(jax.tree.map(np.array, params))  # Copies: the caller may donate them.
 
   @_of_the_last
   def entropy_params(released: Released) -> Params:
@@ -170,16 +170,21 @@ def codec(scheme: Scheme, lmbda: float, refine: int = 0, *, rdoq: float = 0.0) -
     released: Released, files: Sequence[bytes], *, progress: Progress | None = None
   ) -> list[Image]:
     opened = [_open(scheme, released, data) for data in files]
-    with futures.ThreadPoolExecutor(1) as beside:  # Symbols are read while JAX compiles.
-      reading = beside.submit(lambda: [_read(scheme, released, *file)[0] for file in opened])
-      tiles.prepare(
+    beside = futures.ThreadPoolExecutor(1)  # JAX compiles in it while symbols are read here.
+    try:
+      preparing = beside.submit(
+        tiles.prepare,
         scheme.synthesis,
         released.decoder,
         [_grid(scheme, header) for header, _ in opened],
         scheme.depth,
         largest=scheme.largest,
       )
-      read = [(header, held) for (header, _), held in zip(opened, reading.result(), strict=True)]
+      coded = [_read(scheme, released, *file)[0] for file in opened]
+      preparing.result()
+    finally:  # An error or an interrupt waits for no program.
+      beside.shutdown(wait=False, cancel_futures=True)
+    read = [(header, held) for (header, _), held in zip(opened, coded, strict=True)]
     table = released.coding.rates
     y_hats = [rates.dequantise(held.q, table, header.level, held.mean) for header, held in read]
     x_hats = tiles.run_many(

@@ -43,7 +43,8 @@ def previews(
   """Returns as many pictures as the budget allows, in whole groups.
 
   A group is the files of all codecs for one image near one target rate. Variants of a
-  classical codec (`baselines.Anchor`), such as JPEG with 4:4:4, are in the plot alone.
+  classical codec (`baselines.Anchor`), such as JPEG with 4:4:4, are in the plot alone, unless
+  there are no other codecs.
 
   Args:
     rows: the rows of one protocol; lossless codecs are not shown.
@@ -54,7 +55,7 @@ def previews(
     levels: target bits per pixel; every image gets the first one before any gets the second.
   """
   out = Previews({}, {}, {}, [], any(max(row['width'], row['height']) > CUT_TO for row in rows))
-  rows = [row for row in rows if not curves.variant(row['method'])]
+  rows = [row for row in rows if not curves.variant(row['method'])] or rows
   shown = [name for name in curves.images(rows) if name in originals]
   groups = [(level, name) for level in levels for name in shown]
   for i, (level, name) in enumerate(groups):

@@ -65,6 +65,6 @@ def learned(state: dict[str, Any], before: Metrics, after: Metrics) -> dict[str,
   return {'logits': optax.apply_updates(state['logits'], changes), 'adam': adam}
 
 
-def settle(state: dict[str, Any], before: Metrics, after: Metrics) -> dict[str, Any]:
+def after_update(state: dict[str, Any], before: Metrics, after: Metrics) -> dict[str, Any]:
   """Returns the state of the loss with its balance updated by `learned`."""
   return {**state, STATE: learned(state[STATE], before, after)}

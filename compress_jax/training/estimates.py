@@ -59,10 +59,9 @@ def estimate(
   used = arguments + rest + memory.output_size_in_bytes - memory.alias_size_in_bytes
   size = sum(leaf.size for leaf in jax.tree.leaves(form[0]))
   found = Estimate(size, float(cost['flops']), int(used), _available(), None)
-  held = (
-    used if jax.default_backend() != 'cpu' else devices * used + arguments
-  )  # A CPU holds the initial arguments too.
-  if found.available is not None and held > _SHARE * found.available:
+  # A CPU holds the initial arguments too.
+  needed = used if jax.default_backend() != 'cpu' else devices * used + arguments
+  if found.available is not None and needed > _SHARE * found.available:
     return found
   return found._replace(seconds=_seconds(step, start(*init()), grey, index))
 
@@ -106,14 +105,15 @@ def report(
     steps: updates of the run.
     pixels: pixels of an update on one device.
     log: takes a line.
-    minutes: the time after which the run ends, whatever the number of steps.
+    minutes: the time after which the run ends, if it does not end with its steps before.
   """
   log(f'parameters   {cost.parameters:,}')
   log(f'arithmetic   {cost.flops / pixels / 1e3:,.0f} kFLOP per pixel, forward and backward')
   log(f'memory       {cost.bytes / 2**20:,.0f} MiB per device, without the images')
   if cost.seconds is not None:
     hours = f'{steps * cost.seconds / 3600:.1f} h in all'
-    count = f'about {60 * minutes / cost.seconds:,.0f} steps in all' if minutes else hours
+    within = min(steps, 60 * minutes / cost.seconds) if minutes else steps
+    count = f'about {within:,.0f} steps in all' if minutes else hours
     log(f'time         {cost.seconds:.3f} s per step, {count}')
   elif cost.available is not None:
     log(f'time         not measured: {cost.available / 2**20:,.0f} MiB are available')

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from compress_jax import codec
 from compress_jax.codec import Array, Key, Metrics, Params
-from compress_jax.training.objectives import Apply, LossFn, State, Weighted
+from compress_jax.training.objectives import Apply, State, Weighted
 
 FIRST = 2  # Number of channels that are enabled from the start.
 
@@ -29,8 +29,8 @@ def steps_until_all(channels: int, every: int) -> int:
 
 
 def incremental(
-  apply: codec.Apply, loss_of: Callable[[Apply], LossFn], *, channels: int, every: int
-) -> LossFn:
+  apply: codec.Apply, loss_of: Callable[[Apply], Weighted], *, channels: int, every: int
+) -> Weighted:
   """Returns the loss of a codec whose channels are enabled one after the other.
 
   Args:
@@ -40,21 +40,13 @@ def incremental(
     every: steps from one channel to the next.
   """
 
-  def masked(step: Array) -> LossFn:
+  def masked(step: Array) -> Weighted:
     mask = mask_of(step, channels, every)
     return loss_of(lambda params, x, level, keys: apply(params, x, level, keys, mask=mask))
 
   def loss(
-    params: Params, state: State, x: Array, keys: Key, step: Array
-  ) -> tuple[Array, tuple[State, Metrics]]:
-    return masked(step)(params, state, x, keys, step)
-
-  def weighted(
     weights: Any, params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
-    of = masked(step)
-    assert isinstance(of, Weighted)
-    return of.of(weights, params, state, x, keys, step)
+    return masked(step).of(weights, params, state, x, keys, step)
 
-  unmasked = loss_of(apply)
-  return Weighted(weighted, unmasked.weights) if isinstance(unmasked, Weighted) else loss
+  return Weighted(loss, loss_of(apply).weights)

@@ -28,7 +28,7 @@ Apply = Callable[[Params, Array, Array, Key | None], Coded]
 # A function of params, state, f32[B, H, W, 3] in [0, 1], Key[B] and the step i32[].
 LossFn = Callable[[Params, State, Array, Key, Array], tuple[Array, tuple[State, Metrics]]]
 # A function of the state and the metrics of a batch, before and after its update, to the new state.
-Settle = Callable[[State, Metrics, Metrics], State]
+AfterUpdate = Callable[[State, Metrics, Metrics], State]
 
 # In the authors' configs.py MSE, LPIPS and the adversarial term have the weights 0.75 * 0.1 /
 # 32 = 0.00234375, 1 and 0.15 at every rate. The last two are ratios to the first here.
@@ -47,13 +47,13 @@ class Weighted:
     of: Callable[..., tuple[Array, tuple[State, Metrics]]],
     weights: Any,
     *,
-    settle: Settle | None = None,
+    after_update: AfterUpdate | None = None,
   ) -> None:
     """Binds `of`, which takes the weights before the arguments of a `LossFn`, to weights.
 
-    With `settle` a step computes the loss of its batch once more after the update.
+    With `after_update` a step computes the loss of its batch once more after the update.
     """
-    self.of, self.weights, self.settle = of, weights, settle
+    self.of, self.weights, self.after_update = of, weights, after_update
 
   def __call__(
     self, params: Params, state: State, x: Array, keys: Key, step: Array
@@ -117,7 +117,7 @@ def rate_distortion(
   def loss(
     weights: Any, params: Params, state: State, x: Array, keys: Key, step: Array
   ) -> tuple[Array, tuple[State, Metrics]]:
-    drawn = _draw(keys, level, draw, step)
+    drawn = _draw(keys, level, draw and (lambda keys: draw(keys, step)))
     coded = apply(params, x.astype(compute_dtype), drawn.level, drawn.noise)
     distance, more = distortion(x, coded.x_hat), {}
     if perceptual is not None:
@@ -141,8 +141,8 @@ def rate_distortion(
       total += more['penalty']
     return total, (state, {**metrics, **more})
 
-  settle = balance.settle if balanced else None
-  return Weighted(loss, () if perceptual is None else perceptual.weights, settle=settle)
+  after_update = balance.after_update if balanced else None
+  return Weighted(loss, () if perceptual is None else perceptual.weights, after_update=after_update)
 
 
 def adversarial(
@@ -264,20 +264,19 @@ def _frozen(codec: Params) -> Params:
 def _draw(
   keys: Key,
   level: int | Sequence[int] | None,
-  draw: LevelDraw | None = None,
-  step: Array | None = None,
+  draw: Callable[[Key], Array] | None = None,
 ) -> _Draw:
   """Returns the random choices of each example, which depend only on its own key.
 
-  Levels also depend on the step under a `draw`.
+  Levels are those of `draw`, if it is given.
   """
   key_level, key_noise = jax.vmap(jax.random.split, out_axes=1)(keys)
   if isinstance(level, int):
     levels = jnp.full(len(keys), level, jnp.int32)
     lmbda = lambda_of(levels)
     return _Draw(levels, lmbda, jnp.ones_like(lmbda), key_noise)
-  if draw is not None and step is not None:
-    levels = draw(key_level, step)
+  if draw is not None:
+    levels = draw(key_level)
   else:
     choices = jnp.arange(LEVELS) if level is None else jnp.asarray(level, jnp.int32)
     chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(choices)))(key_level)

@@ -78,8 +78,7 @@ def pop_fields(options: dict[str, Any]) -> dict[str, Any]:
     if name in _CHOICES:
       if value not in _CHOICES[name]:
         raise CodecError(f'{name}={value} is not one of {", ".join(_CHOICES[name])}')
-      continue
-    if type(value) not in ((int, float) if wanted is float else (wanted,)) or value < 0:
+    elif type(value) not in ((int, float) if wanted is float else (wanted,)) or value < 0:
       raise CodecError(f'{name}={value} must be {_KINDS[wanted]}')
   return fields
 

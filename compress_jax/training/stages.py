@@ -111,8 +111,8 @@ def _rate_distortion(plan: Plan, codec: Codec, log: Log) -> Setup:
 
 
 def _incremental(
-  plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], trainer.LossFn]
-) -> trainer.LossFn:
+  plan: Plan, codec: Codec, loss_of: Callable[[objectives.Apply], objectives.Weighted]
+) -> objectives.Weighted:
   """Returns the rate-distortion loss with the latents' channels enabled one after the other."""
   channels, every = _gains(codec).shape[1], plan.channel_steps
   masked = functools.partial(codec.apply, mask=jnp.ones(channels, bool))
@@ -234,7 +234,7 @@ def _loss(
   apply: objectives.Apply,
   level: int | tuple[int, ...] | None,
   perceptual: Perceptual | None,
-) -> trainer.LossFn:
+) -> objectives.Weighted:
   """Returns the loss of all stages but the adversarial one."""
   return objectives.rate_distortion(
     apply,

@@ -216,11 +216,11 @@ def make_train_step(
 
     zero = jnp.zeros_like(state.failing)
     new = lax.cond(good, made, left_out)._replace(step=state.step + 1)
-    if settle is not None:
+    if after_update is not None:
       _, (_, later) = of(new.params, new.state, x, keys, state.step)
-      settled = settle(new.state, metrics, lax.pmean(dict(later), AXIS))
-      kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), settled, new.state)
-      new = new._replace(state=kept)
+      taught = after_update(new.state, metrics, lax.pmean(dict(later), AXIS))
+      sound = good & jnp.isfinite(optax.tree.norm(taught))
+      new = new._replace(state=jax.tree.map(lambda a, b: jnp.where(sound, a, b), taught, new.state))
     metrics = {**metrics, 'gradient': norm, 'updates': jnp.ones(())}
     return new, jax.tree.map(lambda value: jnp.where(good, value, 0.0), metrics)
 
@@ -237,7 +237,7 @@ def make_train_step(
     state, metrics = lax.scan(one, state, None if draw else data, inner)
     return state, jax.tree.map(lambda values: values.sum(0), metrics)
 
-  settle = loss.settle if isinstance(loss, Weighted) else None
+  after_update = loss.after_update if isinstance(loss, Weighted) else None
   optimizer = optax.with_extra_args_support(optimizer)
   axes = (None, None if draw else 0, 0, None)
   compiled = jax.pmap(train_step, AXIS, in_axes=axes, out_axes=None, donate_argnums=0)

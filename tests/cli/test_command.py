@@ -232,3 +232,19 @@ def test_a_command_is_shown_without_folders_and_machines():
     *('run', '--lambdas=0.01,0.02', '--set=a=1'),
     '--methods=jpeg,mine=gmm:m.safetensors,gmm:n.safetensors',
   }
+
+
+@pytest.mark.parametrize(
+  ('given', 'shown'),
+  [
+    ('--methods=mine=gmm:/home/my photos/m.safetensors', '--methods=mine=gmm:m.safetensors'),
+    ('--methods=mine=gmm:runs/gmm/m.safetensors', '--methods=mine=gmm:m.safetensors'),
+    ('--set=a=1/2', '--set=a=1/2'),
+    ('--set=a=$HOME/x', '--set=a=x'),
+    ('--set=a=(1,2)', "'--set=a=(1,2)'"),
+  ],
+)
+def test_a_command_keeps_what_is_no_folder(given, shown):
+  values = main.define_flags()
+  values(['run.py', given])
+  assert command.command_line('run', values) == f'run {shown}'

@@ -36,6 +36,7 @@ def test_one_page_shows_methods_and_classical_codecs_on_any_images(images, tmp_p
   assert set(data['images']) == set(data['choices']) == {'0', '1'}
   assert 'results.csv' not in html and 'larger than 768 pixels only the middle' in html
   assert str(images) not in html and str(tmp_path) not in html
+  assert 'compress-jax --report=page.html --' in html
 
 
 def test_rows_and_files_stay_in_the_output_folder_and_are_used_again(images, tmp_path, capsys):

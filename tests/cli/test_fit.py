@@ -246,3 +246,11 @@ def test_two_processes_train_save_and_resume_as_one(photos, tmp_path):
   assert train(photos, alone) == 0  # One process of four devices.
   for name, value in weights(alone).items():
     np.testing.assert_allclose(first[name], value, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(('steps', 'shown'), [(100, 'about 100'), (10**6, 'about 36,000')])
+def test_a_run_of_a_given_time_may_end_with_its_steps(steps, shown):
+  lines = []
+  cost = estimates.Estimate(1, 1.0, 1, None, 0.1)
+  estimates.report(cost, steps=steps, pixels=1, log=lines.append, minutes=60)
+  assert lines[-1] == f'time         0.100 s per step, {shown} steps in all'

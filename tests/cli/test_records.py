@@ -129,6 +129,22 @@ def test_eval_prints_a_record_of_each_file_and_each_failure(monkeypatch, capsys)
   assert failed == {'file': 'a', 'error': 'it broke: twice'} and 'jpeg size=2 a: it broke' in err
 
 
+@pytest.mark.parametrize(
+  ('line', 'file', 'error'),
+  [
+    ('jpeg size=2 x b: it broke', 'x b', 'it broke'),
+    ('jpeg size=2 b: it broke', 'b', 'it broke'),
+    ('jpeg size=2 a: b: it broke: twice', 'a: b', 'it broke: twice'),
+    ('jpeg size=2 a: c: it broke', 'a', 'c: it broke'),
+    ('/nowhere/q.png: not an image', '/nowhere/q.png', 'not an image'),
+  ],
+)
+def test_a_failure_is_that_of_the_image_of_its_job(line, file, error, capsys):
+  jobs = {f'jpeg size=2 {name}': name for name in ('a', 'b', 'x b', 'a: b')}
+  assert evaluate._json(Result([], [line], 0), Result([], [], 0), [], None, jobs) == 1
+  assert printed(capsys)[0] == [{'file': file, 'error': error}]
+
+
 def test_numbers_that_json_lacks_become_null(capsys):
   records.write({'psnr': math.inf, 'bpp': 1.5})
   assert capsys.readouterr().out == '{"psnr": null, "bpp": 1.5}\n'

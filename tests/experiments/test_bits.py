@@ -89,6 +89,13 @@ def test_means_and_growth_are_of_bits_per_pixel():
   assert lines[6] == '| whole file | 1.0000 |' and lines[-1] == '| y | +40.0 % |'
 
 
+def test_a_part_that_some_image_lacks_counts_as_zero_there():
+  small = {**ROWS[0], 'bits': {'header': 2.0, 'group 1, anchors': 4.0}}
+  expected = {'header': 0.3, 'z': 0.1, 'group 1, anchors': 0.4, 'group 1, others': 0.1}
+  for rows in ([small, ROWS[1]], [ROWS[1], small]):
+    assert bits.means(rows, 'bits')[0.01] == pytest.approx(expected)
+
+
 def test_a_figure_has_a_bar_of_all_parts_per_lambda():
   [axes] = bits.figure(ROWS, 'two images').axes
   heights = [bar.get_height() for bar in axes.patches]

@@ -84,7 +84,10 @@ def test_models_of_ones_own_stand_beside_the_others(folders, tmp_path, capsys):
 
 @pytest.mark.parametrize(('name', 'expected'), [('photograph', False), ('kodim01', True)])
 @pytest.mark.slow
-def test_published_curves_stand_beside_kodak_images_alone(name, expected, folders, tmp_path):
+def test_published_curves_stand_beside_the_whole_suite_alone(
+  name, expected, folders, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(kodak.kodak, 'SHA256', {'kodim01.png': 'a suite of one image'})
   (tmp_path / 'images').mkdir()
   (tmp_path / 'images' / f'{name}.png').write_bytes((folders[0] / '0.png').read_bytes())
   flags = '--protocol=full', '--lambdas=0.0067', f'--methods=mine=gan:{small_models.path("gan")}'

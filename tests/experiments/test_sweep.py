@@ -284,6 +284,12 @@ def test_a_model_of_unknown_flags_is_not_taken(images, tmp_path, measured):
     run(images, tmp_path, Trainer())
 
 
+def test_an_option_of_another_method_is_refused_before_it_is_read(tmp_path, capsys):
+  flags = '--study=ladder', '--method=cae', '--set=attention=True', f'--output={tmp_path / "out"}'
+  assert sweep.main(['sweep', *flags]) == 1
+  assert "cae has no option 'attention'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [

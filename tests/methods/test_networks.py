@@ -392,3 +392,9 @@ def test_slices_sum_up_to_the_latents():
   for wrong in ((3, 4), (24, 1), (), (0, 24)):
     with pytest.raises(CodecError, match='slices'):
       gmm_method.codec(channels=4, latents=24, slices=wrong)
+
+
+@pytest.mark.parametrize('attention', [1, 0, 'outer'])
+def test_attention_is_a_truth_value_or_a_name(attention):
+  with pytest.raises(CodecError, match=f'attention={attention!r} is not one of True, False, inner'):
+    gmm_method.codec(attention=attention)

@@ -131,6 +131,12 @@ def test_previews_leave_other_settings_of_a_classical_codec_to_the_plot():
   assert seen == {each['codec'] for each in rows}
 
 
+def test_variants_without_other_codecs_have_previews():
+  rows = [{**each, 'method': 'jpeg-444', 'codec': 'jpeg-444'} for each in make_rows('crop')]
+  made = previews.previews(rows, originals=ORIGINALS, decode=decode, budget=10**9)
+  assert made.choices
+
+
 def test_previews_show_the_file_nearest_to_the_target():
   rows = [r for r in make_rows('crop') if r['image'] == 'first']
   nearest = previews.nearest_rows(rows, 0.4)

@@ -110,6 +110,22 @@ def test_an_update_that_is_left_out_teaches_nothing():
   assert int(state.skipped) == 1 and not np.any(state.state[balance.STATE]['logits'])
 
 
+def test_an_update_after_which_the_loss_is_not_finite_teaches_nothing():
+  def poisoned(params, x, level, keys):
+    updated = params['rate'] != PARAMS['rate']
+    return of_images(params, x + jnp.where(updated, jnp.nan, 0.0), level, keys)
+
+  loss = objectives.rate_distortion(poisoned, level=LEVEL, balanced=True, axis=trainer.AXIS)
+  optimizer = trainer.adam(1e-2)
+  step = trainer.make_train_step(loss, optimizer, seed=0)
+  state = trainer.start(PARAMS, {balance.STATE: balance.start()}, optimizer, 3)
+  state, _ = step(state, np.zeros((1, 1, 8, 4, 4, 3), np.uint8), np.arange(8, dtype=np.int32)[None])
+  assert int(state.skipped) == 0
+  known = jax.tree.leaves(balance.start())
+  for value, before in zip(jax.tree.leaves(state.state[balance.STATE]), known, strict=True):
+    np.testing.assert_array_equal(value, before)
+
+
 @pytest.mark.parametrize(
   ('change', 'message'),
   [

@@ -18,7 +18,7 @@ from compress_jax.exact import checkerboard, hyper, layers, mixture, rates, rdoq
 from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
-_HERE = ((0, 0),)  # The offset of the features that are seen.
+_CENTRE = ((0, 0),)  # The offset of a position's own features.
 RUN = 2048  # Positions of a step: part of the format; it bounds the memory for large images.
 
 
@@ -45,7 +45,7 @@ class Group(NamedTuple):
   rates: rates.Rates  # Gains of these channels.
 
 
-class Sight(NamedTuple):
+class Part(NamedTuple):
   """Inputs of a first layer around every position, with their weights."""
 
   border: np.ndarray  # f64[H + 4, W + 4, C], as `checkerboard.padded` returns it.
@@ -121,16 +121,16 @@ def walk(
     span = slice(group.start, group.stop)
     counts = inputs(features.shape[2], coding.views, group.start, group.stop - group.start)
     of_features, of_before, of_own = np.split(network[0].weight, np.cumsum(counts[:2]))
-    sights = [Sight(features, _HERE, of_features)]
+    parts = [Part(features, _CENTRE, of_features)]
     if group.start:
       before = border[..., : group.start]
-      sights.append(_sight(before, checkerboard.WINDOW, of_before, coding.views))
+      parts.append(_part(before, checkerboard.WINDOW, of_before, coding.views))
     for second, positions in enumerate(checkerboard.passes(height, width)):
       if second:
-        sights.append(_sight(border[..., span], checkerboard.ANCHORS, of_own, coding.views))
+        parts.append(_part(border[..., span], checkerboard.ANCHORS, of_own, coding.views))
       for at in _steps(positions):
         predicted = rates.mixture_at(
-          predict(network, sights, at), coding.mixtures, group.rates, level
+          predict(network, parts, at), coding.mixtures, group.rates, level
         )
         q[at, span] = code(predicted, at, span)
         fixed = rates.fixed_point(q[at, span], group.rates, level, coding.latent_bits)
@@ -144,23 +144,23 @@ def _steps(positions: np.ndarray) -> Iterator[np.ndarray]:
     yield positions[first : first + RUN]
 
 
-def _sight(
+def _part(
   latents: np.ndarray, taps: tuple[tuple[int, int], ...], weight: np.ndarray, views: int
-) -> Sight:
-  """Returns latents f64[H + 4, W + 4, C] as they are seen, without channels that are all zero."""
+) -> Part:
+  """Returns the part of latents f64[H + 4, W + 4, C], without channels that are all zero."""
   used = np.flatnonzero(latents.any((0, 1)))
   rows = np.arange(len(weight)).reshape(-1, latents.shape[2])[:, used]
-  return Sight(seen(latents.take(used, 2), views), taps, weight.take(rows.ravel(), 0))
+  return Part(seen(latents.take(used, 2), views), taps, weight.take(rows.ravel(), 0))
 
 
-def predict(network: layers.Network, sights: Sequence[Sight], at: np.ndarray) -> np.ndarray:
+def predict(network: layers.Network, parts: Sequence[Part], at: np.ndarray) -> np.ndarray:
   """Returns the outputs f64[n, C] of a group's layers at positions i64[n].
 
-  Inputs of the first layer that are not in sight count as zero.
+  Inputs of the first layer that belong to no part count as zero.
   """
   products = np.zeros((len(at), network[0].bias.size))
-  for sight in sights:
-    products += checkerboard.gather(sight.border, at, sight.taps) @ sight.weight
+  for part in parts:
+    products += checkerboard.gather(part.border, at, part.taps) @ part.weight
   return functools.reduce(layers.dense, network[1:], layers.outputs(products, network[0]))
 
 

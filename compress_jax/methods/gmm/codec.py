@@ -145,7 +145,7 @@ def codec(
   """
   if context not in CONTEXTS:
     raise CodecError(f'context={context!r} is not one of {", ".join(CONTEXTS)}')
-  if attention not in ATTENTION:
+  if not isinstance(attention, (bool, str)) or attention not in ATTENTION:
     raise CodecError(f'attention={attention!r} is not one of {", ".join(map(str, ATTENTION))}')
   linear_path.check(linear, restoration=restoration, centred=centred)
   depth = latents or channels

@@ -84,7 +84,8 @@ def test_the_mask_of_a_step_is_in_its_loss():
     return params + x + level + keys
 
   def loss_of(apply):
-    return lambda params, state, x, keys, step: (apply(params, x, 30, keys), state)
+    of = lambda weights, params, state, x, keys, step: (apply(params, x, 30, keys), state)  # noqa: E731
+    return objectives.Weighted(of, ())
 
   loss = masking.incremental(apply, loss_of, channels=4, every=7)
   assert loss(1, 'state', 10, 1000, jnp.asarray(7)) == (1041, 'state')

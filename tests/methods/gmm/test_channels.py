@@ -131,11 +131,11 @@ def test_channels_that_are_zero_everywhere_are_left_out_without_effect(views):
   checkerboard.inner(border)[..., [1, 2, 5]] = rng.integers(-9, 9, (4, 5, 3))
   weight = rng.integers(-99, 99, (len(checkerboard.WINDOW) * views * 6, 7)).astype(np.float64)
   at = np.arange(20)
-  sight = coding._sight(border, checkerboard.WINDOW, weight, views)
-  assert sight.border.shape[2] == views * 3
+  part = coding._part(border, checkerboard.WINDOW, weight, views)
+  assert part.border.shape[2] == views * 3
   whole = checkerboard.gather(serial_coding.seen(border, views), at, checkerboard.WINDOW)
-  near = checkerboard.gather(sight.border, at, checkerboard.WINDOW)
-  np.testing.assert_array_equal(near @ sight.weight, whole @ weight)
+  near = checkerboard.gather(part.border, at, checkerboard.WINDOW)
+  np.testing.assert_array_equal(near @ part.weight, whole @ weight)
 
 
 def test_steps_are_of_2048_positions_at_most():
