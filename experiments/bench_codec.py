@@ -261,7 +261,7 @@ def run(values: Any) -> int:
   load = os.getloadavg()[0]
   print(f'{os.cpu_count()} cores, load {load:.2f} at the start; medians of {values.repeats}')
   if values.growth:
-    bench_growth.table(LEARNED, getattr(values, 'lambda'))
+    bench_growth.table(values.methods, getattr(values, 'lambda'))
     return 0
   sizes = [tuple(map(int, size.split('x'))) for size in values.sizes]
   for width, height in sizes:

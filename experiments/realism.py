@@ -123,7 +123,7 @@ def run(values: flags.FlagValues) -> int:
     write(Path(values.output), meta, rows)
   if values.picture:
     shown = pictures(entries, images[values.show % len(images)], values.target_bpp)
-    sets.save_image(values.picture, shown)
+    sets.save_image(values.picture, shown, overwrite=True)
     print(f'{values.picture}: the original, then {", ".join(e.label for e in entries)}')
   return 0
 

@@ -18,6 +18,7 @@ from compress_jax.layers.blocks import lower_bound
 Array = jax.Array
 Distortion = Callable[[Array, Array], Array]
 
+_COARSE = 4  # Side in pixels of the cells whose means `coarse_error` compares.
 PEAK = 255.0  # Squared errors are counted on the 0..255 scale.
 # Where CompressAI trains for MSE at lambda 0.013, it trains for MS-SSIM at 16.64 (its page
 # of the model zoo); over its eight qualities the ratio goes from 1333 to 1222.
@@ -30,6 +31,16 @@ _TINY = 1e-6
 def squared_error(x: Array, x_hat: Array) -> Array:
   """Returns the MSE of each example on the 0..255 scale."""
   return PEAK**2 * jnp.mean((x_hat - x) ** 2, (1, 2, 3))
+
+
+def coarse_error(x: Array, x_hat: Array) -> Array:
+  """Returns the MSE of the means of 4x4 pixels, of each example, on the 0..255 scale.
+
+  Sides divide by 4. It counts errors of low frequencies, such as the edges of flat blocks.
+  """
+  rows, columns = x.shape[1] // _COARSE, x.shape[2] // _COARSE
+  cells = (x_hat - x).reshape(-1, rows, _COARSE, columns, _COARSE, x.shape[3])
+  return PEAK**2 * jnp.mean(jnp.mean(cells, (2, 4)) ** 2, (1, 2, 3))
 
 
 def ms_ssim(x: Array, x_hat: Array) -> Array:

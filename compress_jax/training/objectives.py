@@ -152,6 +152,7 @@ def adversarial(
   perceptual: Perceptual,
   level: int | None = None,
   weight: float = ADVERSARIAL_WEIGHT,
+  coarse_weight: float = 0.0,
   whole: bool = False,
   alternate: bool = False,
   target: Target | None = None,
@@ -176,6 +177,7 @@ def adversarial(
     perceptual: the result of `perceptual.perceptual_of`.
     level: as in `rate_distortion`.
     weight: weight of the adversarial term, relative to MSE.
+    coarse_weight: weight of `losses.coarse_error`, relative to MSE; HiFiC has no such term.
     whole: whether all of the codec learns, as in HiFiC, or its synthesis alone.
     alternate: whether the discriminator has a gradient at even steps only and the codec at odd
       ones, each from the images of its step, as in HiFiC, or both have one at every step.
@@ -202,6 +204,9 @@ def adversarial(
     }
     distance = losses.squared_error(x, coded.x_hat)
     distance += PERCEPTUAL_WEIGHT * terms['perceptual'] + weight * terms['g_adv']
+    if coarse_weight:
+      terms['coarse'] = losses.coarse_error(x, coded.x_hat)
+      distance += coarse_weight * terms['coarse']
     drawn = drawn._replace(weight=MSE_WEIGHT / drawn.lmbda)
     more: dict[str, Array] = {}
     if target is not None:

@@ -37,6 +37,7 @@ class Plan(NamedTuple):
   channel_steps: int = 0  # Steps until cae's next channel is enabled; 0 enables all at once.
   refit_prior: bool = False  # In the stage scales: whether the prior learns too.
   adversarial_weight: float = 64.0  # In the stage adversarial: weight relative to MSE.
+  coarse_weight: float = 0.0  # In the stage adversarial: weight of the error of 4x4 means.
   details: bool = False  # In the stage adversarial: see `methods.gan.networks.Discriminator`.
   balanced: bool = False  # In the stage rate-distortion: gradients weighted as `balance` does.
   level_draw: str = level_draws.EVEN  # A name in `level_draws.KINDS`.
@@ -55,6 +56,7 @@ SET = (
   'channel_steps',
   'refit_prior',
   'adversarial_weight',
+  'coarse_weight',
   'details',
   'balanced',
   'level_draw',

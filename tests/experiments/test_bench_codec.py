@@ -19,3 +19,10 @@ def test_networks_that_predict_probabilities_are_seen_in_both_directions(name, m
     with bench_codec.stopwatch(seconds):
       call()
     assert all(seconds[stage] > 0 for stage in bench_codec.STAGES)
+
+
+def test_growth_is_measured_of_the_methods_that_are_named(monkeypatch):
+  seen = []
+  monkeypatch.setattr(bench_codec.bench_growth, 'table', lambda *given: seen.append(given))
+  assert bench_codec.main(['bench', '--growth', '--methods=gan,cae', '--lambda=0.05']) == 0
+  assert seen == [(['gan', 'cae'], 0.05)]

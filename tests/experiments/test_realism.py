@@ -23,6 +23,7 @@ def test_a_line_per_operating_point_and_a_picture_at_equal_bytes(folder, capsys)
   codec = f'--codec=small=cae:{small_models.path("cae")}'
   flags = [codec, '--codec=jpeg', '--lambdas=0.0009,0.1', '--limit=2', '--target_bpp=1.5']
   picture.parent.mkdir()
+  picture.write_bytes(b'of an earlier run')
   assert realism.main(['realism', f'--images={folder}', *flags, f'--picture={picture}']) == 0
   rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if line[:1] == '|'][2:]
   assert [row[1].strip() for row in rows[:3]] == ['small', 'small', 'jpeg']

@@ -1,5 +1,7 @@
 """What sees the picture of the linear path corrects it, from its pixels."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -41,8 +43,10 @@ def test_a_correction_does_not_depend_on_the_brightness_of_a_picture_but_on_its_
   assert np.abs(corrected(0.5 * image, features) - found).max() > 1e-3
 
 
-@pytest.mark.parametrize('option', ['restoration', 'centred'])
-@pytest.mark.parametrize('method', [gan, gmm])
+@pytest.mark.parametrize(
+  'method,option',
+  [*itertools.product([gan, gmm], ['restoration', 'centred']), (gan, 'deblocking')],
+)
 def test_without_a_linear_path_nothing_stands_beside_it(method, option):
   with pytest.raises(CodecError, match=f'{option}=1 is of the linear path'):
     method.codec(**{option: 1})

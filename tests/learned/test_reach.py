@@ -92,6 +92,7 @@ MODELS = {
   'gan of 1 block': (gan_method, gan.Model(2, 1, 3, 3, 1)),
   'gan of 2 blocks': (gan_method, gan.Model(2, 2, 3, 3, 1)),
   'gan with restoration': (gan_method, gan.Model(2, 1, 3, 3, 1, True, 2)),
+  'gan with deblocking': (gan_method, gan.Model(2, 1, 3, 3, 1, True, 2, deblocking=True)),
   'gan of centred images': (gan_method, gan.Model(2, 1, 3, 3, 1, True, centred=True)),
   'cae': (cae_method, cae.Model((4, 4, 4), 1, 1)),
 }
@@ -124,6 +125,7 @@ BEHIND = {
   ('gan of 1 block', 'synthesis'): 1 + 2 + 2,
   ('gan of 2 blocks', 'synthesis'): 1 + 4 + 2,
   ('gan with restoration', 'synthesis'): 1 + 2 + 4,  # 36 pixels more.
+  ('gan with deblocking', 'synthesis'): 1 + 2 + 5,  # Then 20 more.
 }
 
 

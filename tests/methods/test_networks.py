@@ -38,6 +38,7 @@ TINY['gmm by channels'] = gmm_method, {**TINY['gmm in slices'][1], 'context': 'c
 TINY['gmm beside a path'] = gmm_method, {**TINY['linear gmm'][1], 'stem': 4, **BESIDE}
 TINY['gmm with shortcuts'] = gmm_method, {**TINY['gmm beside a path'][1], 'shortcuts': True}
 TINY['gan beside a path'] = gan_method, {**TINY['linear gan'][1], **BESIDE, 'magnitudes': True}
+TINY['gan with deblocking'] = gan_method, {**TINY['gan beside a path'][1], 'deblocking': True}
 CELLS = {cae_method: 8, gan_method: 16, gmm_method: 16}
 
 

@@ -72,6 +72,14 @@ def test_squared_errors_are_those_of_each_example():
   np.testing.assert_allclose(losses.squared_error(x, x_hat), [14 / 6, 25], rtol=1e-5)
 
 
+def test_coarse_errors_are_those_of_the_means_of_4x4_pixels():
+  x = np.zeros((2, 8, 4, 1), np.float32)
+  x_hat = x.copy()
+  x_hat[0, 0, 0] = 16 / 255  # A mean of 1 in one of two cells.
+  x_hat[1, ::2], x_hat[1, 1::2] = 0.5, -0.5  # Nothing but detail.
+  np.testing.assert_allclose(losses.coarse_error(x, x_hat), [0.5, 0], atol=1e-5)
+
+
 def noisy(height, width, sigma, seed=0):
   """Two pairs u8[2, H, W, 3] of smooth images and of what noise, and shade, makes of them."""
   rng = np.random.default_rng(seed)

@@ -271,6 +271,7 @@ def test_the_loss_of_scales_is_that_of_the_levels_with_gains_of_their_own(tmp_pa
       {'stage': 'scales', 'channel_steps': 5},
       'channel_steps=5 is of the stage rate-distortion, not scales',
     ),
+    ({'coarse_weight': 9.0}, 'coarse_weight=9 is of the stage adversarial, not rate-distortion'),
     ({'details': True}, 'details=True is of the stage adversarial, not rate-distortion'),
     ({'refit_prior': True}, 'refit_prior=True is of the stage scales, not rate-distortion'),
     (
@@ -350,12 +351,18 @@ def test_the_adversarial_weight_and_the_details_are_options(monkeypatch):
   monkeypatch.setattr(
     stages.float_weights, 'weights', lambda path: (params, {'method': 'gan', 'options': {}})
   )
-  spy = lambda apply, judge, *, weight, **rest: seen.append((weight, judge.details))  # noqa: E731
-  monkeypatch.setattr(objectives, 'adversarial', spy)
+  monkeypatch.setattr(
+    objectives,
+    'adversarial',
+    lambda apply, judge, *, weight, coarse_weight, **rest: seen.append(
+      (weight, coarse_weight, judge.details)
+    ),
+  )
   plan = PLAN._replace(method='gan', stage='adversarial', start='x', crop=64)
-  for chosen in (plan, plan._replace(adversarial_weight=9.0), plan._replace(details=True)):
-    stages.setup_of(chosen, codec)
-  assert seen == [(64, False), (9, False), (64, True)]
+  changes = {}, {'adversarial_weight': 9.0}, {'coarse_weight': 5.0}, {'details': True}
+  for change in changes:
+    stages.setup_of(plan._replace(**change), codec)
+  assert seen == [(64, 0, False), (9, 0, False), (64, 5, False), (64, 0, True)]
 
 
 @pytest.mark.parametrize('value', ['True', '-1', '0.5', 'many'])

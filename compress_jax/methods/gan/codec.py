@@ -41,6 +41,7 @@ PRESETS = {
       'hyper': 96,
       'linear': True,
       'restoration': 64,
+      'deblocking': True,
       'centred': True,
       'magnitudes': True,
       'rdoq': 0.05,
@@ -89,6 +90,7 @@ def codec(
   restoration: int = 0,
   centred: bool = False,
   magnitudes: bool = False,
+  deblocking: bool = False,
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -109,6 +111,7 @@ def codec(
       not in the paper.
     magnitudes: whether the network of the hyper-latents also sees the latents' magnitudes; not in
       the paper.
+    deblocking: whether a filter smooths flat blocks of the linear path's image; not in the paper.
     refine: the number of passes that search cheaper latents of each image; 0 for none.
     rdoq: the worth of a bit in squared steps, for rounding by rate and distortion; 0 rounds to the
       nearest integer.
@@ -116,9 +119,9 @@ def codec(
   Raises:
     CodecError: an option needs the linear path, which is off.
   """
-  linear_path.check(linear, restoration=restoration, centred=centred)
+  linear_path.check(linear, restoration=restoration, centred=centred, deblocking=deblocking)
   model = networks.Model(
-    base, blocks, latents, hyper, levels, linear, restoration, centred, magnitudes
+    base, blocks, latents, hyper, levels, linear, restoration, centred, magnitudes, deblocking
   )
   return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
@@ -127,7 +130,7 @@ def codec(
 def _scheme(model: networks.Model) -> scheme.Scheme:
   cell, hyper_cell, prior = networks.CELL, networks.HYPER_CELL, networks.prior(model)
   nets = networks.transforms(model)
-  halo = 2 * model.blocks + 4 + (model.restoration > 0)
+  halo = 2 * model.blocks + 4 + (model.restoration > 0) + model.deblocking
 
   def make(params: Params, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> coding.Coding:
     return coding.make(

@@ -23,6 +23,7 @@ from compress_jax.layers.blocks import (
   pad_to_cells,
   with_magnitudes,
 )
+from compress_jax.layers.deblocking import Deblocking
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.layers.restoration import Restoration
 from compress_jax.methods.gan.geometry import CELL, HYPER_CELL
@@ -73,6 +74,7 @@ class Synthesis(nn.Module):
   blocks: int
   linear: bool = False
   restoration: int = 0  # Channels of the network that corrects the image of the linear path.
+  deblocking: bool = False  # Whether a filter smooths flat blocks before.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
@@ -91,9 +93,11 @@ class Synthesis(nn.Module):
       return Conv(3, 7, bias_init=nn.initializers.constant(0.5), name='last')(x, frame)
     image = Conv(3, 7, kernel_init=initial(0.1), name='last')(x, frame)
     image = image + BlockSynthesis(CELL, name='linear')(y)
+    quarter = maps[1]  # A quarter of the image's size, at which the next two networks work.
+    if self.deblocking:
+      image = Deblocking(CELL, name='deblocking')(image, quarter, frame)
     if not self.restoration:
       return image
-    quarter = maps[1]  # A quarter of the image's size, at which the restoration works.
     return image + Restoration(self.restoration, name='restoration')(image, quarter, frame)
 
 
@@ -177,7 +181,9 @@ def transforms(model: 'Model') -> dict[str, nn.Module]:
   return {
     'analysis': Analysis(model.base, model.latents, model.linear, model.centred),
     'hyper_analysis': HyperAnalysis(model.hyper, model.magnitudes),
-    'synthesis': Synthesis(model.base, model.blocks, model.linear, model.restoration),
+    'synthesis': Synthesis(
+      model.base, model.blocks, model.linear, model.restoration, model.deblocking
+    ),
   }
 
 
@@ -198,6 +204,7 @@ class Model(nn.Module):
   restoration: int = 0
   centred: bool = False
   magnitudes: bool = False
+  deblocking: bool = False
 
   def setup(self) -> None:
     """Creates the networks by name."""
