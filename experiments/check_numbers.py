@@ -229,9 +229,10 @@ def _crops(table: Table, row: list[str], source: Source) -> Expected:
 
 
 def _refined(table: Table, row: list[str], source: Source) -> Expected:
-  cell = _against(source.crop, f'{row[0]}-refined', row[0])
-  won = [cell.better, cell.images]
-  return {1: [*_bd(source.crop, f'{row[0]}-refined', row[0]), *won[: len(numbers(row[1])) - 3]]}
+  method, _, size = row[0].partition(', ')
+  rows = {'crops': source.crop, 'whole': source.full}[size]
+  cell = _against(rows, f'{method}-refined', method)
+  return {1: [*_bd(rows, f'{method}-refined', method), cell.better, cell.images]}
 
 
 def _study(table: Table, row: list[str], source: Source) -> Expected:
@@ -294,7 +295,7 @@ _JPEG = 'optimised JPEG at that rate'
 CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] = {
   ('codec', 'BD-rate against JPEG', 'at lambda 0.0035', 'parameters', 'encode, decode'): _whole,
   (*('codec', 'BD-rate against JPEG', 'bpp and PSNR at lambda 0.0035', 'encode, decode'),): _crops,
-  ('`--refine=15` against 0', 'BD-rate, 24 Kodak crops', 'seconds to encode a crop'): _refined,
+  ('`--refine=15` against 0', 'BD-rate, 24 Kodak images', 'seconds to encode an image'): _refined,
   ('study', 'BD-rate', 'median of images; images won'): _study,
   (*_RATE, _JPEG): _card,
   _RATE: _card,

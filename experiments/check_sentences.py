@@ -28,6 +28,7 @@ NAMES = {
   **{'Theis': 'Theis 2017 (CAE)', 'Ballé 2018': 'Ballé 2018', 'Minnen 2018': 'Minnen 2018'},
   **{'Cheng': 'Cheng 2020 (GMM)', 'VTM': 'VTM (VVC intra)', 'CompressAI': 'cheng2020-attn'},
   **{name: name for name in METHODS},
+  'gmm-refined': 'gmm-refined',
   **{'kmeans': 'kmeans-universal', 'K-means': 'kmeans-universal'},
 }
 # CompressAI's own measurements of its models, which are not among the committed rows.
