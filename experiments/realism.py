@@ -70,7 +70,7 @@ def define_flags() -> flags.FlagValues:
   define_path('lpips', None, 'Weights of LPIPS: a folder or a file.', **here)
   define_path('output', None, 'A JSON file of rows, with their table beside it.', **here)
   flags.DEFINE_list('at_bpp', [], 'Rates of a second table, between the points.', **here)
-  define_path('picture', None, 'A PNG of crops at equal bytes.', **here)
+  define_path('picture', None, 'A PNG of crops at equal bytes; replaces an earlier one.', **here)
   flags.DEFINE_integer('show', 0, 'The image of the picture, by its number.', 0, **here)
   define_positive('target_bpp', 0.3, 'Bits per pixel of its files.', **here)
   flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)

@@ -1,9 +1,9 @@
 """A deblocking filter for the picture of the linear path; it is in none of the papers.
 
-At low rates a linear path of blocks (`linear=True`) gives flat blocks where little was coded.
-Their means over a window of a block's size are straight ramps from the centre of one block to
-that of the next. A small network decides for every pixel how far it moves towards that mean, as the
-filters of video coding standards decide it by rules. Brightness and colour move independently.
+At low rates a linear path of blocks (`linear=True`) gives flat blocks where little was coded. Means
+over windows of about a block's size turn flat blocks into straight ramps from centre to centre. A
+small network decides for every pixel how far it moves towards its mean; the filters of video coding
+standards decide that by rules. Brightness and colour move independently.
 """
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ from compress_jax.layers.blocks import Conv, Frame, from_cells, leaky, masked, t
 Array = jax.Array
 
 _CHANNELS = 32
-_START = -2.0  # Of the shares before the sigmoid: pixels move by 12 % before training.
+_START = -2.0  # Added to the logits of the shares: before training, pixels move by about 12 %.
 _CONTRAST = 4.0  # With this factor differences are about as large as images: see `layers.linear`.
 
 
@@ -43,14 +43,17 @@ class Deblocking(nn.Module):
 
 
 def local_mean(x: Array, radius: int, frame: Frame | None = None) -> Array:
-  """Returns means of f32[B, H, W, C] over windows of 2 * radius + 1 pixels, inside the image."""
-  taps, sums = 2 * radius + 1, masked(x, frame)
+  """Returns means of f32[B, H, W, C] over windows of 2 * radius + 1 pixels, inside the image.
+
+  They are computed in float32, since sums of so many pixels have errors in shorter types.
+  """
+  taps, sums = 2 * radius + 1, masked(x, frame).astype(jnp.float32)
   for axis in (1, 2):
     window = tuple(taps if i == axis else 1 for i in (1, 2))
     sums = nn.pool(sums, 0.0, lax.add, window, (1, 1), 'SAME')
   counts = (_within(x.shape[axis], axis, radius, frame) for axis in (1, 2))
-  rows, columns = (count.astype(x.dtype) for count in counts)
-  return sums / (rows[:, :, None, None] * columns[:, None, :, None])
+  rows, columns = (count.astype(jnp.float32) for count in counts)
+  return (sums / (rows[:, :, None, None] * columns[:, None, :, None])).astype(x.dtype)
 
 
 def _within(size: int, axis: int, radius: int, frame: Frame | None) -> Array:

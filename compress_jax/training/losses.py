@@ -36,7 +36,7 @@ def squared_error(x: Array, x_hat: Array) -> Array:
 def coarse_error(x: Array, x_hat: Array) -> Array:
   """Returns the MSE of the means of 4x4 pixels, of each example, on the 0..255 scale.
 
-  Sides divide by 4. It counts errors of low frequencies, such as the edges of flat blocks.
+  Both sides are multiples of 4. It counts errors of low frequencies, such as flat blocks.
   """
   rows, columns = x.shape[1] // _COARSE, x.shape[2] // _COARSE
   cells = (x_hat - x).reshape(-1, rows, _COARSE, columns, _COARSE, x.shape[3])

@@ -160,15 +160,17 @@ def adversarial(
 ) -> Weighted:
   """Returns 0.0023 * (MSE + 427 * perceptual + 64 * adversarial) plus the discriminator's loss.
 
-  bpp / lambda is added to the MSE, so that the three other terms have the same weights at every
-  lambda, as in HiFiC. Where the encoder is frozen the rate is a constant without a gradient.
-  Both losses are minimised by `optimizers.two_stage_optimizer`, at once or in turn: no gradient of
-  either reaches the parameters of the other. params is {'codec': ..., 'discriminator':
-  ...}, state the spectral vectors of the discriminator, {'batch_stats': ...}.
+  bpp / lambda is added to the MSE, so that the other terms have the same weights at every
+  lambda, as in HiFiC. With `coarse_weight` so is that multiple of `losses.coarse_error`.
+  Where the encoder is frozen the rate is a constant without a gradient. Both losses are minimised
+  by `optimizers.two_stage_optimizer`, at once or in turn: no gradient of either reaches the
+  parameters of the other. params is {'codec': ..., 'discriminator': ...}, state the spectral
+  vectors of the discriminator, {'batch_stats': ...}.
 
   Metrics besides those of `rate_distortion`: 'perceptual', and three cross-entropies, which
   are ln 2 where the discriminator cannot distinguish: its own on real and on coded images, 'd_real'
-  and 'd_fake', and that of the generator, 'g_adv'.
+  and 'd_fake', and that of the generator, 'g_adv'. With `coarse_weight` there is also 'coarse', the
+  mean of `losses.coarse_error`.
 
   Args:
     apply: the forward pass of a codec whose sides of x divide by 16.

@@ -1,5 +1,7 @@
 """Flat blocks become ramps where the network of the filter says so."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,5 +78,23 @@ def test_the_shares_depend_on_the_picture_and_on_the_features():
   changed = FEATURES.copy()
   changed[0, 5, 5] = 9
   assert np.abs(apply(params, image, changed) - found)[0, 20:24, 20:24].max() > 1e-4
-  lit = image + np.array([0.3, -0.1, 0.2], np.float32)  # Brightness alone changes nothing.
+  assert np.abs(apply(params, 0.5 * image, FEATURES) - 0.5 * found).max() > 1e-3
+  lit = image + np.array([0.3, -0.1, 0.2], np.float32)  # A constant colour changes no share.
   np.testing.assert_allclose(apply(params, lit, FEATURES), found + lit - image, atol=1e-5)
+
+
+def test_sums_of_short_floats_are_exact_enough():
+  x = jnp.full((1, 40, 40, 3), 0.9, jnp.bfloat16)
+  found = local_mean(x, 8)
+  assert found.dtype == x.dtype
+  np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(x, np.float32))
+
+
+def test_images_of_a_size_that_is_not_known_yet_are_filtered_the_same():
+  params = FILTER.init(jax.random.key(0), blocks(), FEATURES)
+  of = jax.jit(functools.partial(FILTER.apply, params))
+  rows, columns = jax.export.symbolic_shape('h, w')
+  image = jax.ShapeDtypeStruct((1, 16 * rows, 16 * columns, 3), np.float32)
+  features = jax.ShapeDtypeStruct((1, 4 * rows, 4 * columns, 4), np.float32)
+  found = jax.export.export(of)(image, features).call(blocks(), FEATURES)
+  np.testing.assert_allclose(found, of(blocks(), FEATURES), atol=1e-6)

@@ -159,8 +159,16 @@ def test_the_analysis_of_cae_sees_its_margin_and_no_more():
   assert (seen[0] - cae.MARGIN, seen[-1] - cae.MARGIN) == (3 - 38, 3 + 38)
 
 
-@pytest.mark.parametrize('restoration', [0, 4])
-def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(restoration, monkeypatch):
+@pytest.mark.parametrize(
+  'module,model',
+  [
+    (gmm_method, gmm.Model(2, 1, False, 1, 0.01, None, 4, True)),
+    (gmm_method, gmm.Model(2, 1, False, 1, 0.01, None, 4, True, restoration=4)),
+    (gan_method, gan.Model(2, 1, 2, 3, 1, True, 4, deblocking=True)),
+  ],
+  ids=['gmm', 'gmm with restoration', 'gan with deblocking'],
+)
+def test_tiles_give_the_same_as_the_whole_image(module, model, monkeypatch):
   monkeypatch.setattr(tiles, 'BUCKETS', ())
   wired, transform = {}, scheme.transform
 
@@ -169,8 +177,7 @@ def test_a_stem_gives_the_same_in_tiles_as_on_the_whole_image(restoration, monke
     return wired[name][1]
 
   monkeypatch.setattr(scheme, 'transform', noted)
-  model = gmm.Model(2, 1, False, 1, 0.01, None, 4, True, restoration=restoration)
-  gmm_method._scheme.__wrapped__(model)
+  module._scheme.__wrapped__(model)
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (37, 469, 3), np.uint8)  # 3 x 30 cells.
   extended = np.pad(image, ((0, 11), (0, 11), (0, 0)), 'edge').astype(np.float32) / 255

@@ -282,7 +282,9 @@ def test_noise_goes_with_the_key_of_an_example_wherever_it_stands(name):
     assert (np.abs(other[stream] / values - 1) > 1e-4).all()  # So each key matters.
 
 
-@pytest.mark.parametrize('name', ['linear cae', 'linear gan', 'linear gmm', 'gmm of a stem'])
+@pytest.mark.parametrize(
+  'name', ['linear cae', 'linear gan', 'linear gmm', 'gmm of a stem', 'gan with deblocking']
+)
 def test_transforms_work_in_the_type_of_the_image_and_bits_are_float32(name):
   module, options = TINY[name]
   codec, level = module.codec(**options), jnp.zeros(2, jnp.int32)

@@ -73,11 +73,11 @@ def test_squared_errors_are_those_of_each_example():
 
 
 def test_coarse_errors_are_those_of_the_means_of_4x4_pixels():
-  x = np.zeros((2, 8, 4, 1), np.float32)
+  x = np.zeros((2, 8, 12, 1), np.float32)
   x_hat = x.copy()
-  x_hat[0, 0, 0] = 16 / 255  # A mean of 1 in one of two cells.
+  x_hat[0, 4:, 8:] = 1 / 255  # One of six cells.
   x_hat[1, ::2], x_hat[1, 1::2] = 0.5, -0.5  # Nothing but detail.
-  np.testing.assert_allclose(losses.coarse_error(x, x_hat), [0.5, 0], atol=1e-5)
+  np.testing.assert_allclose(losses.coarse_error(x, x_hat), [1 / 6, 0], atol=1e-5)
 
 
 def noisy(height, width, sigma, seed=0):

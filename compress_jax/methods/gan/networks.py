@@ -74,7 +74,7 @@ class Synthesis(nn.Module):
   blocks: int
   linear: bool = False
   restoration: int = 0  # Channels of the network that corrects the image of the linear path.
-  deblocking: bool = False  # Whether a filter smooths flat blocks before.
+  deblocking: bool = False  # Whether a filter smooths flat blocks, before the restoration.
 
   @nn.compact
   def __call__(self, y: Array, frame: Frame | None = None) -> Array:
