@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from compress_jax.layers.blocks import Conv, Frame, from_cells, leaky, masked, to_cells
+from compress_jax.layers.linear import CONTRAST
 
 Array = jax.Array
 
 _CHANNELS = 32
 _START = -2.0  # Added to the logits of the shares: before training, pixels move by about 12 %.
-_CONTRAST = 4.0  # With this factor differences are about as large as images: see `layers.linear`.
 
 
 class Deblocking(nn.Module):
@@ -30,7 +30,7 @@ class Deblocking(nn.Module):
     """Returns the filtered image f32[B, k * h, k * w, 3], from features f32[B, h, w, C]."""
     fold = image.shape[1] // features.shape[1]
     moves = to_cells(local_mean(image, self.block // 2, frame) - image, fold)
-    x = jnp.concatenate([_CONTRAST * moves, features], -1)
+    x = jnp.concatenate([CONTRAST * moves, features], -1)
     for i in range(2):
       x = leaky(0.01)(Conv(_CHANNELS, name=f'conv{i}')(x, frame))
     start = nn.initializers.constant(_START)

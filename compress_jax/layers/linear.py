@@ -18,7 +18,7 @@ from compress_jax.layers.blocks import Frame, from_cells, masked, mean_pool, to_
 Array = jax.Array
 
 FOLD = 4  # Side of a cell in pixels.
-_CONTRAST = 4.0  # With this factor details of photographs are about as large as images.
+CONTRAST = 4.0  # With this factor details of photographs are about as large as images.
 
 
 class BlockAnalysis(nn.Module):
@@ -75,7 +75,7 @@ def centred_cells(cells: Array, frame: Frame | None = None) -> Array:
   else:
     share = mean_pool(masked(jnp.ones_like(colours[..., :1]), frame), 7, 'SAME')
   mean = mean_pool(masked(colours, frame), 7, 'SAME') / jnp.maximum(share, 1e-6)
-  return _CONTRAST * (cells - jnp.tile(mean, cells.shape[-1] // 3))
+  return CONTRAST * (cells - jnp.tile(mean, cells.shape[-1] // 3))
 
 
 def _within(rows: int, columns: int) -> np.ndarray:
@@ -112,7 +112,7 @@ def centring(params: Params) -> Params:
   if name is None:
     raise CodecError('weights go on with centred=True where they have a stem, or are of gan')
   kernel, bias = np.asarray(analysis[name]['kernel']), np.asarray(analysis[name]['bias'])
-  first = {'kernel': kernel / _CONTRAST, 'bias': bias + 0.5 * kernel.sum((0, 1, 2))}
+  first = {'kernel': kernel / CONTRAST, 'bias': bias + 0.5 * kernel.sum((0, 1, 2))}
   return {**params, 'analysis': {**analysis, name: first}}
 
 
