@@ -20,11 +20,22 @@ import numpy as np
 
 from compress_jax.report import curves, qualities, tables
 from compress_jax.report.published import read_published
-from experiments import bits, check_sentences, realism, sweep
+from experiments import bits, check_sentences, realism, study_tables, training_curve
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
-STUDIES = {'mixtures': 'mixtures-1', 'attention': 'no-attention', 'rates': 'fixed-rates'}
+# The curves that BD-rates are against, by study.
+STUDIES = {
+  'context': 'serial',
+  'attention': 'no-attention',
+  'mixtures': 'mixtures-1',
+  'rates': 'fixed-rates',
+  'levels': 'levels-even',
+  'shortcuts': 'linear-path',
+  'balanced': 'equal-weights',
+  'augment': 'usual-crops',
+  'crop': '128-by-4',
+}
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
 # Documents that hold the table of realism.
 REALISM = RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md'
@@ -64,6 +75,7 @@ class Source(NamedTuple):
   bits: Rows
   buildings: Rows
   others: Rows  # Photographs from the same source without buildings.
+  training: Rows
 
 
 def main(root: Path = ROOT) -> int:
@@ -85,6 +97,7 @@ def check(root: Path) -> Iterator[str]:
     rows('bits/gmm.json'),
     rows('buildings/results.json'),
     rows('buildings/others.json'),
+    rows('training/gmm.json'),
   )
   yield from _written(root, source)
   pages = sorted([*root.glob('docs/*.md'), *root.glob('docs/methods/*.md')])
@@ -133,11 +146,14 @@ def _written(root: Path, source: Source) -> Iterator[str]:
     RESULTS / 'buildings' / 'tables.md': tables.tables(source.buildings),
   }
   for name, anchor in STUDIES.items():
-    made[RESULTS / 'ablations' / f'{name}.md'] = sweep.table(source.studies[name], anchor)
+    made[RESULTS / 'ablations' / f'{name}.md'] = study_tables.table(source.studies[name], anchor)
   for path in REALISM:
     made[path] = realism.table(source.realism)
   made[RESULTS / 'README.md'] += realism.equal_table(source.realism, EQUAL_RATES)
   made[RESULTS / 'README.md'] += bits.table(source.bits)
+  learning = training_curve.table(source.training, 'avif')
+  made[RESULTS / 'training' / 'gmm.md'] = learning
+  made[RESULTS / 'README.md'] += learning
   for path, text in made.items():
     there = (root / path).read_text()
     for line in text.splitlines():
@@ -236,13 +252,22 @@ def _refined(table: Table, row: list[str], source: Source) -> Expected:
 
 
 def _study(table: Table, row: list[str], source: Source) -> Expected:
-  study = row[0].partition('--study=')[2].partition('`')[0]
-  anchor = STUDIES[study]
-  rows = source.studies[study]
-  codec = next(c.codec for c in curves.mean_curves(rows) if c.codec != anchor)
-  cell = _against(rows, codec, anchor)
-  assert cell.mean and cell.median is not None
-  return {1: [cell.mean.percent], 2: [cell.median, cell.better, cell.images]}
+  study, codec = row[:2]
+  found = study_tables.compared(source.studies[study], STUDIES[study])[codec]
+  cell = found.cell
+  assert cell.mean
+  seeds = [percent for percent in found.seeds if percent is not None]
+  return {3: [cell.mean.percent], 4: seeds, 5: [cell.better, cell.images]}
+
+
+def _training(table: Table, row: list[str], source: Source) -> Expected:
+  del table
+  points = training_curve.points(source.training, 'avif')
+  point = {f'{each.minutes:g}': each for each in points}[row[0]]
+  bd, cell = point.cell.mean, point.cell
+  assert bd
+  slope = [] if point.slope is None else [point.slope]
+  return {1: [bd.percent, bd.low, bd.high], 2: [cell.better, cell.images], 3: slope}
 
 
 def _card(table: Table, row: list[str], source: Source) -> Expected:
@@ -296,7 +321,8 @@ CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] 
   ('codec', 'BD-rate against JPEG', 'at lambda 0.0035', 'parameters', 'encode, decode'): _whole,
   (*('codec', 'BD-rate against JPEG', 'bpp and PSNR at lambda 0.0035', 'encode, decode'),): _crops,
   ('`--refine=15` against 0', 'BD-rate, 24 Kodak images', 'seconds to encode an image'): _refined,
-  ('study', 'BD-rate', 'median of images; images won'): _study,
+  ('study', 'curve', 'what it is', 'BD-rate', 'single seeds', 'images won'): _study,
+  tuple(_cells(training_curve.head('avif'))): _training,
   (*_RATE, _JPEG): _card,
   _RATE: _card,
   (*('photograph', 'BD-rate of gmm against AVIF', 'against JPEG'), _SEEN): _building,

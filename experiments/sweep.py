@@ -11,9 +11,7 @@ goes on where it was, and studies of one output folder share the runs that they 
 
 import contextlib
 import json
-import re
 import signal
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,23 +25,21 @@ from compress_jax.cli.command import guarded, parse, settings
 from compress_jax.cli.flag_types import define_path, define_paths, define_positive
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.evaluate import evaluate, jobs_of, protocol_images
-from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Recipe
 from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
 from compress_jax.model_zoo import check_options, lambda_range
 from compress_jax.recipes import make, recipe
-from compress_jax.report import curves
 from compress_jax.report import tables as reports
 from compress_jax.runtime import workers
 from compress_jax.training import plans
+from experiments import study_tables
 from experiments.studies import FLAGS, STUDIES, Arm, Run, arms_of, base_of, runs_of
 
 LAMBDAS = ('0.0018', '0.0035', '0.0067', '0.013', '0.025', '0.0483')
 PROGRAM = Path(__file__).parent.parent / 'run.py'
 MODEL, COMMAND = 'model.safetensors', 'flags.json'
 _PASSED = ('method', 'preset', 'steps', 'batch', 'crop', 'lr', 'precision')
-_SEED = re.compile(r'-seed\d+$')
 
 
 Train = Callable[[Sequence[str]], int]  # From a command to its exit status.
@@ -239,77 +235,10 @@ def _measure(
     arguments = {run.name: command(values, run) for run in runs}
     meta = {**about, 'runs': arguments, 'failures': result.failures}
     reports.write_results(folder, meta, result.rows)
-    text = table(result.rows, _SEED.sub('', runs[0].label))
+    text = study_tables.table(result.rows, study_tables.arm(runs[0].label))
     write_atomically(folder / 'study.md', text.encode(errors='backslashreplace'), overwrite=True)
     print(text)
   return 1 if result.failures else 0
-
-
-def table(rows: Sequence[Row], anchor: str) -> str:
-  """Means of every operating point and the BD-rate of each curve, in Markdown.
-
-  Curves of several seeds are means over them. Then a column shows the BD-rates of the single
-  seeds: each against the anchor of the same seed, and the anchor's against its own mean.
-
-  Args:
-    rows: of all models.
-    anchor: the curve that the BD-rates are against.
-  """
-  means = _over_seeds(rows)
-  several = len(means) < len(rows)
-  lines = [
-    '| curve | lambda | bpp | PSNR | MS-SSIM | BD-rate |' + ' single seeds |' * several,
-    '| --- |' + ' --: |' * (5 + several),
-  ]
-  found = {curve.codec: curve for curve in curves.mean_curves(means)}
-  matrix = curves.bd_matrix(means, [found[anchor]]) if anchor in found else []
-  bd = {cell.codec: reports.bd_text(cell) for (cell,) in matrix}
-  single = _single_seeds(rows, means, anchor) if several else {}
-  for codec, curve in found.items():
-    points = sorted(zip(curve.at, curve.bpp, curve.psnr, curve.ms_ssim, strict=True))
-    for at, bpp, psnr, ms_ssim in points:
-      numbers = f'{at:g} | {bpp:.4f} | {psnr:.2f} | {ms_ssim:.4f}'
-      last = f' {", ".join(single.pop(codec, []))} |' * several
-      lines.append(f'| {codec} | {numbers} | {bd.pop(codec, "")} |{last}')
-  count = len(curves.images(rows))
-  mean_size = statistics.fmean(row['width'] * row['height'] for row in rows) / 1e6
-  lines += ['', f'Means over {count} images of {mean_size:.2f} MP; BD-rates against {anchor}.']
-  return '\n'.join([*lines, *curves.incomplete(rows)]) + '\n'
-
-
-def _over_seeds(rows: Sequence[Row]) -> list[Row]:
-  """Returns rows in which the seeds of each curve are replaced by their mean."""
-  groups: dict[tuple[str, float, str], list[Row]] = {}
-  for row in rows:
-    key = _SEED.sub('', row['codec']), row['lambda'], row['image']
-    groups.setdefault(key, []).append(row)
-
-  def mean(group: Sequence[Row], name: str) -> float | None:
-    values = [row[name] for row in group]
-    return None if None in values else statistics.fmean(values)
-
-  qualities = 'bpp', 'psnr', 'ms_ssim'
-  return [
-    {**group[0], 'codec': codec, **{name: mean(group, name) for name in qualities}}
-    for (codec, _, _), group in groups.items()
-  ]
-
-
-def _single_seeds(rows: Sequence[Row], means: Sequence[Row], anchor: str) -> dict[str, list[str]]:
-  """The BD-rates of the curves of single seeds as text, by the name of their mean."""
-  found = {curve.codec: curve for curve in curves.mean_curves(rows)}
-  average = {curve.codec: curve for curve in curves.mean_curves(means)}
-  out: dict[str, list[str]] = {}
-  for codec in found:
-    name = _SEED.sub('', codec)
-    against = average.get(anchor) if name == anchor else found.get(anchor + codec[len(name) :])
-    if against is None:
-      continue
-    both = [*(row for row in rows if row['codec'] == codec), *means] if name == anchor else rows
-    cells = {cell.codec: cell for (cell,) in curves.bd_matrix(both, [against])}
-    bd = cells[codec].mean
-    out.setdefault(name, []).append(reports.percent(bd.percent) if bd else 'no overlap')
-  return out
 
 
 if __name__ == '__main__':

@@ -124,16 +124,24 @@ def interval(protocol: str, *methods: str) -> tuple[float, float] | None:
 
 
 def bd_matrix(
-  rows: Sequence[Row], anchors: Sequence[Curve] | None = None, quality: Quality = PSNR
+  rows: Sequence[Row],
+  anchors: Sequence[Curve] | None = None,
+  quality: Quality = PSNR,
+  *,
+  everywhere: bool = False,
 ) -> list[list[Cell]]:
   """Returns the BD-rates of each codec, one list per codec, against each anchor.
 
   The anchors are all codecs unless others are given. BD-rates by PSNR cover the interval of both
-  methods; those by another quality cover all values that both curves reach.
+  methods; those by another quality, and all of them with `everywhere`, cover all values that both
+  curves reach.
   """
   protocol, curves, per_image = one_protocol(rows), mean_curves(rows), image_curves(rows)
   return [
-    [_cell(protocol, anchor, curve, per_image, quality) for anchor in (anchors or curves)]
+    [
+      _cell(protocol, anchor, curve, per_image, quality, everywhere)
+      for anchor in (anchors or curves)
+    ]
     for curve in curves
   ]
 
@@ -227,9 +235,10 @@ def _cell(
   curve: Curve,
   per_image: Mapping[str, Sequence[Curve]],
   quality: Quality,
+  everywhere: bool,
 ) -> Cell:
   everything = -math.inf, math.inf
-  fixed = quality is PSNR
+  fixed = quality is PSNR and not everywhere
   span = interval(protocol, anchor.method, curve.method) if fixed else everything
   rates = []
   for image in per_image.values():

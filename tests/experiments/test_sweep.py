@@ -210,6 +210,11 @@ def test_the_table_holds_means_and_bd_rates(images, tmp_path, measured, capsys):
   ]
   # Twice the bits at every PSNR.
   assert second[0][-1].startswith('+100.0 % (28.0–31.0 dB')
+  assert text.splitlines()[-3:] == [
+    '| bits against mixtures-1 at | 28 dB | 28.8 dB | 29.5 dB | 30.2 dB | 31 dB |',
+    '| --- | --: | --: | --: | --: | --: |',
+    '| mixtures-3 |' + ' +100.0 % |' * 5,
+  ]
   assert '%' not in ''.join(cell for line in [*first, *second[1:]] for cell in line)
   meta = json.loads((tmp_path / 'report-mixtures' / 'results.json').read_text())['meta']
   assert set(meta['runs']) == {'mixtures-1-seed3', 'base-seed3'}

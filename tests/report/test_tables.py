@@ -141,6 +141,14 @@ def test_bd_rate_of_a_constant_factor_is_that_factor(rows):
   assert back.better == 0
 
 
+def test_bd_rates_everywhere_cover_what_both_curves_reach(rows):
+  shared = [(min(curve.psnr), max(curve.psnr)) for curve in curves.mean_curves(rows)]
+  (_, cell), _ = curves.bd_matrix(rows, everywhere=True)
+  assert cell.mean.low == max(low for low, _ in shared) < 22.5
+  assert cell.mean.high == min(high for _, high in shared)
+  assert cell.mean.percent == pytest.approx(-20)
+
+
 def test_too_few_points_print_no_overlap(rows):
   few = [r for r in rows if r['codec'] != 'jpeg' or r['quality'] in (0, 1, 2)]
   assert '| no overlap |' in tables.bd_table(curves.bd_matrix(few))
