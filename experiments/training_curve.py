@@ -41,13 +41,20 @@ class Point(NamedTuple):
 
 
 def models(rows: Sequence[Row]) -> dict[str, float]:
-  """Returns the minutes of each model, by its label, in ascending order."""
-  found = {}
+  """Returns the minutes of each model, by its label, in ascending order.
+
+  Raises:
+    CodecError: two models have the same minutes.
+  """
+  found: dict[str, float] = {}
   for label in dict.fromkeys(row['codec'] for row in rows):
     try:
-      found[label] = float(label)
+      minutes = float(label)
     except ValueError:
       continue
+    if minutes in found.values():
+      raise CodecError(f'two models have the same minutes, {label}')
+    found[label] = minutes
   return dict(sorted(found.items(), key=lambda item: item[1]))
 
 

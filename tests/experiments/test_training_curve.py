@@ -58,6 +58,7 @@ def test_a_figure_shows_the_rates_over_the_minutes():
     (rows_of('0', 1.0), 'no curve of avif'),
     ([*rows_of('avif', 1.0), *rows_of('other', 1.0)], 'a number of minutes'),
     ([*rows_of('avif', 1.0), *rows_of('0', 1.0)[:2]], 'do not overlap'),
+    ([*rows_of('avif', 1.0), *rows_of('60', 1.0), *rows_of('60.0', 1.0)], 'the same minutes, 60.0'),
   ],
 )
 def test_rows_without_curves_are_refused(rows, message):
