@@ -6,6 +6,8 @@ beside the network, and its result is added after each change of resolution. The
 those of the authors' code.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,7 @@ Array = jax.Array
 _HAAR = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 _PROJECTION = 'projection'  # Name of the layers that are kept near orthogonal.
 PENALTY = 0.1  # Weight of `orthogonality` in the loss.
+_FAINT = 0.05  # Factor of the projections of shortcuts that are added to trained networks.
 
 
 def haar(x: Array) -> Array:
@@ -89,6 +92,19 @@ def orthogonality(params: Params) -> Array:
       rows = kernel if kernel.shape[0] <= kernel.shape[1] else kernel.T
       total += jnp.mean((rows @ rows.T - jnp.eye(len(rows))) ** 2)
   return total
+
+
+def faint(params: Params) -> Params:
+  """Returns parameters whose shortcuts contribute little: their projections are scaled by 0.05.
+
+  Shortcuts that begin like that can be added to trained networks, which go on learning from where
+  they are.
+  """
+
+  def scaled(path: tuple[Any, ...], value: Array) -> Array:
+    return value * _FAINT if path[-2:] == (_PROJECTION, 'kernel') else value
+
+  return traverse_util.path_aware_map(scaled, params)
 
 
 def _scales(key: Array, shape: tuple[int]) -> Array:

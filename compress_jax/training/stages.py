@@ -298,7 +298,7 @@ def _begin(
 ) -> Params:
   """Returns fresh parameters, or those of --start after a change.
 
-  Networks that --start lacks are fresh.
+  Networks that --start lacks are fresh, and shortcuts that it lacks begin with little effect.
   """
   if not plan.start:
     params = codec.init(jax.random.key(plan.seed))
@@ -314,7 +314,7 @@ def _begin(
   if any(key not in wanted or np.shape(flat[key]) != wanted[key].shape for key in flat):
     raise CodecError(f'the weights of {plan.start} are not those of {plan.method} of these options')
   if missing := wanted.keys() - flat.keys():
-    fresh = traverse_util.flatten_dict(codec.init(jax.random.key(plan.seed)))
+    fresh = traverse_util.flatten_dict(wavelets.faint(codec.init(jax.random.key(plan.seed))))
     flat |= {key: fresh[key] for key in missing}
     names = sorted({'.'.join(key[:2]) for key in missing})
     log(f'{plan.start} lacks {", ".join(names)}, which begins anew')

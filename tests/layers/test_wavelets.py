@@ -110,3 +110,18 @@ def test_a_network_that_is_silent_leaves_the_linear_chain(stem):
     whole = np.asarray(run(last, a + b))
     np.testing.assert_allclose(whole, run(last, a) + run(last, b), atol=1e-5)
     assert whole.std() > 0.01
+
+
+def test_faint_shortcuts_hardly_change_what_the_network_beside_them_gives():
+  network = networks.Synthesis(4, False, 0.01, 4, shortcuts=True)
+  y = np.random.default_rng(0).normal(size=(1, 2, 2, 6)).astype(np.float32)
+  params = jit(network.init)(jax.random.key(0), y)['params']
+  faint = wavelets.faint(params)
+  for name, part in params.items():
+    if 'shortcut' not in name:
+      jax.tree.map(np.testing.assert_array_equal, faint[name], part)
+  alone, run = networks.Synthesis(4, False, 0.01, 4), jit(network.apply)
+  rest = {name: part for name, part in params.items() if 'shortcut' not in name}
+  without = np.asarray(jit(alone.apply)({'params': rest}, y))
+  full, little = (np.std(run({'params': p}, y) - without) for p in (params, faint))
+  assert 0 < little < 0.1 * full

@@ -18,6 +18,7 @@ from compress_jax.layers.quantization import initial_log_gains
 from compress_jax.learned.released import flatten
 from compress_jax.methods.cae import codec as cae
 from compress_jax.methods.gan import codec as gan
+from compress_jax.methods.gmm import codec as gmm
 from compress_jax.training import objectives, plans, scales, stages, target_rate
 from compress_jax.training.perceptual import Perceptual
 from tests.helpers.modules import jit
@@ -384,6 +385,22 @@ def test_a_run_from_before_there_were_such_options_goes_on(tmp_path):
   assert plans.record(tmp_path, PLAN)
   with pytest.raises(CodecError, match='channel_steps 0, not 9'):
     plans.record(tmp_path, PLAN._replace(channel_steps=9))
+
+
+def test_shortcuts_that_the_first_weights_lack_begin_with_little_effect(tmp_path):
+  options = {'channels': 4, 'latents': 4, 'hyper': 4, 'attention': False, 'stem': 4}
+  first = jit(gmm.codec(**options).init)(jax.random.key(5))
+  path = tmp_path / 'first.safetensors'
+  host = flatten(jax.tree.map(np.asarray, first), 'params')
+  models.write(path, host, {'method': 'gmm', 'options': options}, overwrite=True)
+  more = {**options, 'shortcuts': True}
+  plan = PLAN._replace(method='gmm', options=more, start=str(path))
+  params, _ = stages.setup_of(plan, gmm.codec(**more)).init()
+  fresh = gmm.codec(**more).init(jax.random.key(plan.seed))
+  kernels = [p['synthesis']['shortcut0']['projection']['kernel'] for p in (params, fresh)]
+  np.testing.assert_allclose(kernels[0], 0.05 * np.asarray(kernels[1]), rtol=1e-6)
+  kept = {k: v for k, v in params['synthesis'].items() if 'shortcut' not in k}
+  assert same(kept, first['synthesis'])
 
 
 @pytest.mark.slow
