@@ -84,6 +84,9 @@ def evaluate(
 
   Returns:
     Rows, and a line for each job that failed: the others are not affected.
+
+  Raises:
+    CodecError: there is no device, or a process ended before it could work.
   """
   jax_settings.check_devices()
   output.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """Measurement of jobs by pairs of processes: one of a pair writes the file, the other reads it."""
 
-import contextlib
 import functools
 import hashlib
 import itertools
@@ -118,9 +117,12 @@ def measured(
     processes: number of pairs of processes; only one of a pair works at a time.
     repeats: see `timing_repeats` of `evaluate`.
     chosen: metrics besides PSNR and MS-SSIM.
+
+  Raises:
+    CodecError: a process ended before it could work.
   """
   waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-  done: queue.SimpleQueue[tuple[int, Measured | str]] = queue.SimpleQueue()
+  done: queue.SimpleQueue[tuple[int, Measured | str] | CodecError] = queue.SimpleQueue()
   for i in todo:
     waiting.put(i)
   count = min(processes, len(todo))
@@ -132,7 +134,9 @@ def measured(
   stopped = threading.Event()
 
   def lane(pair: list[workers.Worker]) -> None:
-    with contextlib.suppress(queue.Empty):
+    try:
+      for worker in pair:
+        workers.ready(worker)
       while not stopped.is_set():
         i = waiting.get_nowait()
         done.put((i, _outcome(jobs[i], pair, repeats, chosen)))
@@ -140,6 +144,11 @@ def measured(
           if not worker.process.is_alive() and not stopped.is_set():
             workers.stop(worker)
             pair[k] = start()
+            workers.ready(pair[k])
+    except queue.Empty:
+      return
+    except CodecError as error:
+      done.put(error)
 
   pairs = [[start(), start()] for _ in range(count)]
   threads = [threading.Thread(target=lane, args=(pair,), daemon=True) for pair in pairs]
@@ -147,7 +156,10 @@ def measured(
     for thread in threads:
       thread.start()
     for _ in todo:
-      yield done.get()
+      answer = done.get()
+      if isinstance(answer, CodecError):
+        raise answer
+      yield answer
   finally:  # Also after Ctrl-C: ends the processes that the lanes wait for, then the lanes.
     stopped.set()
     for worker in itertools.chain(*pairs):

@@ -46,7 +46,7 @@ def default_processes() -> int:
 
 
 def start(build: Callable[[], Handlers], *, threads: int) -> Worker:
-  """Starts a process that answers with the functions of `build()`.
+  """Starts a process that answers with the functions of `build()`, once it is `ready`.
 
   Args:
     build: picklable function; called once, inside the process.
@@ -59,6 +59,23 @@ def start(build: Callable[[], Handlers], *, threads: int) -> Worker:
     process.start()
   theirs.close()  # The death of the process then appears as the end of the pipe.
   return Worker(process, ours)
+
+
+def ready(worker: Worker) -> None:
+  """Waits until a worker that was just started can be asked; call it once, before `ask`.
+
+  Raises:
+    CodecError: the process ended before that. Its own message is on stderr.
+  """
+  try:
+    worker.pipe.recv()
+  except (EOFError, OSError):
+    worker.process.join(5)
+    code = worker.process.exitcode
+    raise CodecError(
+      f'a worker process ended before it could work (exit code {code}); its own message is above. '
+      "A script that starts workers must do so under if __name__ == '__main__'"
+    ) from None
 
 
 def ask(worker: Worker, name: str, *args: Any) -> Any:
@@ -89,6 +106,7 @@ def stop(worker: Worker) -> None:
 
 def _serve(pipe: Connection, build: Callable[[], Handlers]) -> None:
   handlers = build()
+  pipe.send(None)  # The worker is ready.
   # The pipe ends with the parent process; the worker then ends too.
   with contextlib.suppress(EOFError), jax_settings.usual_promotion():
     while True:

@@ -73,6 +73,20 @@ def test_failures_are_named_and_the_rest_goes_on(run):
   assert 'refusing-codec lambda=0.5 image1: cannot code this' in refused
 
 
+class Unloadable:
+  """A function that can be pickled, but not loaded again."""
+
+  def __reduce__(self):
+    return os._exit, (9,)
+
+
+def test_processes_that_cannot_start_end_the_run(tmp_path):
+  jobs = evaluate.jobs_of([recipe('plain')], images(*range(8)))
+  with pytest.raises(CodecError, match=r'ended before it could work \(exit code 9\)'):
+    evaluate.evaluate(jobs, Unloadable(), output=tmp_path, processes=2)
+  assert not multiprocessing.active_children()
+
+
 def test_a_row_says_what_the_file_costs_and_gives(run):
   folder, _, result = run
   row = result.rows[-1]
