@@ -1,7 +1,7 @@
 """The stages of training by name: their initial parameters, loss and optimizer."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -312,7 +312,10 @@ def _begin(
     log(f'{plan.start} was trained on uncentred images; training continues with centred ones')
   flat, wanted = (traverse_util.flatten_dict(tree) for tree in (params, _shapes(codec)))
   if any(key not in wanted or np.shape(flat[key]) != wanted[key].shape for key in flat):
-    raise CodecError(f'the weights of {plan.start} are not those of {plan.method} of these options')
+    raise CodecError(
+      f'the weights of {plan.start} are not those of {plan.method} of these options'
+      f'{_differing(config["options"], plan.options)}'
+    )
   if missing := wanted.keys() - flat.keys():
     fresh = traverse_util.flatten_dict(wavelets.faint(codec.init(jax.random.key(plan.seed))))
     flat |= {key: fresh[key] for key in missing}
@@ -320,6 +323,13 @@ def _begin(
     log(f'{plan.start} lacks {", ".join(names)}, which begins anew')
   typed = {key: np.asarray(value, wanted[key].dtype) for key, value in flat.items()}
   return traverse_util.unflatten_dict(typed)
+
+
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+  """Returns the end of a sentence that names the options of trained weights which differ."""
+  plain = {k: list(v) if isinstance(v, tuple) else v for k, v in ours.items()}  # As in a file.
+  named = [f'{k}={v}' for k, v in theirs.items() if plain.get(k) != v]
+  return f': they have {", ".join(named)}' if named else ''
 
 
 def _only(average: Params, parts: Collection[str], params: Params) -> Params:

@@ -401,6 +401,9 @@ def test_shortcuts_that_the_first_weights_lack_begin_with_little_effect(tmp_path
   np.testing.assert_allclose(kernels[0], 0.05 * np.asarray(kernels[1]), rtol=1e-6)
   kept = {k: v for k, v in params['synthesis'].items() if 'shortcut' not in k}
   assert same(kept, first['synthesis'])
+  other = PLAN._replace(method='gmm', options={**options, 'hyper': 6}, start=str(path))
+  with pytest.raises(CodecError, match=r'are not those of gmm.*: they have hyper=4$'):
+    stages.setup_of(other, gmm.codec(**other.options)).init()
 
 
 @pytest.mark.slow
