@@ -9,10 +9,10 @@ from typing import Any
 import jax
 
 from compress_jax import baselines, methods
-from compress_jax.codec import Codec, CodecError, Image, Params, Progress, Released
+from compress_jax.codec import Codec, CodecError, Image, Progress, Released
 from compress_jax.files import models
 from compress_jax.learned import lambdas
-from compress_jax.learned.released import from_arrays, misfit, unflatten
+from compress_jax.learned.released import from_arrays, misfit
 
 ZOO = Path(__file__).parent / 'zoo'
 LAMBDA = 0.013
@@ -63,7 +63,7 @@ def load_model(method: str, path: str | None = None) -> tuple[dict[str, Any], Re
     CodecError: not a model of this method.
   """
   chosen = _path(method, path)
-  files = chosen, lambdas.beside(chosen), chosen.with_suffix('.prior.safetensors')
+  files = chosen, lambdas.beside(chosen)
   return _load_model(method, chosen, *(p.stat().st_mtime_ns if p.exists() else 0 for p in files))
 
 
@@ -125,20 +125,7 @@ def _load_model(method: str, path: Path, *stamps: int) -> tuple[dict[str, Any], 
   coding = record.coding_of(options)
   released = from_arrays(arrays, coding.Coding, coding.check)
   ratios = lambdas.of_model(path, config, released.model_id)
-  prior = released.prior or _prior_beside(path, released.model_id)
-  return options, released._replace(ratios=ratios, prior=prior)
-
-
-def _prior_beside(path: Path, model_id: bytes) -> Params | None:
-  """Returns the float density of hyper-latents from the file beside a model, if there is one.
-
-  Without it `Codec.thaw` fits a density to the integer tables, which takes seconds.
-  """
-  beside = path.with_suffix('.prior.safetensors')
-  if not beside.exists():
-    return None
-  arrays, config = models.read(beside)
-  return unflatten(arrays, 'prior') if config.get('model') == model_id.hex() else None
+  return options, released._replace(ratios=ratios)
 
 
 def lambda_range(method: str, released: Released = ()) -> tuple[float, float]:

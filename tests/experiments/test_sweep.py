@@ -121,9 +121,9 @@ CURVES = {
     'hard-images': {'hard_images': True},
   },
   'shortcuts': {
-    'linear-path': {},
-    'both': {'shortcuts': True},
-    'shortcuts': {'linear': False, 'restoration': 0, 'centred': False, 'shortcuts': True},
+    'linear-path': {'shortcuts': False},
+    'both': {},
+    'shortcuts': {'linear': False, 'restoration': 0, 'centred': False},
   },
   'balanced': {'equal-weights': {}, 'balanced': {'balanced': True}},
 }

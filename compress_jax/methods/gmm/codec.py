@@ -42,6 +42,7 @@ PRESETS = {
       'restoration': 64,
       'centred': True,
       'rdoq': 0.07,
+      'shortcuts': True,
     },
     *(11_000, 4, 128, 5e-4),
   ),
