@@ -70,7 +70,7 @@ def define_positive(
   name: str, default: float | None, text: str, flag_values: flags.FlagValues
 ) -> None:
   """Defines a flag whose value is a finite number above 0."""
-  flags.DEFINE(_Positive(), name, default, text, flag_values)
+  flags.DEFINE(_Positive(), name, default, text, flag_values, flags.ArgumentSerializer())
 
 
 def numbers(name: str, texts: Sequence[str]) -> list[float]:

@@ -239,6 +239,7 @@ def test_a_command_is_shown_without_folders_and_machines():
   [
     ('--methods=mine=gmm:/home/my photos/m.safetensors', '--methods=mine=gmm:m.safetensors'),
     ('--methods=mine=gmm:runs/gmm/m.safetensors', '--methods=mine=gmm:m.safetensors'),
+    ('--target_bpp=0.5', '--target_bpp=0.5'),
     ('--set=a=1/2', '--set=a=1/2'),
     ('--set=a=$HOME/x', '--set=a=x'),
     ('--set=a=(1,2)', "'--set=a=(1,2)'"),
