@@ -3,79 +3,33 @@
   python -m experiments.check_numbers
 
 Tables in Markdown whose heads are known are read cell by cell: bits per pixel, PSNR and BD-rates
-are worked out anew from `results.json`, and have to round to what the cell says. The tables that
-programs write have to stand as these would write them now. `check_sentences` does the same for
-sentences that compare two codecs. Prints one line per wrong figure and ends with 1 if there is any.
-Times are not checked: they are a machine's.
+are worked out anew from `results.json`, and have to round to what the cell says. `check_tables` has
+a rule for each kind of table, and `check_sentences` does the same for sentences that compare two
+codecs. The tables that programs write have to stand as these would write them now. Prints one line
+per wrong figure and ends with 1 if there is any. Times are not checked: they are a machine's.
 """
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from compress_jax.report import curves, qualities, tables
+from compress_jax.report import tables
 from compress_jax.report.published import read_published
-from experiments import bits, check_sentences, realism, study_tables, training_curve
+from experiments import (
+  bits,
+  check_sentences,
+  check_tables,
+  realism,
+  study_tables,
+  training_curve,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
-# The curves that BD-rates are against, by study.
-STUDIES = {
-  'context': 'serial',
-  'attention': 'no-attention',
-  'mixtures': 'mixtures-1',
-  'rates': 'fixed-rates',
-  'levels': 'levels-even',
-  'shortcuts': 'linear-path',
-  'balanced': 'equal-weights',
-  'augment': 'usual-crops',
-  'crop': '128-by-4',
-}
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
 # Documents that hold the table of realism.
 REALISM = RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md'
-# Tables with bits, PSNR or BD-rates in their heads that no committed row tells.
-NO_ROWS = (
-  'images whose grey file is no larger',
-  'seeding, K=256, 24 crops x 5 seeds',
-  'N=128, 0.85 bpp',
-  'N=192, 0.85 bpp',
-)
-NAMES = check_sentences.CLASSICAL | {
-  'JPEG with default tables': 'jpeg-default',
-  '`gmm` with `--refine=15`': 'gmm-refined',
-}
-_NUMBER = re.compile(r'[-+]?\d+(?:\.\d+)?')
-
-Rows = Sequence[dict[str, Any]]
-Expected = Mapping[int, Sequence[float]]  # By column, in the order of the cell's numbers.
-
-
-class Table(NamedTuple):
-  """A table of a document."""
-
-  document: Path
-  line: int  # The line of its first row, from 1.
-  head: tuple[str, ...]
-  rows: list[list[str]]
-
-
-class Source(NamedTuple):
-  """The committed rows."""
-
-  full: Rows
-  crop: Rows
-  studies: Mapping[str, Rows]
-  realism: Rows
-  bits: Rows
-  buildings: Rows
-  others: Rows  # Photographs from the same source without buildings.
-  training: Rows
 
 
 def main(root: Path = ROOT) -> int:
@@ -89,10 +43,10 @@ def main(root: Path = ROOT) -> int:
 def check(root: Path) -> Iterator[str]:
   """One line per figure that differs from its row."""
   rows = lambda name: json.loads((root / RESULTS / name).read_text())['rows']  # noqa: E731
-  source = Source(
+  source = check_tables.Source(
     rows('kodak-full/results.json'),
     rows('kodak-crop/results.json'),
-    {name: rows(f'ablations/{name}.json') for name in STUDIES},
+    {name: rows(f'ablations/{name}.json') for name in check_tables.STUDIES},
     rows('realism.json'),
     rows('bits/gmm.json'),
     rows('buildings/results.json'),
@@ -109,31 +63,14 @@ def check(root: Path) -> Iterator[str]:
   known = check_sentences.known_rates(source.full, source.crop, published, *more)
   for document in map(Path, documents):
     text = (root / document).read_text()
-    for table in tables_of(document, text):
-      yield from _wrong(table, source)
+    for table in check_tables.tables_of(document, text):
+      yield from check_tables.wrong(table, source)
     for claim in check_sentences.claims(document, text):
       if check_sentences.wrong(claim, known):
         yield f'{document}: no row says so: {claim.text}'
 
 
-def tables_of(document: Path, text: str) -> Iterator[Table]:
-  """The tables of a document in Markdown."""
-  lines = text.splitlines()
-  for i, line in enumerate(lines):
-    if i and re.fullmatch(r'\|[-:| ]+\|', line) and lines[i - 1].startswith('|'):
-      body = []
-      for row in lines[i + 1 :]:
-        if not row.startswith('|'):
-          break
-        body.append(_cells(row))
-      yield Table(document, i + 2, tuple(_cells(lines[i - 1])), body)
-
-
-def _cells(line: str) -> list[str]:
-  return [cell.strip() for cell in line.strip().strip('|').split('|')]
-
-
-def _written(root: Path, source: Source) -> Iterator[str]:
+def _written(root: Path, source: check_tables.Source) -> Iterator[str]:
   """The tables that programs write."""
   published = read_published(root / 'experiments' / 'published')
   made = {
@@ -145,7 +82,7 @@ def _written(root: Path, source: Source) -> Iterator[str]:
     RESULTS / 'bits' / 'gmm.md': bits.table(source.bits),
     RESULTS / 'buildings' / 'tables.md': tables.tables(source.buildings),
   }
-  for name, anchor in STUDIES.items():
+  for name, anchor in check_tables.STUDIES.items():
     made[RESULTS / 'ablations' / f'{name}.md'] = study_tables.table(source.studies[name], anchor)
   for path in REALISM:
     made[path] = realism.table(source.realism)
@@ -160,176 +97,6 @@ def _written(root: Path, source: Source) -> Iterator[str]:
       if line not in there.splitlines():
         yield f'{path}: the rows make the line {line[:160]!r}, which is not there'
 
-
-def _wrong(table: Table, source: Source) -> Iterator[str]:
-  checker = CHECKERS.get(table.head)
-  if checker is None:
-    head = ' '.join(table.head)
-    if any(word in head for word in ('bpp', 'BD-rate', 'PSNR')) and not {*table.head} & {*NO_ROWS}:
-      yield f'{table.document}:{table.line}: no rule for a table of {" | ".join(table.head)}'
-    return
-  for i, row in enumerate(table.rows):
-    try:
-      expected = checker(table, row, source)
-    except (LookupError, ValueError):
-      yield f'{table.document}:{table.line + i}: no rows are there for {row[0]}'
-      continue
-    for column, values in expected.items():
-      found = numbers(row[column])
-      made = [_rounded(value, text) for value, text in zip(values, found, strict=False)]
-      if found != made or len(values) != len(found):
-        wanted = ' '.join(made) if len(values) == len(found) else ' '.join(f'{v:g}' for v in values)
-        yield f'{table.document}:{table.line + i}: {row[0]}: {row[column]} should be {wanted}'
-
-
-def numbers(cell: str) -> list[str]:
-  """The numbers of a cell; a hyphen between two is a range."""
-  plain = cell.replace('−', '-')
-  return _NUMBER.findall(re.sub(r'(?<=\d)[-–](?=\d)', ' to ', plain))
-
-
-def _rounded(value: float, text: str) -> str:
-  """A value with the sign and the digits that a text has."""
-  digits = len(text.partition('.')[2])
-  return f'{value:+.{digits}f}' if text[0] in '+-' else f'{value:.{digits}f}'
-
-
-def _codec(cell: str) -> str:
-  """The codec that the first cell of a row names."""
-  if cell in NAMES:
-    return NAMES[cell]
-  quoted = re.match(r'`([^`]+)`', cell)
-  return quoted.group(1) if quoted else cell
-
-
-def _curve(rows: Rows, codec: str) -> curves.Curve:
-  own = [row for row in rows if row['codec'] == codec]
-  return curves.mean_curves(own)[0]
-
-
-def _at(rows: Rows, codec: str, lmbda: float) -> tuple[float, float]:
-  """bpp and PSNR in dB."""
-  curve = _curve(rows, codec)
-  i = curve.at.index(lmbda)
-  return curve.bpp[i], curve.psnr[i]
-
-
-def _against(rows: Rows, codec: str, anchor: str) -> curves.Cell:
-  pair = [row for row in rows if row['codec'] in (codec, anchor)]
-  for (cell,) in curves.bd_matrix(pair, [_curve(rows, anchor)]):
-    if cell.codec == codec:
-      return cell
-  raise ValueError(f'no rows of {codec}')
-
-
-def _bd(rows: Rows, codec: str, anchor: str) -> list[float]:
-  """A BD-rate in per cent and its interval in dB."""
-  mean = _against(rows, codec, anchor).mean
-  return [mean.percent, mean.low, mean.high] if mean else []
-
-
-def _whole(table: Table, row: list[str], source: Source) -> Expected:
-  codec = _codec(row[0])
-  expected: dict[int, Sequence[float]] = {1: _bd(source.full, codec, 'jpeg')}
-  if row[2]:
-    expected[2] = _at(source.full, codec, 0.0035)
-  return expected
-
-
-def _crops(table: Table, row: list[str], source: Source) -> Expected:
-  codec = _codec(row[0])
-  expected: dict[int, Sequence[float]] = {1: _bd(source.crop, codec, 'jpeg')}
-  if row[2]:
-    expected[2] = _at(source.crop, codec, 0.0035)
-  return expected
-
-
-def _refined(table: Table, row: list[str], source: Source) -> Expected:
-  method, _, size = row[0].partition(', ')
-  rows = {'crops': source.crop, 'whole': source.full}[size]
-  cell = _against(rows, f'{method}-refined', method)
-  return {1: [*_bd(rows, f'{method}-refined', method), cell.better, cell.images]}
-
-
-def _study(table: Table, row: list[str], source: Source) -> Expected:
-  study, codec = row[:2]
-  found = study_tables.compared(source.studies[study], STUDIES[study])[codec]
-  cell = found.cell
-  assert cell.mean
-  seeds = [percent for percent in found.seeds if percent is not None]
-  return {3: [cell.mean.percent], 4: seeds, 5: [cell.better, cell.images]}
-
-
-def _training(table: Table, row: list[str], source: Source) -> Expected:
-  del table
-  points = training_curve.points(source.training, 'avif')
-  point = {f'{each.minutes:g}': each for each in points}[row[0]]
-  bd, cell = point.cell.mean, point.cell
-  assert bd
-  slope = [] if point.slope is None else [point.slope]
-  return {1: [bd.percent, bd.low, bd.high], 2: [cell.better, cell.images], 3: slope}
-
-
-def _card(table: Table, row: list[str], source: Source) -> Expected:
-  """By lambda: bpp, PSNR, and JPEG's PSNR at that rate."""
-  method = table.document.stem
-  codec = method if len(table.head) > 3 else f'{method}-refined'
-  bpp, psnr = _at(source.full, codec, float(row[0]))
-  expected: dict[int, Sequence[float]] = {1: [bpp], 2: [psnr]}
-  if table.head[-1].startswith('optimised JPEG'):
-    jpeg = _curve(source.full, 'jpeg')
-    expected[len(row) - 1] = [float(np.interp(bpp, jpeg.bpp, jpeg.psnr))]
-  return expected
-
-
-def _natural(table: Table, row: list[str], source: Source) -> Expected:
-  point = row[0], float(row[1])
-  found = {(each['codec'], each['point']): each for each in source.realism}[point]
-  far = [found[name] for name in ('distance', 'low', 'high')]
-  expected: dict[int, Sequence[float]] = {2: [found['bpp']], 3: [found['psnr']], 4: far}
-  for column, name in enumerate(('ssimulacra2', 'lpips')[: len(row) - 5], 5):
-    expected[column] = [] if found[name] is None else [found[name]]
-  return expected
-
-
-def _equal(table: Table, row: list[str], source: Source) -> Expected:
-  between = realism.at_rate(source.realism, row[1], float(row[0]))
-  if between is None:
-    raise LookupError
-  far = [between[name] for name in ('distance', 'low', 'high')]
-  last = {4: [between['ssimulacra2']], 5: [between['lpips']]}
-  return {2: [between['psnr']], 3: far, **last}
-
-
-def _building(table: Table, row: list[str], source: Source) -> Expected:
-  """Returns the BD-rates of gmm that a row of the buildings table has to show.
-
-  They are against AVIF and JPEG by PSNR, and against AVIF by SSIMULACRA2.
-  """
-  own = [each for each in source.buildings if each['image'] == f'bsds_{row[0]}']
-  rows = own or (source.buildings if row[0] == 'all five' else source.others)
-  seen = [each for each in rows if each['codec'] in ('gmm', 'avif')]
-  [[_, cell], _] = curves.bd_matrix(seen, quality=qualities.SSIMULACRA2)
-  assert cell.mean
-  return {1: _bd(rows, 'gmm', 'avif'), 2: _bd(rows, 'gmm', 'jpeg'), 3: [cell.mean.percent]}
-
-
-_RATE = ('lambda', 'bpp', 'PSNR')
-_SEEN = 'against AVIF by SSIMULACRA2'
-_JPEG = 'optimised JPEG at that rate'
-CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] = {
-  ('codec', 'BD-rate against JPEG', 'at lambda 0.0035', 'parameters', 'encode, decode'): _whole,
-  (*('codec', 'BD-rate against JPEG', 'bpp and PSNR at lambda 0.0035', 'encode, decode'),): _crops,
-  ('`--refine=15` against 0', 'BD-rate, 24 Kodak images', 'seconds to encode an image'): _refined,
-  ('study', 'curve', 'what it is', 'BD-rate', 'single seeds', 'images won'): _study,
-  tuple(_cells(training_curve.head('avif'))): _training,
-  (*_RATE, _JPEG): _card,
-  _RATE: _card,
-  (*('photograph', 'BD-rate of gmm against AVIF', 'against JPEG'), _SEEN): _building,
-  tuple(_cells(realism.HEAD.splitlines()[0])): _natural,
-  tuple(_cells(realism.WIDE_HEAD.splitlines()[0])): _natural,
-  tuple(_cells(realism.EQUAL_HEAD.splitlines()[0])): _equal,
-}
 
 if __name__ == '__main__':
   sys.exit(main())

@@ -82,9 +82,7 @@ def _single_seeds(
     against = average[anchor] if name == anchor else found.get(anchor + codec[len(name) :])
     if against is None:
       continue
-    both = [*(row for row in rows if row['codec'] == codec), *means] if name == anchor else rows
-    cells = {cell.codec: cell for (cell,) in curves.bd_matrix(both, [against], everywhere=True)}
-    bd = cells[codec].mean
+    bd = curves.bd_rate_of_means(against, found[codec])
     out.setdefault(name, []).append(bd.percent if bd else None)
   return out
 

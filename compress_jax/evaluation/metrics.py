@@ -3,11 +3,12 @@
 Images are u8[H, W, 3], or floats in [0, 1]; distortions are on the 0..255 scale over all channels.
 """
 
+import functools
 import importlib
 import io
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -242,7 +243,8 @@ def bd_rate(
     raise CodecError(f'method must be one of {sorted(INTERPOLATORS)}, got {method!r}')
   if interval is not None and not interval[0] < interval[1]:
     raise CodecError(f'an interval goes from a lower to a higher PSNR, not {interval}')
-  curve_a, curve_b = _front(rate_a, psnr_a), _front(rate_b, psnr_b)
+  curves = ((tuple(rate_a), tuple(psnr_a)), (tuple(rate_b), tuple(psnr_b)))
+  curve_a, curve_b = (_front(*curve) for curve in curves)
   if min(len(curve_a), len(curve_b)) < MIN_POINTS:
     return None
   given_low, given_high = interval or (-math.inf, math.inf)
@@ -250,11 +252,16 @@ def bd_rate(
   high = min(given_high, curve_a[-1, 0], curve_b[-1, 0])
   if high - low < overlap:
     return None
-  fit = getattr(scipy.interpolate, INTERPOLATORS[method])
-  area_a, area_b = (fit(*curve.T).integrate(low, high) for curve in (curve_a, curve_b))
+  area_a, area_b = (_fit(*curve, method).integrate(low, high) for curve in curves)
   points = min(int(np.sum((c[:, 0] >= low) & (c[:, 0] <= high))) for c in (curve_a, curve_b))
   percent = 100 * math.expm1((area_b - area_a) / (high - low))
   return BDRate(percent, float(low), float(high), points)
+
+
+@functools.lru_cache(4096)  # Tables compare every curve with many others.
+def _fit(rate: tuple[float, ...], psnr: tuple[float, ...], method: str) -> Any:
+  """Returns the interpolation of ln rate over PSNR through the undominated points of a curve."""
+  return getattr(scipy.interpolate, INTERPOLATORS[method])(*_front(rate, psnr).T)
 
 
 def _front(rate: Sequence[float], psnr: Sequence[float]) -> np.ndarray:

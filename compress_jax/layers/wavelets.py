@@ -6,6 +6,7 @@ beside the network, and its result is added after each change of resolution. The
 those of the authors' code.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -78,6 +79,24 @@ class Projection(nn.Module):
     kernel = self.param('kernel', initial(self.gain), (x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     return jnp.einsum('bhwi,io->bhwo', x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+
+
+def at_once(levels: Callable[[Array], Array], x: Array) -> Array:
+  """Returns f32[B, h, w, s * s * F], the cells of what `levels` makes of f32[B, h, w, C].
+
+  Cells of wavelets do not overlap, so a chain of `WaveletUp` maps every position by the same
+  matrix, which the chain's outputs for unit vectors show. One product with it is faster than the
+  chain, whose middle levels are large arrays.
+
+  Args:
+    levels: a chain of `WaveletUp`, from f32[B, h, w, C] to f32[B, s * h, s * w, F].
+    x: f32[B, h, w, C].
+  """
+  channels = x.shape[-1]
+  unit = jnp.concatenate([jnp.zeros((1, channels)), jnp.eye(channels)])
+  outputs = levels(unit[:, None, None]).reshape(channels + 1, -1)  # f32[C + 1, s * s * F]
+  offset, matrix = outputs[0], outputs[1:] - outputs[0]
+  return jnp.einsum('bhwi,io->bhwo', x, matrix.astype(x.dtype)) + offset.astype(x.dtype)
 
 
 def orthogonality(params: Params) -> Array:

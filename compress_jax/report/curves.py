@@ -22,6 +22,7 @@ CLASSICAL = tuple(baselines.CODECS)
 
 # The range of PSNR, in dB, of BD-rates among classical codecs; methods have their own.
 _CLASSICAL_INTERVAL = {'crop': (22.5, 28.5), 'full': (27.0, 35.0)}
+_EVERYTHING = -math.inf, math.inf
 
 
 class Curve(NamedTuple):
@@ -146,6 +147,11 @@ def bd_matrix(
   ]
 
 
+def bd_rate_of_means(anchor: Curve, curve: Curve) -> BDRate | None:
+  """Returns the BD-rate of a curve against another, over all PSNRs that both reach."""
+  return _bd(anchor, curve, _EVERYTHING, PSNR)
+
+
 def points(curve: Curve, quality: Quality) -> tuple[list[float], list[float]]:
   """Rates in bpp and a quality on its scale, of those points of a curve that have it."""
   values = getattr(curve, quality.key) or [math.nan] * len(curve.bpp)
@@ -237,9 +243,8 @@ def _cell(
   quality: Quality,
   everywhere: bool,
 ) -> Cell:
-  everything = -math.inf, math.inf
   fixed = quality is PSNR and not everywhere
-  span = interval(protocol, anchor.method, curve.method) if fixed else everything
+  span = interval(protocol, anchor.method, curve.method) if fixed else _EVERYTHING
   rates = []
   for image in per_image.values():
     by_codec = {c.codec: c for c in image}

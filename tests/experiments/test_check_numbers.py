@@ -7,7 +7,7 @@ import pytest
 
 from compress_jax.report import curves
 from compress_jax.report import tables as report
-from experiments import check_numbers, check_sentences
+from experiments import check_numbers, check_sentences, check_tables
 
 ROOT, RESULTS = check_numbers.ROOT, check_numbers.ROOT / check_numbers.RESULTS
 
@@ -122,7 +122,7 @@ def test_a_table_without_a_rule_is_named(copy):
 
 def test_the_numbers_of_a_cell_are_read_with_their_signs():
   cell = '**−42.9 %** (24.3–28.5 dB; 15 of 24), +0.0 %, 24.3-28.5'
-  assert check_numbers.numbers(cell) == [
+  assert check_tables.numbers(cell) == [
     '-42.9',
     '24.3',
     '28.5',

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from compress_jax.layers import wavelets
+from compress_jax.layers.blocks import to_cells
 from compress_jax.methods.gmm import codec as gmm
 from compress_jax.methods.gmm import networks
-from tests.helpers.modules import jit
+from tests.helpers.modules import init, jit
 
 X = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
 
@@ -110,6 +111,23 @@ def test_a_network_that_is_silent_leaves_the_linear_chain(stem):
     whole = np.asarray(run(last, a + b))
     np.testing.assert_allclose(whole, run(last, a) + run(last, b), atol=1e-5)
     assert whole.std() > 0.01
+
+
+@pytest.mark.parametrize('dtype,error', [(jnp.float32, 1e-5), (jnp.bfloat16, 3e-2)])
+def test_levels_at_once_are_the_levels_one_by_one(dtype, error):
+  wide, narrow = wavelets.WaveletUp(5), wavelets.WaveletUp(2)
+  x = X.astype(dtype)
+  params = [init(wide, X), init(narrow, X.repeat(2, -1)[..., :5], seed=9)]
+
+  def levels(x):
+    return narrow.apply({'params': params[1]}, wide.apply({'params': params[0]}, x))
+
+  expected = np.asarray(to_cells(levels(X), 4))
+  found = wavelets.at_once(levels, x)
+  assert found.dtype == dtype and found.shape == (2, 4, 6, 4 * 4 * 2)
+  np.testing.assert_allclose(
+    found.astype(jnp.float32), expected, atol=error * np.abs(expected).max()
+  )
 
 
 def test_faint_shortcuts_hardly_change_what_the_network_beside_them_gives():

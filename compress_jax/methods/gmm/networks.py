@@ -6,7 +6,7 @@ CompressAI's cheng2020-attn, whose one Gaussian is `mixtures=1` here.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -32,7 +32,7 @@ from compress_jax.layers.blocks import (
 )
 from compress_jax.layers.linear import BlockAnalysis, BlockSynthesis, centred
 from compress_jax.layers.restoration import Restoration
-from compress_jax.layers.wavelets import WaveletDown, WaveletUp
+from compress_jax.layers.wavelets import WaveletDown, WaveletUp, at_once
 from compress_jax.methods.gmm.channels import ChannelContext
 from compress_jax.methods.gmm.geometry import CELL, HYPER_CELL
 from compress_jax.methods.gmm.serial import (
@@ -144,10 +144,10 @@ class Synthesis(nn.Module):
       x = up(name='up1')(x, frame)  # [B, 4h, 4w, N]
       x = chain.added(x, 'shortcut1')
       x = block(name='block2')(x, frame)
-      image = Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame)
-      image = from_cells(image, self.stem)
+      cells = Conv(3 * self.stem**2, kernel_init=last, name='last')(x, frame)
       levels = 'shortcut2', 'shortcut3'
-      image = chain.added(image, *levels, features=3, gain=0.1 if self.linear else 1.0)
+      cells = chain.added_cells(cells, *levels, features=3, gain=0.1 if self.linear else 1.0)
+      image = from_cells(cells, self.stem)
     if not self.linear:
       return image
     image = image + BlockSynthesis(CELL, name='linear')(y)
@@ -182,9 +182,17 @@ class _Shortcuts:
     """
     if not self.used:
       return x
-    for name in names:
-      self.x = self.level(name=name, **(last if name == names[-1] else {}))(self.x)
+    self.x = self._extended(self.x, names, last)
     return x + self.x
+
+  def added_cells(self, x: Array, *names: str, **last: Any) -> Array:
+    """Returns what `added` does at the end of a chain that enlarges, where x has the cells."""
+    return x + at_once(lambda x: self._extended(x, names, last), self.x) if self.used else x
+
+  def _extended(self, x: Array, names: Sequence[str], last: Mapping[str, Any]) -> Array:
+    for name in names:
+      x = self.level(name=name, **(last if name == names[-1] else {}))(x)
+    return x
 
 
 def _nothing(name: str) -> Callable[[Array, Frame | None], Array]:
