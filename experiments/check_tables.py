@@ -19,6 +19,7 @@ STUDIES = {
   'attention': 'no-attention',
   'mixtures': 'mixtures-1',
   'rates': 'fixed-rates',
+  'rates-shortcuts': 'fixed-rates',
   'levels': 'levels-even',
   'shortcuts': 'linear-path',
   'balanced': 'equal-weights',
