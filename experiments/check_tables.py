@@ -152,18 +152,19 @@ def _bd(rows: Rows, codec: str, anchor: str) -> list[float]:
 
 
 def _whole(table: Table, row: list[str], source: Source) -> Expected:
-  codec = _codec(row[0])
-  expected: dict[int, Sequence[float]] = {1: _bd(source.full, codec, 'jpeg')}
-  if row[2]:
-    expected[2] = _at(source.full, codec, 0.0035)
-  return expected
+  return _against_jpeg(source.full, row)
 
 
 def _crops(table: Table, row: list[str], source: Source) -> Expected:
+  return _against_jpeg(source.crop, row)
+
+
+def _against_jpeg(rows: Rows, row: list[str]) -> Expected:
+  """A BD-rate and, where the row has them, bpp and PSNR at lambda 0.0035."""
   codec = _codec(row[0])
-  expected: dict[int, Sequence[float]] = {1: _bd(source.crop, codec, 'jpeg')}
+  expected: dict[int, Sequence[float]] = {1: _bd(rows, codec, 'jpeg')}
   if row[2]:
-    expected[2] = _at(source.crop, codec, 0.0035)
+    expected[2] = _at(rows, codec, 0.0035)
   return expected
 
 

@@ -258,13 +258,15 @@ def bd_rate(
   return BDRate(percent, float(low), float(high), points)
 
 
-@functools.lru_cache(4096)  # Tables compare every curve with many others.
+# Tables compare every curve with many others, so both of these are kept for each curve.
+@functools.lru_cache(4096)
 def _fit(rate: tuple[float, ...], psnr: tuple[float, ...], method: str) -> Any:
   """Returns the interpolation of ln rate over PSNR through the undominated points of a curve."""
   return getattr(scipy.interpolate, INTERPOLATORS[method])(*_front(rate, psnr).T)
 
 
-def _front(rate: Sequence[float], psnr: Sequence[float]) -> np.ndarray:
+@functools.lru_cache(4096)
+def _front(rate: tuple[float, ...], psnr: tuple[float, ...]) -> np.ndarray:
   """Returns (PSNR, ln rate) f64[N, 2] of the undominated points, increasing in both columns."""
   if len(rate) != len(psnr):
     raise CodecError(f'a curve has as many rates as PSNRs, not {len(rate)} and {len(psnr)}')

@@ -186,8 +186,16 @@ class _Shortcuts:
     return x + self.x
 
   def added_cells(self, x: Array, *names: str, **last: Any) -> Array:
-    """Returns what `added` does at the end of a chain that enlarges, where x has the cells."""
-    return x + at_once(lambda x: self._extended(x, names, last), self.x) if self.used else x
+    """Returns what `added` does, for the last levels of a synthesis and for cells of its image.
+
+    Args:
+      x: f32[B, h, w, s * s * F], the cells of f32[B, s * h, s * w, F] as `to_cells` makes them.
+      names: names of levels that enlarge the output of the chain so far by s.
+      last: as in `added`.
+    """
+    if not self.used:
+      return x
+    return x + at_once(lambda chain: self._extended(chain, names, last), self.x)
 
   def _extended(self, x: Array, names: Sequence[str], last: Mapping[str, Any]) -> Array:
     for name in names:
