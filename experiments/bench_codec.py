@@ -217,14 +217,16 @@ def alone(values: Any, image: Image) -> None:
     codec, released = _model(method, values.preset, getattr(values, 'lambda'))
     own = measure(codec, released, image, values.repeats)
     ratio = own.decode.whole / own.decode.transform
-    print(f'{method:5}encode  {_columns(own.encode)}   {own.bpp:.3f} bpp')
-    print(f'{method:5}decode  {_columns(own.decode)}{ratio:18.2f}', flush=True)
+    label = method.partition('=')[0]
+    print(f'{label:5}encode  {_columns(own.encode)}   {own.bpp:.3f} bpp')
+    print(f'{label:5}decode  {_columns(own.decode)}{ratio:18.2f}', flush=True)
 
 
 @functools.cache
 def _model(method: str, preset: str | None, lmbda: float) -> tuple[Codec, Released]:
   if preset is None:
-    return pretrained(method, lmbda=lmbda)
+    method, _, model = method.rpartition('=')[2].partition(':')
+    return pretrained(method, lmbda=lmbda, model=model or None)
   found = methods.method(method)
   codec = found.codec(**{**found.preset(preset).options, 'linear': True}, lmbda=lmbda)
   params = jax.tree.map(np.asarray, jax.jit(codec.init)(jax.random.key(0)))
@@ -237,7 +239,7 @@ def define_flags() -> flags.FlagValues:
   here: dict[str, Any] = {'flag_values': values}
   flags.DEFINE_enum('peer', None, ('compressai',), 'Measure beside this codec.', **here)
   define_path('peer_python', None, 'The Python that has the peer.', **here)
-  flags.DEFINE_list('methods', list(LEARNED), 'Of these.', **here)
+  flags.DEFINE_list('methods', list(LEARNED), 'Of these; LABEL=METHOD:MODEL for others.', **here)
   flags.DEFINE_string('preset', None, 'A size of the methods, untrained.', **here)
   flags.DEFINE_list('sizes', ['256x256', '768x512'], 'WIDTHxHEIGHT, several.', **here)
   flags.DEFINE_list('channels', ['128', '192'], 'N beside the peer, several.', **here)

@@ -83,13 +83,17 @@ def latent_bits(module: Any, coding: Any, latents: Latents, level: int) -> Bits:
 def _bits_of_passes(coding: channels_coding.Coding, latents: Latents, level: int) -> Bits:
   height, width, channels = latents.q.shape
   q, bits = latents.q.reshape(-1, channels), Bits()
-  starts = [group.start for group in channels_coding.groups(coding)]
+  groups = channels_coding.groups(coding)
+  starts = [group.start for group in groups]
 
   def code(predicted: mixture.Mixture, at: np.ndarray, span: slice) -> np.ndarray:
     meter = Meter()
-    mixture.write(meter, predicted, q[at, span].ravel())
-    pass_ = PASSES[sum(divmod(int(at[0]), width)) % 2]
-    part = f'group {starts.index(span.start) + 1}, {pass_}'
+    layout = channels_coding.LAYOUTS[coding.layout]
+    mixture.write(meter, predicted, q[at, span].ravel(), layout)
+    index = starts.index(span.start)
+    part = f'group {index + 1}'
+    if groups[index].two_passes:
+      part += f', {PASSES[sum(divmod(int(at[0]), width)) % 2]}'
     bits[part] = bits.get(part, 0.0) + meter.bits
     return q[at, span]
 

@@ -142,10 +142,13 @@ def from_arrays(arrays: Arrays, kind: type, check: Callable[[Any], None]) -> Rel
 
 
 def coding_arrays(coding: Any, prefix: str = 'coding') -> dict[str, np.ndarray]:
-  """Returns the integer arrays of a coding by name."""
+  """Returns the integer arrays of a coding by name, without integers that have their default."""
   arrays: dict[str, np.ndarray] = {}
+  defaults = type(coding)._field_defaults
   for name, value in coding._asdict().items():
     path = f'{prefix}.{name}'
+    if name in defaults and value == defaults[name]:
+      continue
     if isinstance(value, int):
       arrays[path] = np.array([value], np.int64)
     elif isinstance(value, np.ndarray):
@@ -172,6 +175,7 @@ def coding_of(arrays: Arrays, kind: type, prefix: str = 'coding') -> Any:
     CodecError: an integer array is missing.
   """
   fields: dict[str, Any] = {}
+  defaults = getattr(kind, '_field_defaults', {})
   for name, hint in get_type_hints(kind).items():
     path = f'{prefix}.{name}'
     if hint == layers.Network:
@@ -183,6 +187,8 @@ def coding_of(arrays: Arrays, kind: type, prefix: str = 'coding') -> Any:
       fields[name] = tuple(layers.from_arrays(arrays, start) for start in starts)
     elif hasattr(hint, '_fields'):
       fields[name] = coding_of(arrays, hint, path)
+    elif path not in arrays and name in defaults:
+      continue
     elif path not in arrays or arrays[path].dtype.kind != 'i':
       raise CodecError(f'the model lacks integers named {path}')
     else:

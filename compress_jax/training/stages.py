@@ -14,6 +14,7 @@ from flax import traverse_util
 from compress_jax.codec import Codec, CodecError, Params, level_of, nothing_learned
 from compress_jax.layers import linear, wavelets
 from compress_jax.methods.gan import networks
+from compress_jax.methods.gmm import channels
 from compress_jax.training import (
   balance,
   float_weights,
@@ -310,6 +311,8 @@ def _begin(
   if plan.options.get('centred') and not config['options'].get('centred'):
     params = linear.centring(params)
     log(f'{plan.start} was trained on uncentred images; training continues with centred ones')
+  if (passes := plan.options.get('two_passes')) is not None and 'groups' in params:
+    params = {**params, 'groups': channels.with_passes(params['groups'], passes)}
   flat, wanted = (traverse_util.flatten_dict(tree) for tree in (params, _shapes(codec)))
   if any(key not in wanted or np.shape(flat[key]) != wanted[key].shape for key in flat):
     raise CodecError(

@@ -16,6 +16,9 @@ from compress_jax.codec import CodecError
 from compress_jax.exact import escapes, mixture, static, tables
 from compress_jax.exact.mixture import SIZES, Mixture
 
+LAYOUTS = pytest.mark.parametrize(
+  'layout', [mixture.SYMBOLS, mixture.BINS], ids=['symbols', 'bins']
+)
 SIGMAS = 0.11 * 2.0 ** (np.arange(180) / 16)
 
 
@@ -94,13 +97,13 @@ def check_counts(model):
     np.testing.assert_allclose(found, np.diff(cdf), rtol=0, atol=2 * 0.4 * 2.0**-12)
 
 
-def check_codes(model, symbols):
+def check_codes(model, symbols, layout=mixture.SYMBOLS):
   """Symbols come back, at the ideal length."""
   writer = coder.Writer()
-  mixture.write(writer, model, symbols)
+  mixture.write(writer, model, symbols, layout)
   data = writer.finish()
   reader = coder.Reader(data)
-  np.testing.assert_array_equal(mixture.read(reader, model), symbols)
+  np.testing.assert_array_equal(mixture.read(reader, model, layout), symbols)
   reader.finish()
   assert abs(8 * len(data) - reader.bits) <= 5e-4 * reader.bits + 32
 
@@ -176,35 +179,39 @@ def test_negligible_components_do_not_widen_windows():
   assert mixture.windows(one) == mixture.windows(two)
 
 
-def test_every_symbol_of_a_window_comes_back():
+@LAYOUTS
+def test_every_symbol_of_a_window_comes_back(layout):
   for index in range(0, 180, 3):
     one = Mixture(np.array([[77.0]]), np.array([[index]]), np.array([[2.0**15]]))
-    low, size_class = mixture.windows(one)
-    symbols = low[0] + np.arange(-2, SIZES[size_class[0]] + 1)
+    low, shape = mixture.windows(one, layout)
+    symbols = low[0] + np.arange(-2, (layout.bins * layout.width)[shape[0]] + 2)
     symbols = np.concatenate([symbols[:4], symbols[4:-4:17], symbols[-4:], [-32767, 32767]])
-    check_codes(select(one, np.zeros(len(symbols), int)), symbols)
+    check_codes(select(one, np.zeros(len(symbols), int)), symbols, layout)
 
 
-def test_symbols_of_every_scale_and_fraction_come_back():
+@LAYOUTS
+def test_symbols_of_every_scale_and_fraction_come_back(layout):
   model = every_pair()
   model = select(model, np.random.default_rng(10).permutation(len(model.mean))[:15_000])
-  check_codes(model, draw(np.random.default_rng(11), model))
+  check_codes(model, draw(np.random.default_rng(11), model), layout)
 
 
+@LAYOUTS
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 200), st.sampled_from([1, 3, 6]))
-def test_any_symbols_come_back(seed, n, k):
+def test_any_symbols_come_back(layout, seed, n, k):
   rng = np.random.default_rng(seed)
   model = random_mixture(rng, n, k)
   symbols = np.where(rng.random(n) < 0.9, draw(rng, model), rng.integers(-32767, 32768, n))
   writer = coder.Writer()
-  mixture.write(writer, model, symbols)
+  mixture.write(writer, model, symbols, layout)
   reader = coder.Reader(writer.finish())
-  np.testing.assert_array_equal(mixture.read(reader, model), symbols)
+  np.testing.assert_array_equal(mixture.read(reader, model, layout), symbols)
   reader.finish()
 
 
-def test_the_length_is_that_of_the_mixture():
+@LAYOUTS
+def test_the_length_is_that_of_the_mixture(layout):
   """Measured against scipy's float mixture, escapes and all."""
   rng = np.random.default_rng(12)
   model = random_mixture(rng, 40_000, 3, top=100)
@@ -217,7 +224,7 @@ def test_the_length_is_that_of_the_mixture():
     sigma = SIGMAS[model.index[:, k]][:, None]
     probability += share[:, k] * np.diff(special.ndtr(distance / sigma))[:, 0]
   writer = coder.Writer()
-  mixture.write(writer, model, symbols)
+  mixture.write(writer, model, symbols, layout)
   assert 8 * len(writer.finish()) == pytest.approx(-np.log2(probability).sum(), rel=1e-3)
 
 
@@ -249,11 +256,12 @@ def test_tables_cost_next_to_nothing(index):
   assert 0 < more < 1e-3 * entropy
 
 
-def test_no_symbol_is_free():
+@LAYOUTS
+def test_no_symbol_is_free(layout):
   n = 1_200_000
   certain = Mixture(np.zeros((1, 1)), np.zeros((1, 1), int), np.full((1, 1), 2.0**15))
   writer = coder.Writer()
-  mixture.write(writer, select(certain, np.zeros(n, int)), np.zeros(n, np.int64))
+  mixture.write(writer, select(certain, np.zeros(n, int)), np.zeros(n, np.int64), layout)
   assert 8 * len(writer.finish()) >= mixture.least_bits(n) > 0
   for size in SIZES:  # All of the mass on one symbol.
     total = 2.0**39
@@ -301,6 +309,42 @@ def test_the_stream_goes_by_size_then_position_then_escapes():
   assert writer.finish() == by_hand.finish()
 
 
+def test_bins_come_before_the_symbols_within_them():
+  """Windows of 16, 1, 16 and 3 symbols, one of 16 and the single one missed: written by hand."""
+  index = np.array([[64], [0], [64], [20]])
+  model = Mixture(np.zeros((4, 1)), index, np.full((4, 1), 2.0**15))
+  low, shape = mixture.windows(model, mixture.BINS)
+  assert list(low) == [-8, 0, -8, -1] and list(shape) == [3, 0, 3, 1]
+  wide, total = select(model, [0]), 2.0**39
+  mass = mixture.cumulative(wide, 256.0 * np.arange(-8, 9)[None] - 128)[0]
+  bins = np.append(np.diff(mass[::4]), total - (mass[-1] - mass[0]))
+  within = np.diff(mass[8:13])
+  by_hand = coder.Writer()
+  by_hand.put(np.array([1]), np.array([2.0**14 - 1, 1]))
+  by_hand.put(np.array([1 + 1]), mixture.counts(select(model, [3]), low[3:], 4))
+  by_hand.put(np.array([2, 4]), np.tile(bins + np.floor(total / 2**14 / 5) + 1, (2, 1)))
+  by_hand.put(np.array([2]), (within + np.floor(within.sum() / 2**14 / 4) + 1)[None])
+  by_hand.put(np.array([1, 0]), np.ones(2))
+  by_hand.put_escapes(np.array([5 - 1, 30 - 8]), widths=17)
+  writer = coder.Writer()
+  mixture.write(writer, model, np.array([2, -5, 30, 1]), mixture.BINS)
+  assert writer.finish() == by_hand.finish()
+
+
+def test_bins_keep_tables_short():
+  longest = {}
+  for name, layout in {'symbols': mixture.SYMBOLS, 'bins': mixture.BINS}.items():
+    np.testing.assert_array_equal(np.sort(layout.bins * layout.width), layout.bins * layout.width)
+    writer, lengths = coder.Writer(), []
+    put = writer.put
+    writer.put = lambda symbols, rows, put=put, lengths=lengths: (
+      lengths.append(rows.shape[-1]), put(symbols, rows))  # fmt: skip
+    one = Mixture(np.zeros((1, 1)), np.array([[179]]), np.array([[2.0**15]]))
+    mixture.write(writer, one, np.array([300]), layout)
+    longest[name] = lengths
+  assert longest == {'symbols': [2048], 'bins': [65, 32]}
+
+
 def test_symbols_beyond_the_limit_are_refused(monkeypatch):
   model = every_pair()
   model = select(model, np.arange(2))
@@ -315,13 +359,14 @@ def test_symbols_beyond_the_limit_are_refused(monkeypatch):
       mixture.read(coder.Reader(writer.finish()), model)
 
 
+@LAYOUTS
 @pytest.mark.parametrize('seed', range(20))
-def test_foreign_bytes_are_an_error_or_symbols(seed):
+def test_foreign_bytes_are_an_error_or_symbols(seed, layout):
   rng = np.random.default_rng(seed)
   model = random_mixture(rng, 500, 3)
   reader = coder.Reader(rng.bytes(int(rng.integers(1, 900))))
   with contextlib.suppress(CodecError):
-    assert np.abs(mixture.read(reader, model)).max() <= 32767
+    assert np.abs(mixture.read(reader, model, layout)).max() <= 32767
 
 
 def test_cut_data_is_an_error():

@@ -17,7 +17,7 @@ from tests.helpers.modules import init
 from tests.helpers.slow import but_for
 from tests.helpers.small_plans import PLAN
 
-LEARNED = ['cae', 'gan', 'gmm', small_models.SLICED, small_models.CHANNELS]
+LEARNED = ['cae', 'gan', 'gmm', *small_models.KINDS]
 
 
 @pytest.mark.parametrize('out_bits', [None, 12])

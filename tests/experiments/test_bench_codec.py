@@ -21,6 +21,13 @@ def test_networks_that_predict_probabilities_are_seen_in_both_directions(name, m
     assert all(seconds[stage] > 0 for stage in bench_codec.STAGES)
 
 
+def test_a_model_of_ones_own_has_its_label(capsys):
+  own = f'mine=gmm:{small_models.path(small_models.PASSES)}'
+  assert bench_codec.main(['bench', f'--methods={own}', '--sizes=64x64', '--repeats=1']) == 0
+  assert 'mine encode' in capsys.readouterr().out
+  assert bench_codec._model(own, None, 0.013)[1].coding.layout == 1
+
+
 def test_growth_is_measured_of_the_methods_that_are_named(monkeypatch):
   seen = []
   monkeypatch.setattr(bench_codec.bench_growth, 'table', lambda *given: seen.append(given))

@@ -11,7 +11,8 @@ from compress_jax.images.sets import save_image
 from experiments import bits
 from tests.helpers import small_models
 
-MODELS = {'cae': 'cae', 'gan': 'gan', 'gmm': 'gmm', small_models.CHANNELS: 'gmm'}
+MODELS = {'cae': 'cae', 'gan': 'gan', 'gmm': 'gmm'}
+MODELS |= {small_models.CHANNELS: 'gmm', small_models.PASSES: 'gmm'}
 PARTS = {
   'cae': ['header', 'y'],
   'gan': ['header', 'z', 'y'],
@@ -20,6 +21,7 @@ PARTS = {
     *('header', 'z', 'group 1, anchors', 'group 1, others'),
     *('group 2, anchors', 'group 2, others'),
   ],
+  small_models.PASSES: ['header', 'z', 'group 1, anchors', 'group 1, others', 'group 2'],
 }
 # Means over two images of 10 pixels: 1 bit per pixel, half of it in y.
 ROWS = [

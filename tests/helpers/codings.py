@@ -10,7 +10,11 @@ from compress_jax.methods.gmm import channels_coding, channels_export, serial_co
 from tests.helpers.priors import prior_of
 
 GMMS = ('gmm', 'gmm of one Gaussian', 'gmm in slices')
-CHANNELS = 'gmm by channels', 'gmm by channels of one Gaussian'
+CHANNELS = (
+  'gmm by channels',
+  'gmm by channels of one Gaussian',
+  'gmm by channels with one pass',
+)
 MODULES = {
   'cae': cae,
   'gan': gan,
@@ -54,13 +58,13 @@ def gmm_networks(rng, mixtures, sizes=(C,), views=1):
   return serial_export.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), context, parameters)
 
 
-def channels_networks(rng, mixtures, sizes, views):
-  """Random ones for groups of these sizes."""
+def channels_networks(rng, mixtures, sizes, views, two_passes=3):
+  """Random ones for groups of these sizes, of which the first have two passes."""
   parts, groups, before = 3 if mixtures > 1 else 2, [], 0
-  for size in sizes:
+  for i, size in enumerate(sizes):
     last = layer(rng, 1, 7, parts * mixtures * size)
     last.bias[: mixtures * size] += 1.5
-    seen = sum(channels_coding.inputs(2 * C, views, before, size))
+    seen = sum(channels_coding.inputs(2 * C, views, before, size if i < two_passes else 0))
     groups.append([layer(rng, 1, seen, 9, 0.01), layer(rng, 1, 9, 7, 0.01), last])
     before += size
   return channels_export.FloatNetworks(upsampling(rng, 2 * C, 0.01, 0.3), groups)
@@ -83,11 +87,11 @@ def tiny(name, seed=0):
   if name == 'gan':
     floats = upsampling(rng, C, 0.0, 0.0), upsampling(rng, C, 0.0, 2.0)
     return gan.make(*floats, table, prior, zs), floats
-  mixtures = 1 if 'one' in name else K
+  mixtures = 1 if 'one Gaussian' in name else K
   calibration = [(rng.normal(0, 4, (12, 15, C)).astype(np.float32), z) for z in zs]
   if name in CHANNELS:
-    views = 1 if 'one' in name else 2
-    networks = channels_networks(rng, mixtures, (1, 2, 1), views)
+    views = 1 if 'one Gaussian' in name else 2
+    networks = channels_networks(rng, mixtures, (1, 2, 1), views, 1 if 'pass' in name else 3)
     made = channels_export.make(networks, table, prior, mixtures, views, calibration)
     return made, networks
   networks = gmm_networks(rng, mixtures, *(((1, 2, 1), 2) if 'slices' in name else ()))

@@ -9,7 +9,9 @@ batches of 4 crops of 128 pixels, from its linear path on. The others began from
 not fall silent, and gmm with a fiftieth of the hyper-latents'. `sliced` is a gmm of preset tiny
 with 8 channels, 12 latents in slices of 4 and 8, 8 hyper-latents and widths of 16, from its linear
 path on: 2,000 batches of 4 crops of 64 pixels at a learning rate of 2e-3. `channels` is the same
-with the channel context and a restoration of 8 channels, after 1,500 batches.
+with the channel context and a restoration of 8 channels, after 1,500 batches. `passes` is
+`channels` exported anew with one pass for its second slice, and so with tables of bins, by
+`write_passes`.
 """
 
 import functools
@@ -31,6 +33,7 @@ from compress_jax.learned.released import flatten, halve, to_arrays, unflatten
 from compress_jax.methods.cae import networks as cae
 from compress_jax.methods.gan import networks as gan
 from compress_jax.methods.gmm import networks as gmm
+from compress_jax.methods.gmm.channels import with_passes
 from compress_jax.model_zoo import pretrained
 from compress_jax.training import float_weights
 
@@ -41,7 +44,7 @@ MODELS = {
   'gan': gan.Model(3, 1, 12, 8, 6, True),
 }
 # Other kinds of gmm, for golden files and tests of their own.
-SLICED, CHANNELS = 'sliced', 'channels'
+SLICED, CHANNELS, PASSES = KINDS = 'sliced', 'channels', 'passes'
 NETWORKS = {'cae': cae, 'gmm': gmm, 'gan': gan}
 
 
@@ -51,7 +54,7 @@ def path(method):
 
 
 def load(name, lmbda=0.013):
-  method = 'gmm' if name in (SLICED, CHANNELS) else name
+  method = 'gmm' if name in KINDS else name
   return pretrained(method, lmbda=lmbda, model=path(name))
 
 
@@ -176,6 +179,17 @@ def write(weights_file):
   rest = {name: value for name, value in weights.items() if name not in kept}
   arrays = {k: v.astype(np.float16) for k, v in flatten(rest, 'params').items()}
   model_files.write(FOLDER / f'{method}-floats.safetensors', arrays, config, overwrite=True)
+
+
+def write_passes():
+  """Exports `channels` with one pass for its second slice."""
+  weights, config = float_weights.weights(Path(path(CHANNELS)))
+  options = {**config['options'], 'two_passes': 1}
+  weights = {**weights, 'groups': with_passes(weights['groups'], 1)}
+  codec = float_weights.fitting('gmm', options, weights)
+  released = codec.export(halve(weights), float_weights.calibration(None))
+  config = {**config, 'options': options}
+  model_files.write(path(PASSES), to_arrays(released), config, overwrite=True)
 
 
 if __name__ == '__main__':

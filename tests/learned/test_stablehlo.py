@@ -15,7 +15,7 @@ from compress_jax.exact import rates
 from compress_jax.learned import stablehlo
 from tests.helpers import small_models as small
 
-ALL = pytest.mark.parametrize('name', [*small.MODELS, small.SLICED, small.CHANNELS])
+ALL = pytest.mark.parametrize('name', [*small.MODELS, *small.KINDS])
 GRIDS = (2, 3), (7, 5)  # The first is smaller than the margin that cae mirrors.
 
 

@@ -176,12 +176,15 @@ def test_channels_predict_the_mixtures_of_their_float_networks(name, level):
     return q.reshape(42, C)[at, span]
 
   channels_coding.walk(coding, z, (6, 7), level, note)
-  assert len(steps) == 6
-  for i, (predicted, at, span) in enumerate(steps):
+  passes = 2, *((1, 1) if 'one pass' in name else (2, 2))
+  kinds = [(group, second, n) for group, n in enumerate(passes) for second in range(n)]
+  assert len(steps) == len(kinds)
+  for (predicted, at, span), (group, second, n) in zip(steps, kinds, strict=True):
+    assert len(at) == (21 if n == 2 else 42)
     inputs = []
     for place in at:  # One position after the other, by the definition.
       row, column = divmod(place, 7)
-      assert (row + column) % 2 == i % 2
+      assert n == 1 or (row + column) % 2 == second
       seen = [features[row, column]]
       for dr in (-1, 0, 1):
         for dc in (-1, 0, 1):
@@ -189,11 +192,11 @@ def test_channels_predict_the_mixtures_of_their_float_networks(name, level):
           seen += [near, abs(near)][: coding.views]
       for dr in range(-2, 3):
         for dc in range(-2, 3):
-          if (dr + dc) % 2:
-            near = y[row + dr + 2, column + dc + 2, span] * (i % 2)
+          if (dr + dc) % 2 and n == 2:
+            near = y[row + dr + 2, column + dc + 2, span] * second
             seen += [near, abs(near)][: coding.views]
       inputs.append(np.concatenate(seen))
-    outputs = export.float_run(networks.groups[i // 2], np.array(inputs)[None])[-1][0]
+    outputs = export.float_run(networks.groups[group], np.array(inputs)[None])[-1][0]
     k = coding.mixtures
     parts = outputs.reshape(len(at), 2 + (k > 1), k, -1)
     by_symbol = [np.moveaxis(parts[:, j] * gain[span], 1, 2).reshape(-1, k) for j in (0, 1)]

@@ -40,7 +40,7 @@ def test_golden_files_of_learned_methods_decode_to_their_latents(name):
   assert small_models.digest(codec.latents(released, file)) == LATENTS[name]
 
 
-@pytest.mark.parametrize('method', (*MODELS, small_models.SLICED, small_models.CHANNELS))
+@pytest.mark.parametrize('method', (*MODELS, *small_models.KINDS))
 def test_golden_files_of_learned_methods_decode_to_nearly_their_pixels(method, monkeypatch):
   small_models.force_tiles(monkeypatch, **small_models.FEW_SHAPES)
   names = [name for name in LATENTS if name.startswith(method)]
@@ -94,7 +94,7 @@ def write_monochrome():
     file, path = codec.encode(released, grey), f'{name}-0.013-monochrome.cjx'
     keep(path, file)
     PIXELS[path] = digest(codec.decode(released, file))
-  for method in (*MODELS, small_models.SLICED, small_models.CHANNELS):
+  for method in (*MODELS, *small_models.KINDS):
     codec, released = small_models.load(method, 0.013)
     file, stem = codec.encode(released, grey), f'{method}-0.013-monochrome'
     keep(f'{stem}.cjx', file)

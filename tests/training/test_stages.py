@@ -387,13 +387,15 @@ def test_a_run_from_before_there_were_such_options_goes_on(tmp_path):
     plans.record(tmp_path, PLAN._replace(channel_steps=9))
 
 
-def test_shortcuts_that_the_first_weights_lack_begin_with_little_effect(tmp_path):
+def test_first_weights_lack_shortcuts_and_have_a_pass_more(tmp_path):
+  """Shortcuts begin with little effect, and weights of passes that are gone are left out."""
   options = {'channels': 4, 'latents': 4, 'hyper': 4, 'attention': False, 'stem': 4}
+  options |= {'context': 'channels'}
   first = jit(gmm.codec(**options).init)(jax.random.key(5))
   path = tmp_path / 'first.safetensors'
   host = flatten(jax.tree.map(np.asarray, first), 'params')
   models.write(path, host, {'method': 'gmm', 'options': options}, overwrite=True)
-  more = {**options, 'shortcuts': True}
+  more = {**options, 'shortcuts': True, 'two_passes': 0}
   plan = PLAN._replace(method='gmm', options=more, start=str(path))
   params, _ = stages.setup_of(plan, gmm.codec(**more)).init()
   fresh = gmm.codec(**more).init(jax.random.key(plan.seed))
@@ -401,6 +403,8 @@ def test_shortcuts_that_the_first_weights_lack_begin_with_little_effect(tmp_path
   np.testing.assert_allclose(kernels[0], 0.05 * np.asarray(kernels[1]), rtol=1e-6)
   kept = {k: v for k, v in params['synthesis'].items() if 'shortcut' not in k}
   assert same(kept, first['synthesis'])
+  group = dict(first['groups']['group0'])
+  assert group.pop('anchors') and same(params['groups'], {'group0': group})
   other = PLAN._replace(method='gmm', options={**options, 'hyper': 6}, start=str(path))
   with pytest.raises(CodecError, match=r'are not those of gmm.*: they have hyper=4$'):
     stages.setup_of(other, gmm.codec(**other.options)).init()

@@ -5,7 +5,8 @@ unevenly grouped space-channel contextual adaptive coding", CVPR 2022, on groups
 D. He, Y. Zheng, B. Sun, Y. Wang, H. Qin, "Checkerboard context model for efficient learned image
 compression", CVPR 2021, on the two passes. The positions whose row and column have an even sum are
 the anchors, which the first pass codes. The second pass codes the others and sees the anchors
-around them. Both passes see the hyper-latents and all positions of the groups before.
+around them. Both passes see the hyper-latents and all positions of the groups before. Groups that
+are coded in one pass see these alone.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from compress_jax.codec import Params
 from compress_jax.layers.blocks import Conv, leaky
 from compress_jax.methods.gmm.heads import head
 
@@ -59,16 +61,19 @@ class GroupParameters(nn.Module):
   slope: float
 
   @nn.compact
-  def __call__(self, features: Array, before: Array, seen: Array) -> Array:
+  def __call__(self, features: Array, before: Array, seen: Array | None) -> Array:
     """Applies three layers; the first sees a neighbourhood and the others one position.
 
     Args:
       features: f32[B, h, w, F], the output of the hyper-synthesis.
       before: f32[B, h, w, V], the groups before.
-      seen: f32[B, h, w, W], the anchors of the group itself, and 0 at the other positions.
+      seen: f32[B, h, w, W], the anchors of the group itself, and 0 at the other positions; None for
+        a group that is coded in one pass.
     """
     act, (wide, narrow) = leaky(self.slope), self.widths
-    x = Conv(wide, 1, name='features')(features) + Checkerboard(wide, name='anchors')(seen)
+    x = Conv(wide, 1, name='features')(features)
+    if seen is not None:
+      x += Checkerboard(wide, name='anchors')(seen)
     if before.shape[-1]:
       x += Conv(wide, name='before', use_bias=False)(before)
     x = act(Conv(narrow, 1, name='hidden')(act(x)))
@@ -82,6 +87,7 @@ class ChannelContext(nn.Module):
   mixtures: int
   widths: tuple[int, int]
   slope: float
+  two_passes: int | None = None  # The number of first groups with two passes; all unless given.
 
   @nn.compact
   def __call__(self, features: Array, views: Sequence[Array]) -> Array:
@@ -96,7 +102,18 @@ class ChannelContext(nn.Module):
     for i, size in enumerate(self.groups):
       network = GroupParameters(size, self.mixtures, self.widths, self.slope, name=f'group{i}')
       before = jnp.concatenate([view[..., :start] for view in views], -1)
-      group = jnp.concatenate([view[..., start : start + size] for view in views], -1)
-      parts.append(network(features, before, group * first_pass))
+      seen = None
+      if self.two_passes is None or i < self.two_passes:
+        group = jnp.concatenate([view[..., start : start + size] for view in views], -1)
+        seen = group * first_pass
+      parts.append(network(features, before, seen))
       start += size
     return jnp.concatenate(parts, -1)
+
+
+def with_passes(params: Params, two_passes: int) -> Params:
+  """Returns the parameters of a `ChannelContext` of which only the first groups have two passes."""
+  return {
+    f'group{i}': {k: v for k, v in params[f'group{i}'].items() if i < two_passes or k != 'anchors'}
+    for i in range(len(params))
+  }

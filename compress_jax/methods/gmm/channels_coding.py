@@ -3,7 +3,8 @@
 Hyper-latents come first in the stream, coded by static tables. The groups follow one by one: first
 the anchors of a group, then its other positions, row by row, in steps of at most `RUN` positions.
 The channels of a position follow each other. The networks of a step see all positions of the groups
-before; in the second pass they also see the anchors of the same group.
+before; in the second pass they also see the anchors of the same group. A group whose network has no
+inputs for these is coded in one pass.
 """
 
 import functools
@@ -19,6 +20,8 @@ from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
 _CENTRE = ((0, 0),)  # The offset of a position's own features.
+LAYOUTS = mixture.SYMBOLS, mixture.BINS  # Models have the number of theirs.
+NEWEST = 1
 RUN = 2048  # Positions of a step: part of the format; it bounds the memory for large images.
 
 
@@ -33,8 +36,9 @@ class Coding(NamedTuple):
   hyper: layers.Network  # Hyper-latents to features f64[h, w, F].
   # For each group, layers that predict scales, means and logits at single positions. The inputs of
   # the first layer are F features, the groups before at the 9 positions of a 3x3 window, and the
-  # latents of the same group at the 12 anchors of a 5x5 window.
+  # latents of the same group at the 12 anchors of a 5x5 window unless it is coded in one pass.
   groups: layers.Networks
+  layout: int = 0  # The index of the tables' layout in LAYOUTS.
 
 
 class Group(NamedTuple):
@@ -42,6 +46,7 @@ class Group(NamedTuple):
 
   start: int  # The first channel.
   stop: int  # The last channel, exclusive.
+  two_passes: bool  # Whether the second pass sees the anchors of the first; else there is one pass.
   rates: rates.Rates  # Gains of these channels.
 
 
@@ -60,12 +65,16 @@ Code = Callable[[mixture.Mixture, np.ndarray, slice], np.ndarray]
 
 def groups(coding: Coding) -> list[Group]:
   """Returns the groups in the order in which they are coded."""
-  each = outputs_of_latent(coding.mixtures)
-  stops = np.cumsum([layers.ends(network)[1] // each for network in coding.groups]).tolist()
-  return [
-    Group(start, stop, rates.Rates(*(table[:, start:stop] for table in coding.rates)))
-    for start, stop in zip([0, *stops], stops, strict=False)
-  ]
+  each, features = outputs_of_latent(coding.mixtures), layers.ends(coding.hyper)[1]
+  found: list[Group] = []
+  for network in coding.groups:
+    known, outputs = layers.ends(network)
+    start = found[-1].stop if found else 0
+    stop = start + outputs // each
+    two_passes = known > sum(inputs(features, coding.views, start, 0))
+    table = rates.Rates(*(table[:, start:stop] for table in coding.rates))
+    found.append(Group(start, stop, two_passes, table))
+  return found
 
 
 def inputs(features: int, views: int, before: int, own: int) -> tuple[int, int, int]:
@@ -82,13 +91,13 @@ def check(coding: Coding) -> None:
   each = outputs_of_latent(coding.mixtures)
   features = layers.ends(coding.hyper)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0] and bool(coding.groups)
-  fits &= coding.mixtures >= 1 and coding.views in (1, 2)
+  fits &= coding.mixtures >= 1 and coding.views in (1, 2) and coding.layout in range(len(LAYOUTS))
   before = 0
   for network in coding.groups:
     known, outputs = layers.ends(network)
     own = outputs // max(each, 1)
     fits &= outputs == own * each > 0
-    fits &= known == sum(inputs(features, coding.views, before, own))
+    fits &= known in {sum(inputs(features, coding.views, before, seen)) for seen in (0, own)}
     fits &= all(layer.kernel == 1 and not layer.shuffle for layer in network)
     before += own
   if not fits or before != rates.channels(coding.rates):
@@ -119,13 +128,15 @@ def walk(
   held = checkerboard.inner(border)
   for group, network in zip(groups(coding), coding.groups, strict=True):
     span = slice(group.start, group.stop)
-    counts = inputs(features.shape[2], coding.views, group.start, group.stop - group.start)
+    counts = inputs(features.shape[2], coding.views, group.start, 0)
     of_features, of_before, of_own = np.split(network[0].weight, np.cumsum(counts[:2]))
     parts = [Part(features, _CENTRE, of_features)]
     if group.start:
       before = border[..., : group.start]
       parts.append(_part(before, checkerboard.WINDOW, of_before, coding.views))
-    for second, positions in enumerate(checkerboard.passes(height, width)):
+    everywhere = np.arange(height * width)
+    passes = checkerboard.passes(height, width) if group.two_passes else (everywhere,)
+    for second, positions in enumerate(passes):
       if second:
         parts.append(_part(border[..., span], checkerboard.ANCHORS, of_own, coding.views))
       for at in _steps(positions):
@@ -169,7 +180,7 @@ def write(coding: Coding, writer: coder.Writer, latents: Latents, level: int) ->
   q = latents.q.reshape(-1, latents.q.shape[2])
 
   def code(predicted: mixture.Mixture, at: np.ndarray, span: slice) -> np.ndarray:
-    mixture.write(writer, predicted, q[at, span].ravel())
+    mixture.write(writer, predicted, q[at, span].ravel(), LAYOUTS[coding.layout])
     return q[at, span]
 
   hyper.write(writer, coding.prior, latents.z)
@@ -208,7 +219,8 @@ def read(
   bits_z = reader.bits
 
   def code(predicted: mixture.Mixture, at: np.ndarray, span: slice) -> np.ndarray:
-    return mixture.read(reader, predicted).reshape(len(at), span.stop - span.start)
+    symbols = mixture.read(reader, predicted, LAYOUTS[coding.layout])
+    return symbols.reshape(len(at), span.stop - span.start)
 
   q = walk(coding, z, (height, width), level, code)
   return Latents(q, z), {'z': bits_z, 'y': reader.bits - bits_z}

@@ -51,12 +51,18 @@ def make(
   count = networks.hyper[-1].bias.size // (4 if networks.hyper[-1].shuffle else 1)
   made = []
   for start, stop, network in _spans(networks.groups, mixtures):
-    shifts = np.repeat([0, latent_bits - bits], [count, network[0].kernel.shape[2] - count])
+    rest = network[0].kernel.shape[2] - count
+    shifts = np.repeat([0, latent_bits - bits], [count, rest])
+    own = rest > len(checkerboard.WINDOW) * views * start
     seen = [
-      _inputs(feature, y, start, stop, views) for feature, y in zip(features, fixed, strict=True)
+      _inputs(feature, y, start, stop if own else start, views)
+      for feature, y in zip(features, fixed, strict=True)
     ]
     made.append(export.parameters(network, seen, bits, shifts, mixtures))
-  return channels_coding.Coding(mixtures, views, latent_bits, table, prior, hyper_net, tuple(made))
+  return channels_coding.Coding(
+    *(mixtures, views, latent_bits, table, prior, hyper_net, tuple(made)),
+    layout=channels_coding.NEWEST,
+  )
 
 
 def thawed(coding: channels_coding.Coding) -> FloatNetworks:
@@ -83,7 +89,10 @@ def _spans(
 
 
 def _inputs(features: np.ndarray, y: np.ndarray, start: int, stop: int, views: int) -> np.ndarray:
-  """Returns the inputs f64[1, h * w, inputs] of a group's first layer at all positions."""
+  """Returns the inputs f64[1, h * w, inputs] of a group's first layer at all positions.
+
+  The group has the channels start..stop - 1, or none of its own if it is coded in one pass.
+  """
   height, width, _ = y.shape
   before = checkerboard.padded(height, width, views * start)
   own = checkerboard.padded(height, width, views * (stop - start))
@@ -103,7 +112,7 @@ def group_layers(params: Params, slope: float) -> list[list[FloatLayer]]:
   """Returns the layers of every group of a `ChannelContext` for single positions, for export.
 
   The inputs of the first layer are the features, the groups before at the positions of a 3x3
-  window, and the latents of the same group at the `ANCHORS`, all row by row.
+  window, and the latents of the same group at the `ANCHORS` if it has two passes, all row by row.
   """
   return [_layers(params[f'group{i}'], slope) for i in range(len(params))]
 
@@ -111,33 +120,36 @@ def group_layers(params: Params, slope: float) -> list[list[FloatLayer]]:
 def _layers(params: Params, slope: float) -> list[FloatLayer]:
   first = params['features']
   rows = [first['kernel'], *([params['before']['kernel']] if 'before' in params else [])]
-  rows.append(params['anchors']['kernel'])
+  rows.extend([params['anchors']['kernel']] if 'anchors' in params else [])
   width = first['kernel'].shape[-1]
   kernel = np.concatenate([np.asarray(part).reshape(-1, width) for part in rows])
   joined = FloatLayer(kernel[None, None], np.asarray(first['bias']), slope)
   return [joined, floats.layer(params['hidden'], slope=slope), floats.layer(params['last'])]
 
 
-def group_params(networks: Sequence[Sequence[FloatLayer]], features: int, views: int) -> Params:
+def group_params(
+  networks: Sequence[Sequence[FloatLayer]], features: int, views: int, mixtures: int
+) -> Params:
   """Returns the parameters of a `ChannelContext` from its layers; inverts `group_layers`.
 
   Args:
     networks: the layers of every group.
     features: the number of features of the hyper-synthesis.
     views: 2 if the networks see the latents' magnitudes beside them, else 1.
+    mixtures: K.
   """
-  params, before = {}, 0
-  for i, (first, hidden, last) in enumerate(networks):
+  params = {}
+  for i, (before, _, (first, hidden, last)) in enumerate(_spans(networks, mixtures)):
     rows, width = first.kernel[0, 0], first.kernel.shape[-1]
     near = features + 9 * views * before
     group = {
       'features': {'kernel': rows[:features].reshape(1, 1, features, width), 'bias': first.bias},
-      'anchors': {'kernel': rows[near:].reshape(len(ANCHORS), -1, width)},
       'hidden': floats.conv_params(hidden),
       'last': floats.conv_params(last),
     }
     if before:
       group['before'] = {'kernel': rows[features:near].reshape(3, 3, views * before, width)}
+    if len(rows) > near:
+      group['anchors'] = {'kernel': rows[near:].reshape(len(ANCHORS), -1, width)}
     params[f'group{i}'] = group
-    before += (len(rows) - near) // (len(ANCHORS) * views)
   return params

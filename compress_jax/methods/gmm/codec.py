@@ -101,6 +101,7 @@ def codec(
   centred: bool = False,
   shortcuts: bool = False,
   context: str = 'serial',
+  two_passes: int | None = None,
   refine: int = 0,
   rdoq: float = 0.0,
 ) -> Codec:
@@ -136,13 +137,15 @@ def codec(
     context: 'serial' or 'channels'. With 'serial', the paper's, latents are decoded along a
       wavefront. With 'channels' slices are coded in two passes of a checkerboard, and each sees all
       positions of those before (He et al., CVPR 2022); each slice needs two large steps.
+    two_passes: the number of first slices that have two passes with context='channels', all unless
+      given. The others have one pass, which is faster, and do not see their own latents.
     refine: the number of passes that search cheaper latents of each image; 0 for none.
     rdoq: the worth of a bit in squared steps, for rounding by rate and distortion; 0 rounds to the
       nearest integer.
 
   Raises:
     CodecError: there is no such context or attention, the slices are not whole numbers that sum up
-      to M, or an option needs the linear path, which is off.
+      to M, there are fewer than two_passes, or an option needs another one that is off.
   """
   if context not in CONTEXTS:
     raise CodecError(f'context={context!r} is not one of {", ".join(CONTEXTS)}')
@@ -152,6 +155,12 @@ def codec(
   depth = latents or channels
   if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
     raise CodecError(f'slices={slices} must be positive and sum up to the {depth} latents')
+  if two_passes is not None and (
+    context != 'channels' or not 0 <= two_passes <= len(slices or (depth,))
+  ):
+    raise CodecError(
+      f"two_passes={two_passes} needs context='channels' and that many slices, or more"
+    )
   hidden = None if widths is None else (widths[0], widths[1])
   model = networks.Model(
     *(channels, mixtures, attention, levels, slope, hidden, stem, linear, latents, hyper),
@@ -161,6 +170,7 @@ def codec(
     centred=centred,
     shortcuts=shortcuts,
     context=context,
+    two_passes=two_passes,
   )
   return learned.codec(_scheme(model), lmbda, refine, rdoq=rdoq)
 
@@ -201,7 +211,7 @@ def _channels(model: networks.Model) -> _Context:
     features = nets.hyper[-1].bias.size
     return {
       'hyper_synthesis': export.hyper_params(nets.hyper),
-      'groups': channels_export.group_params(nets.groups, features, views),
+      'groups': channels_export.group_params(nets.groups, features, views, coding.mixtures),
     }
 
   return _Context(channels_coding, make, unmake)

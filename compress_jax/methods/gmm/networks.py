@@ -251,6 +251,7 @@ class Model(nn.Module):
   centred: bool = False
   shortcuts: bool = False
   context: str = 'serial'  # Or 'channels': see `channels`.
+  two_passes: int | None = None  # Slices of context 'channels' with two passes; all unless given.
 
   def setup(self) -> None:
     """Creates the networks by name."""
@@ -261,7 +262,7 @@ class Model(nn.Module):
     sizes = self.slices or (latents,)
     if self.context == 'channels':
       widths = self.widths or (2 * hyper, 2 * hyper)
-      self.groups = ChannelContext(sizes, self.mixtures, widths, self.slope)
+      self.groups = ChannelContext(sizes, self.mixtures, widths, self.slope, self.two_passes)
     else:
       self.neighbours = Context(2 * hyper, name='context')
       self.parameters = [

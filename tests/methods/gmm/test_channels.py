@@ -43,9 +43,9 @@ def test_neighbours_are_gathered_by_their_offsets_with_zeros_beyond(taps):
       np.testing.assert_array_equal(found[i, j], y[row, column] if inside else np.zeros(3))
 
 
-def random_context(seed=0):
+def random_context(seed=0, two_passes=None):
   """A context with random weights, and its parameters."""
-  context = networks.ChannelContext(GROUPS, 2, (8, 8), 0.01)
+  context = networks.ChannelContext(GROUPS, 2, (8, 8), 0.01, two_passes)
   features, y = jnp.zeros((1, 6, 7, 4)), jnp.zeros((1, 6, 7, sum(GROUPS)))
   params = context.init(jax.random.key(seed), features, [y, y])['params']
   rng = np.random.default_rng(seed)
@@ -78,10 +78,29 @@ def test_predictions_depend_on_what_is_coded_before_them_alone(group, second):
     assert np.abs(np.asarray(run(moved))[0, ..., span][step] - before[step]).min() > 1e-3
 
 
-def test_layers_of_groups_come_back():
-  _, params = random_context()
+def test_groups_of_one_pass_see_the_groups_before_alone():
+  context, params = random_context(two_passes=1)
+  assert [k for k in params if 'anchors' in params[k]] == ['group0']
+  _, full = random_context()
+  shapes = jax.tree.map(np.shape, networks.with_passes(full, 1))
+  assert shapes == jax.tree.map(np.shape, params)
+  y = np.random.default_rng(1).normal(size=(1, 6, 7, sum(GROUPS))).astype(np.float32)
+  features = jnp.ones((1, 6, 7, 4))
+  other = y.copy()
+  other[..., 2:] += 5
+
+  def run(y):
+    return context.apply({'params': params}, features, [jnp.asarray(y), jnp.abs(y)])
+
+  np.testing.assert_array_equal(run(other)[..., 2:3], run(y)[..., 2:3])
+  assert np.abs(run(other)[..., 3:] - run(y)[..., 3:]).min() > 1e-3
+
+
+@pytest.mark.parametrize('two_passes', [None, 1])
+def test_layers_of_groups_come_back(two_passes):
+  _, params = random_context(two_passes=two_passes)
   layers = channels_export.group_layers(params, 0.01)
-  again = channels_export.group_params(layers, 4, 2)
+  again = channels_export.group_params(layers, 4, 2, 2)
   assert jax.tree.structure(again) == jax.tree.structure(params)
   assert jax.tree.all(jax.tree.map(np.array_equal, again, params))
 
@@ -172,6 +191,7 @@ def test_a_change_of_any_part_is_noticed(model, part):
     lambda held: held._replace(groups=held.groups[:-1]),
     lambda held: held._replace(groups=held.groups[::-1]),
     lambda held: held._replace(views=1),
+    lambda held: held._replace(layout=2),
     lambda held: held._replace(hyper=held.hyper[:-1]),
   ],
 )
@@ -197,6 +217,19 @@ def test_thawed_networks_are_those_that_were_exported(model):
     for before, after in zip(one, other, strict=True):
       assert before.weight.shape == after.weight.shape
   assert floats.rates_of(floats.log_gains_of(held.rates, 6)).gain.shape == held.rates.gain.shape
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'two_passes': 1},
+    {'context': 'channels', 'two_passes': 2},
+    {'context': 'channels', 'two_passes': -1},
+  ],
+)
+def test_more_groups_of_two_passes_than_there_are_is_refused(options):
+  with pytest.raises(CodecError, match=r'two_passes=-?[12] needs'):
+    gmm.codec(**options)
 
 
 def test_an_unknown_context_is_refused():
