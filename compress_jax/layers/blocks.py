@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from compress_jax.layers.convolution import convolve, transposed
+from compress_jax.layers.parameters import parameter
 
 Array = jax.Array
 
@@ -34,12 +35,18 @@ def masked(x: Array, frame: Frame | None) -> Array:
   """Returns f32[B, H, W, C] with zeros outside of the frame, at any resolution."""
   if frame is None:
     return x
+  return _masked(x, frame.edges * (x.shape[1] // frame.grid[0]))
+
+
+@jax.jit  # Traced once for all layers with arrays of one shape.
+def _masked(x: Array, edges: Array) -> Array:
   rows, columns = x.shape[1], x.shape[2]
-  edges = frame.edges * (rows // frame.grid[0])
-  row, column = jnp.arange(rows)[None, :, None], jnp.arange(columns)[None, None, :]
-  top, bottom, left, right = (edges[:, i, None, None] for i in range(4))
-  inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
-  return jnp.where(inside[..., None], x, 0)
+  top, bottom, left, right = (lax.slice_in_dim(edges, i, i + 1, axis=1) for i in range(4))
+  row, column = jnp.arange(rows), jnp.arange(columns)
+  inside_rows = (row >= top) & (row < bottom)  # [B, H]
+  inside_columns = (column >= left) & (column < right)
+  inside = lax.expand_dims(inside_rows, (2,)) & lax.expand_dims(inside_columns, (1,))
+  return jnp.where(lax.expand_dims(inside, (3,)), x, 0)
 
 
 def leaky(slope: float) -> Callable[[Array], Array]:
@@ -140,12 +147,12 @@ class Conv(nn.Module):
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """Returns f32[B, H / stride, W / stride, features] of f32[B, H, W, Cin]."""
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape)
     x = masked(x, frame) if self.kernel > 1 else x
     out = convolve(x, kernel.astype(x.dtype), self.stride, self.padding)
     if not self.use_bias:
       return out
-    return out + self.param('bias', self.bias_init, (self.features,)).astype(x.dtype)
+    return out + parameter(self, 'bias', self.bias_init, (self.features,)).astype(x.dtype)
 
 
 class SubPixel(nn.Module):
@@ -191,10 +198,9 @@ class Deconv(nn.Module):
   def __call__(self, x: Array, frame: Frame | None = None) -> Array:
     """Returns f32[B, 2H, 2W, features] of f32[B, H, W, C]."""
     # Each output sees a quarter of the taps.
-    kernel = self.param(
-      'kernel', initial(3.5), (self.kernel, self.kernel, x.shape[-1], self.features)
-    )
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    kernel = parameter(self, 'kernel', initial(3.5), shape)
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     return transposed(masked(x, frame), kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
 
@@ -211,9 +217,9 @@ class GDN(nn.Module):
     """Returns f32[B, H, W, C], normalised."""
     channels = x.shape[-1]
     root = lambda value: lambda key, shape: jnp.sqrt(value(key, shape) + _PEDESTAL)  # noqa: E731
-    beta = self.param('beta', root(lambda key, shape: jnp.ones(shape)), (channels,))
+    beta = parameter(self, 'beta', root(lambda key, shape: jnp.ones(shape)), (channels,))
     eye = root(lambda key, shape: 0.1 * jnp.eye(shape[0]))
-    gamma = self.param('gamma', eye, (channels, channels))  # [from, to].
+    gamma = parameter(self, 'gamma', eye, (channels, channels))  # [from, to].
     beta = lower_bound(beta, (_BETA_MIN + _PEDESTAL) ** 0.5) ** 2 - _PEDESTAL
     gamma = lower_bound(gamma, _PEDESTAL**0.5) ** 2 - _PEDESTAL
     norm = jnp.einsum('bhwi,io->bhwo', x.astype(jnp.float32) ** 2, gamma) + beta
@@ -226,8 +232,8 @@ class ChannelNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[B, H, W, C], normalised."""
-    gamma = self.param('gamma', nn.initializers.ones, (x.shape[-1],))
-    beta = self.param('beta', nn.initializers.zeros, (x.shape[-1],))
+    gamma = parameter(self, 'gamma', nn.initializers.ones, (x.shape[-1],))
+    beta = parameter(self, 'beta', nn.initializers.zeros, (x.shape[-1],))
     kind, x = x.dtype, x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
     deviation = x - lax.stop_gradient(mean)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr
 
 from compress_jax.layers.blocks import lower_bound
+from compress_jax.layers.parameters import parameter
 
 Array = jax.Array
 
@@ -99,18 +100,17 @@ class Factorized(nn.Module):
     for i, (n, m) in enumerate(itertools.pairwise(sizes)):
       start = math.log(math.expm1(1 / scale / m))
       shape = (self.channels, m, n)
-      matrix = self.param(f'matrix{i}', nn.initializers.constant(start), shape)
-      bias = self.param(f'bias{i}', uniform, (self.channels, m, 1))
+      matrix = parameter(self, f'matrix{i}', nn.initializers.constant(start), shape)
+      bias = parameter(self, f'bias{i}', uniform, (self.channels, m, 1))
       factor = None
       if i < len(self.filters):
-        factor = self.param(f'factor{i}', nn.initializers.zeros, (self.channels, m, 1))
+        factor = parameter(self, f'factor{i}', nn.initializers.zeros, (self.channels, m, 1))
       layers.append((matrix, bias, factor))
     self.layers = tuple(layers)
     start_quantiles = jnp.array([-self.init_scale, 0.0, self.init_scale])
     if self.quantiled:
-      self.quantiles = self.param(
-        'quantiles', lambda key, shape: jnp.tile(start_quantiles, (shape[0], 1)), (self.channels, 3)
-      )
+      around = lambda key, shape: jnp.tile(start_quantiles, (shape[0], 1))  # noqa: E731
+      self.quantiles = parameter(self, 'quantiles', around, (self.channels, 3))
 
   def medians(self) -> Array:
     """Returns the medians f32[C], around which symbols are rounded."""

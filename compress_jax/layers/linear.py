@@ -14,6 +14,7 @@ import numpy as np
 from compress_jax.codec import CodecError, Params
 from compress_jax.layers import dct
 from compress_jax.layers.blocks import Frame, from_cells, masked, mean_pool, to_cells
+from compress_jax.layers.parameters import parameter
 
 Array = jax.Array
 
@@ -36,7 +37,7 @@ class BlockAnalysis(nn.Module):
     """Returns f32[B, h, w, features] of an image f32[B, cell * h, cell * w, 3] in [0, 1]."""
     vectors, deviations = dct.basis(self.cell, self.features)
     size = math.sqrt(vectors.shape[1])
-    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors.T))
+    kernel = parameter(self, 'kernel', lambda *_: jnp.asarray(size * vectors.T), vectors.T.shape)
     kernel = kernel * (1 / (size * deviations))
     return jnp.einsum('bhwi,io->bhwo', to_cells(x - 0.5, self.cell), kernel.astype(x.dtype))
 
@@ -51,7 +52,7 @@ class BlockSynthesis(nn.Module):
     """Returns the image f32[B, cell * h, cell * w, 3] of latents f32[B, h, w, C]."""
     vectors, deviations = dct.basis(self.cell, y.shape[-1])
     size = math.sqrt(vectors.shape[1])
-    kernel = self.param('kernel', lambda _: jnp.asarray(size * vectors))
+    kernel = parameter(self, 'kernel', lambda *_: jnp.asarray(size * vectors), vectors.shape)
     kernel = kernel * (deviations / size)[:, None]
     return from_cells(jnp.einsum('bhwi,io->bhwo', y, kernel.astype(y.dtype)), self.cell) + 0.5
 

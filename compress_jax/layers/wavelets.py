@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from compress_jax.codec import Params
 from compress_jax.layers.blocks import from_cells, initial, to_cells
+from compress_jax.layers.parameters import parameter
 
 Array = jax.Array
 
@@ -48,7 +49,7 @@ class WaveletDown(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns f32[B, h, w, features] of f32[B, 2h, 2w, C]."""
     bands = haar(x)
-    scales = self.param('scales', _scales, (bands.shape[-1],))
+    scales = parameter(self, 'scales', _scales, (bands.shape[-1],))
     bands = bands * jnp.exp(scales).astype(x.dtype)
     return Projection(self.features, self.gain, name=_PROJECTION)(bands)
 
@@ -63,7 +64,7 @@ class WaveletUp(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns f32[B, 2h, 2w, features] of f32[B, h, w, C]."""
     bands = Projection(4 * self.features, self.gain, name=_PROJECTION)(x)
-    scales = self.param('scales', _scales, (bands.shape[-1],))
+    scales = parameter(self, 'scales', _scales, (bands.shape[-1],))
     return inverse_haar(bands * jnp.exp(-scales).astype(x.dtype))
 
 
@@ -76,8 +77,8 @@ class Projection(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[B, H, W, features] of f32[B, H, W, C]."""
-    kernel = self.param('kernel', initial(self.gain), (x.shape[-1], self.features))
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    kernel = parameter(self, 'kernel', initial(self.gain), (x.shape[-1], self.features))
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     return jnp.einsum('bhwi,io->bhwo', x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
 

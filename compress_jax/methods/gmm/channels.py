@@ -18,6 +18,7 @@ import numpy as np
 
 from compress_jax.codec import Params
 from compress_jax.layers.blocks import Conv, leaky
+from compress_jax.layers.parameters import parameter
 from compress_jax.methods.gmm.heads import head
 
 Array = jax.Array
@@ -42,7 +43,8 @@ class Checkerboard(nn.Module):
   def __call__(self, y: Array) -> Array:
     """Maps f32[B, h, w, C] to f32[B, h, w, features], without a bias."""
     shape = len(ANCHORS), y.shape[-1], self.features
-    taps = self.param('kernel', nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), shape)
+    start = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+    taps = parameter(self, 'kernel', start, shape)
     rows, columns = np.array(ANCHORS).T
     kernel = (
       jnp.zeros((SIZE, SIZE, *shape[1:]), y.dtype).at[rows, columns].set(taps.astype(y.dtype))

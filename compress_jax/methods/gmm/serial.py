@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from compress_jax.layers.blocks import Conv, Frame, SubPixel, initial, leaky, with_magnitudes
+from compress_jax.layers.parameters import parameter
 from compress_jax.methods.gmm.heads import head
 
 Array = jax.Array
@@ -56,8 +57,8 @@ class Context(nn.Module):
   def __call__(self, y_hat: Array) -> Array:
     """Applies one 5x5 convolution that sees the two rows above and two latents to the left."""
     shape = (5, 5, y_hat.shape[-1], self.features)
-    kernel = self.param('kernel', initial(), shape)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    kernel = parameter(self, 'kernel', initial(), shape)
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     kernel, bias = kernel.astype(y_hat.dtype), bias.astype(y_hat.dtype)
     above = kernel[:2]
     left = kernel[2:3, :2]
