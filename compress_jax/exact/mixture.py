@@ -173,7 +173,11 @@ class _Model(NamedTuple):
 
 def _model(mixture: Mixture, layout: Layout) -> _Model:
   columns = _columns(mixture)
-  low, shape = _windows(columns, layout)
+  return _sorted(columns, *_windows(columns, layout), layout)
+
+
+def _sorted(columns: Mixture, low: Ints, shape: Ints, layout: Layout) -> _Model:
+  """Returns the model of symbols whose windows are known."""
   order = np.argsort(shape.astype(np.uint8), kind='stable')  # Small integers are sorted faster.
   ends = [0, *np.cumsum(np.bincount(shape, minlength=len(layout.bins))).tolist()]
   parts = (slice(*pair) for pair in itertools.pairwise(ends))
@@ -208,7 +212,8 @@ def _visit(model: _Model, code: _Code, known: Ints) -> Ints:
   Args:
     model: the tables.
     code: writes or reads entries.
-    known: i64[n], the entries of a writer, as if there was one table for all symbols.
+    known: i64[n], the entries of a writer, as if there was one table for all symbols; a reader does
+      not look at them.
 
   Returns:
     i64[n], the entries that `code` returned, in the same form.
@@ -253,8 +258,11 @@ def write(writer: coder.Writer, mixture: Mixture, symbols: Ints, layout: Layout 
   Raises:
     CodecError: a symbol exceeds escapes.LIMIT in magnitude.
   """
+  _write(writer, _model(mixture, layout), symbols)
+
+
+def _write(writer: coder.Writer, model: _Model, symbols: Ints) -> None:
   escapes.check(symbols)
-  model = _model(mixture, layout)
   places = symbols - model.low
 
   def put(rows: Array, entries: Ints) -> Ints:
@@ -273,25 +281,26 @@ def write_steps(writer: coder.Writer, mixture: Mixture, symbols: Ints, bounds: I
   Raises:
     CodecError: a symbol exceeds escapes.LIMIT in magnitude.
   """
-  _, shape = windows(mixture)
+  columns = _columns(mixture)
+  low, shape = _windows(columns, SYMBOLS)
   filled = np.append(0, np.cumsum(np.array(SIZES)[shape]))[bounds]
   first = 0
   while first < len(bounds) - 1:
     full = int(np.searchsorted(filled, filled[first] + _GROUP, 'right')) - 1
     last = max(full, first + 1)
     span = slice(bounds[first], bounds[last])
-    part = Mixture(*(field[span] for field in mixture))
+    part = Mixture(*(column[:, span] for column in columns))
+    model = _sorted(part, low[span], shape[span], SYMBOLS)
     if last == first + 1:
-      write(writer, part, symbols[span])
+      _write(writer, model, symbols[span])
     else:
-      _write_group(writer, part, symbols[span], bounds[first : last + 1] - bounds[first])
+      _write_group(writer, model, symbols[span], bounds[first : last + 1] - bounds[first])
     first = last
 
 
-def _write_group(writer: coder.Writer, mixture: Mixture, symbols: Ints, bounds: Ints) -> None:
+def _write_group(writer: coder.Writer, model: _Model, symbols: Ints, bounds: Ints) -> None:
   """Codes symbols as `write_steps` does, with the tables of all steps in memory."""
   escapes.check(symbols)
-  model = _model(mixture, SYMBOLS)
   places = symbols - model.low
   entries = escapes.entries(places, model.sizes)
   queues = []

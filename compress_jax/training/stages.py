@@ -300,6 +300,7 @@ def _begin(
   """Returns fresh parameters, or those of --start after a change.
 
   Networks that --start lacks are fresh, and shortcuts that it lacks begin with little effect.
+  Weights of second passes that the options do not have are left out.
   """
   if not plan.start:
     params = codec.init(jax.random.key(plan.seed))

@@ -20,8 +20,8 @@ from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
 _CENTRE = ((0, 0),)  # The offset of a position's own features.
-LAYOUTS = mixture.SYMBOLS, mixture.BINS  # Models have the number of theirs.
-NEWEST = 1
+LAYOUTS = mixture.SYMBOLS, mixture.BINS  # A model holds the index of its layout.
+NEWEST = 1  # The layout of models that are exported now.
 RUN = 2048  # Positions of a step: part of the format; it bounds the memory for large images.
 
 
