@@ -3,6 +3,7 @@
 `check_numbers` applies them.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,10 +38,12 @@ NAMES = check_sentences.CLASSICAL | {
   'JPEG with default tables': 'jpeg-default',
   '`gmm` with `--refine=15`': 'gmm-refined',
 }
-_NUMBER = re.compile(r'[-+]?\d+(?:\.\d+)?')
+# A hyphen between two numbers is a range.
+_NUMBER = re.compile(r'(?:(?<!\d)[-+−])?\d+(?:\.\d+)?')
 
 
 Rows = Sequence[dict[str, Any]]
+Numbers = Sequence[str]
 Expected = Mapping[int, Sequence[float]]  # By column, in the order of the cell's numbers.
 
 
@@ -83,32 +86,69 @@ def _cells(line: str) -> list[str]:
   return [cell.strip() for cell in line.strip().strip('|').split('|')]
 
 
-def wrong(table: Table, source: Source) -> Iterator[str]:
-  """One line per figure of a table that differs from its row."""
+class Wrong(NamedTuple):
+  """A cell that differs from its row, or a table that cannot be checked."""
+
+  line: int
+  column: int
+  numbers: Numbers  # Those that the cell should have; empty if that is not known.
+  text: str
+
+
+def wrong(table: Table, source: Source) -> Iterator[Wrong]:
+  """Yields what is wrong in a table."""
   checker = CHECKERS.get(table.head)
   if checker is None:
     head = ' '.join(table.head)
     if any(word in head for word in ('bpp', 'BD-rate', 'PSNR')) and not {*table.head} & {*NO_ROWS}:
-      yield f'{table.document}:{table.line}: no rule for a table of {" | ".join(table.head)}'
+      text = f'{table.document}:{table.line}: no rule for a table of {" | ".join(table.head)}'
+      yield Wrong(table.line, 0, (), text)
     return
-  for i, row in enumerate(table.rows):
+  for line, row in enumerate(table.rows, table.line):
+    where = f'{table.document}:{line}'
     try:
       expected = checker(table, row, source)
     except (LookupError, ValueError):
-      yield f'{table.document}:{table.line + i}: no rows are there for {row[0]}'
+      yield Wrong(line, 0, (), f'{where}: no rows are there for {row[0]}')
       continue
     for column, values in expected.items():
       found = numbers(row[column])
       made = [_rounded(value, text) for value, text in zip(values, found, strict=False)]
       if found != made or len(values) != len(found):
-        wanted = ' '.join(made) if len(values) == len(found) else ' '.join(f'{v:g}' for v in values)
-        yield f'{table.document}:{table.line + i}: {row[0]}: {row[column]} should be {wanted}'
+        known = made if len(values) == len(found) else []
+        wanted = ' '.join(known or [f'{value:g}' for value in values])
+        yield Wrong(line, column, known, f'{where}: {row[0]}: {row[column]} should be {wanted}')
 
 
 def numbers(cell: str) -> list[str]:
   """The numbers of a cell; a hyphen between two is a range."""
-  plain = cell.replace('−', '-')
-  return _NUMBER.findall(re.sub(r'(?<=\d)[-–](?=\d)', ' to ', plain))
+  return [text.replace('−', '-') for text in _NUMBER.findall(cell)]
+
+
+def corrected(text: str, mistakes: Sequence[Wrong]) -> str:
+  """Returns a document whose cells have the numbers that they should have."""
+  lines = text.splitlines(keepends=True)
+  for line, column, wanted, _ in mistakes:
+    if wanted:
+      cells = lines[line - 1].split('|')
+      minus = '−' if '−' in cells[column + 1] else '-'
+      each = iter(wanted)
+      cells[column + 1] = _NUMBER.sub(lambda _: next(each).replace('-', minus), cells[column + 1])  # noqa: B023
+      lines[line - 1] = '|'.join(cells)
+  return ''.join(lines)
+
+
+def with_tables(text: str, made: str) -> str:
+  """Returns a document in which tables with the heads of those in `made` are replaced by these."""
+  new = {block[0]: block for table, block in _blocks(made) if table}
+  blocks = [new.get(block[0], block) if table else block for table, block in _blocks(text)]
+  return '\n'.join(itertools.chain(*blocks)) + '\n'
+
+
+def _blocks(text: str) -> Iterator[tuple[bool, list[str]]]:
+  """Yields the lines of a document in blocks, and whether a block is a table."""
+  for table, lines in itertools.groupby(text.splitlines(), lambda line: line.startswith('|')):
+    yield table, list(lines)
 
 
 def _rounded(value: float, text: str) -> str:

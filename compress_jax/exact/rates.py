@@ -75,14 +75,16 @@ def dequantise(q: Ints, rates: Rates, level: int, mean: np.ndarray | float = 0.0
   return (shifted * (rates.inverse[level] * 2.0**-GAIN_BITS)).astype(np.float32)
 
 
-def fixed_point(q: Ints, rates: Rates, level: int, bits: int) -> np.ndarray:
+def fixed_point(
+  q: Ints, rates: Rates, level: int, bits: int, limit: int = export.WIDE.activation
+) -> np.ndarray:
   """Returns the latents of symbols i64[..., C] as integers f64[..., C] with `bits` fraction bits.
 
-  They are clipped to export.ACTIVATION.
+  They are clipped to -limit..limit.
   """
   wide = q.astype(np.float64) * rates.inverse[level]
   values = np.floor(wide * 2.0 ** (bits - GAIN_BITS) + 0.5)
-  return np.clip(values, -export.ACTIVATION, export.ACTIVATION)
+  return np.clip(values, -limit, limit)
 
 
 def scales_at(sigma: np.ndarray, rates: Rates, level: int) -> np.ndarray:

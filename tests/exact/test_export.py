@@ -70,6 +70,29 @@ def test_weights_use_16_bits_and_activations_20_with_their_margin():
     assert layer.limit == 2**19 - 1
 
 
+def test_narrow_integers_stay_near_floats():
+  rng = np.random.default_rng(1)
+  network, x = hyper_like(rng), latents(rng)
+  exact, bits = quantise(network, [x], precision=export.NARROW)
+  for layer in exact:
+    peak = np.abs(layer.weight).max(0)
+    assert layer.weight.dtype == np.float32
+    assert (peak <= 2**9 - 1).all() and (peak >= 2**8 - 1).all()
+    assert layer.limit == 2**14 - 1
+  expected = export.float_run(network, x)[-1]
+  assert rms(run(exact, x) * 2.0**-bits - expected) < 1e-2 * rms(expected)
+
+
+def test_outputs_have_more_fraction_bits_than_sums_if_asked():
+  layer = float_layer(np.random.default_rng(2), 1, 6, 4)
+  x = latents(np.random.default_rng(3))
+  (exact,), bits = quantise([layer], [x], precision=export.NARROW, out_bits=26, out_limit=2**40)
+  assert bits == 26 and (exact.shift < 0).all()
+  assert np.abs(exact.weight).max() <= 2**9 - 1
+  expected = export.float_run([layer], x)[-1]
+  assert rms(run([exact], x) * 2.0**-bits - expected) < 5e-3 * rms(expected)
+
+
 def test_given_fraction_bits_leave_room_in_the_last_layer_alone():
   rng = np.random.default_rng(2)
   exact, bits = quantise(hyper_like(rng), [latents(rng)], out_bits=16, out_limit=2**30)
@@ -128,6 +151,12 @@ def test_the_proof_stops_at_2_53():
   export.prove(network, 2**13 - 1)
   with pytest.raises(CodecError, match='layer 0, channel 0: sums can exceed'):
     export.prove(network, 2**13)
+
+
+def test_the_proof_knows_that_a_negative_shift_multiplies():
+  export.prove([integer_layer([[2**20 - 1]], shift=-13)], 2**20)
+  with pytest.raises(CodecError, match='layer 0, channel 0: sums can exceed'):
+    export.prove([integer_layer([[2**20]], shift=-13)], 2**20)
   export.prove([integer_layer([[2**40]], 2**40 - 1)], 2**13 - 1)
   with pytest.raises(CodecError):
     export.prove([integer_layer([[2**40]], -(2**40))], 2**13 - 1)

@@ -45,9 +45,14 @@ class Product:
   """A weight matrix that is multiplied in another way."""
 
   __array_ufunc__ = None
+  dtype = np.dtype(np.float64)
 
   def __init__(self, weight, rule):
     self.weight, self.rule = weight, rule
+
+  def astype(self, kind):
+    assert kind == np.float64
+    return self
 
   def __rmatmul__(self, x):
     return self.rule(x, self.weight)
@@ -144,6 +149,62 @@ def test_the_check_notices_a_wrong_layer(monkeypatch, change):
       check(random_cases(seed, 50))
 
 
+def narrow_cases(seed):
+  """f64[n, K] and small weights f32[K, Cout], with sums on both sides of 2^24."""
+  rng = np.random.default_rng(seed)
+  n, inputs, outputs = (int(v) for v in rng.integers(1, (9, 200, 17)))
+  x_bits = int(rng.integers(1, 22))
+  weight = layers.stored(integers(rng, (inputs, outputs), int(rng.integers(1, 11))))
+  assert weight.dtype == np.float32
+  return integers(rng, (n, inputs), x_bits), weight
+
+
+def test_products_of_small_weights_are_exact_in_either_type():
+  kinds = set()
+  for seed in range(200):
+    x, weight = narrow_cases(seed)
+    found = layers.product(x, weight)
+    kinds.add(found.dtype.name)
+    np.testing.assert_array_equal(found.astype(np.int64), x.astype(int) @ weight.astype(int))
+  assert kinds == {'float32', 'float64'}
+
+
+@pytest.mark.parametrize(
+  'x,weight,kind',
+  [
+    ([[2**23, 2**23 - 1]], [[1], [1]], np.float32),
+    ([[2**23, 2**23, 1]], [[1], [1], [1]], np.float64),  # 2^24 + 1, which float32 lacks.
+    ([[-(2**14), 1]], [[1023], [16383]], np.float64),  # A weight beyond the small ones.
+    ([[2**14, -1]], [[1023], [1]], np.float32),
+    ([[2**14, -(2**14) - 1]], [[1023], [1023]], np.float64),  # The sum of the terms is small.
+  ],
+)
+def test_float32_multiplies_where_no_order_of_the_terms_reaches_2_24(x, weight, kind):
+  x, weight = np.array(x, np.float64), layers.stored(np.array(weight))
+  found = layers.product(x, weight)
+  assert found.dtype == kind
+  np.testing.assert_array_equal(found, x.astype(int) @ weight.astype(int))
+
+
+def test_bounds_hold_for_all_sums():
+  for seed in range(50):
+    x, weight = narrow_cases(seed)
+    terms = np.abs(x[:, :, None] * weight.astype(np.float64)).sum(1)
+    bound = np.abs(x) @ layers.peaks(weight)
+    assert (terms <= bound[:, None]).all() and (bound <= 1024 * np.abs(x).sum(1)).all()
+
+
+@pytest.mark.parametrize('shift', [-5, 0, 3])
+def test_a_negative_shift_multiplies(shift):
+  x, weight = narrow_cases(3)
+  layer = Layer(weight, np.ones(weight.shape[1]), np.full(weight.shape[1], shift), LINEAR, 2**40)
+  expected = np.floor((x @ weight.astype(np.float64) + 1) * 2.0**-shift)
+  np.testing.assert_array_equal(layers.dense(x, layer), expected)
+  (again,) = layers.from_arrays(layers.to_arrays((layer,), 'net'), 'net')
+  assert again.weight.dtype == np.float32
+  np.testing.assert_array_equal(layers.dense(x, again), expected)
+
+
 def test_jit_and_eager_agree():
   x, layer = selftest.wide()
 
@@ -229,7 +290,7 @@ def test_weights_are_stored_in_16_bits_where_they_fit():
     ('0.weight', lambda a: a[:-1]),
     ('0.weight', lambda a: a[0]),
     ('0.bias', lambda a: a[1:]),
-    ('1.shift', lambda a: a - 40),
+    ('1.shift', lambda a: a - 90),
     ('1.shift', lambda a: a + 64),
     ('2.settings', lambda a: a[:3]),
     ('2.settings', lambda a: a * [2, 1, 1, 1]),

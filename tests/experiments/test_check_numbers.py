@@ -101,14 +101,15 @@ def test_a_wrong_figure_is_found(copy, document, head, column):
   lines = path.read_text().splitlines()
   at = next(i for i, line in enumerate(lines) if line.startswith('|') and head in line) + 2
   cells = lines[at].split('|')
-  wrong = (
-    cells[column + 1].replace('1', '7') if '1' in cells[column + 1] else cells[column + 1] + '1'
-  )
-  lines[at] = '|'.join([*cells[: column + 1], wrong, *cells[column + 2 :]])
+  digit = next(letter for letter in cells[column + 1] if letter.isdigit())
+  cells[column + 1] = cells[column + 1].replace(digit, str((int(digit) + 1) % 10), 1)
+  lines[at] = '|'.join(cells)
   path.write_text('\n'.join(lines) + '\n')
   found = list(check_numbers.check(copy))
   assert found and all(line.startswith(document) for line in found)
   assert check_numbers.main(copy) == 1
+  assert check_numbers.main(copy, write=True) == 0
+  assert path.read_text() == (ROOT / document).read_text()
 
 
 @pytest.mark.slow
@@ -118,6 +119,23 @@ def test_a_table_without_a_rule_is_named(copy):
   assert ['no rule for a table of mine | bpp' in line for line in check_numbers.check(copy)] == [
     True
   ]
+
+
+def test_cells_are_corrected_number_by_number():
+  text = '| a | b |\n|---|---|\n| 1 | **−42.9 %** (24.3–28.5 dB; 15 of 24) |\n| 2 | -1 |\n'
+  cell = check_tables.Wrong(3, 1, ['+1.0', '24.0', '28.0', '9', '24'], '')
+  unknown = check_tables.Wrong(4, 1, [], '')
+  assert check_tables.corrected(text, [cell, unknown]) == (
+    '| a | b |\n|---|---|\n| 1 | **+1.0 %** (24.0–28.0 dB; 9 of 24) |\n| 2 | -1 |\n'
+  )
+  minus = cell._replace(numbers=['-1.0', *cell.numbers[1:]])
+  assert '**−1.0 %**' in check_tables.corrected(text, [minus])
+
+
+def test_tables_are_replaced_by_those_with_their_heads():
+  text = '# Title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nText.\n\n| c |\n|---|\n| 3 |\n'
+  made = '| a | b |\n|---|---|\n| 4 | 5 |\n| 6 | 7 |\n'
+  assert check_tables.with_tables(text, made) == text.replace('| 1 | 2 |', '| 4 | 5 |\n| 6 | 7 |')
 
 
 def test_the_numbers_of_a_cell_are_read_with_their_signs():

@@ -107,8 +107,9 @@ def make(
   inputs = [hyper.dequantise(hyper.quantise(z, prior), prior) for z in calibration]
 
   def integers(network: Sequence[FloatLayer], bits: int) -> layers.Network:
-    ranges = {'in_bits': hyper.BITS, 'in_limit': hyper.LIMIT, 'out_bits': bits, 'out_limit': 2**25}
-    return export.quantise(network, inputs, **ranges)[0]
+    return export.quantise(
+      network, inputs, in_bits=hyper.BITS, in_limit=hyper.LIMIT, out_bits=bits, out_limit=2**25
+    )[0]
 
   return Coding(table, prior, integers(mean, rates.MEAN_BITS), integers(scale, tables.SIGMA_BITS))
 

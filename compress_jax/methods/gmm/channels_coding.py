@@ -15,11 +15,12 @@ import numpy as np
 
 from compress_jax import coder
 from compress_jax.codec import CodecError, Latents
-from compress_jax.exact import checkerboard, hyper, layers, mixture, rates, rdoq
+from compress_jax.exact import checkerboard, export, hyper, layers, mixture, rates, rdoq
 from compress_jax.methods.gmm.geometry import HYPER_CELL, outputs_of_latent
 from compress_jax.methods.gmm.serial_coding import seen
 
-_CENTRE = ((0, 0),)  # The offset of a position's own features.
+Taps = tuple[tuple[int, int], ...]
+_CENTRE: Taps = ((0, 0),)  # The offset of a position's own features.
 LAYOUTS = mixture.SYMBOLS, mixture.BINS  # A model holds the index of its layout.
 NEWEST = 1  # The layout of models that are exported now.
 RUN = 2048  # Positions of a step: part of the format; it bounds the memory for large images.
@@ -39,6 +40,7 @@ class Coding(NamedTuple):
   # latents of the same group at the 12 anchors of a 5x5 window unless it is coded in one pass.
   groups: layers.Networks
   layout: int = 0  # The index of the tables' layout in LAYOUTS.
+  latent_limit: int = export.WIDE.activation  # The largest latent that the networks see.
 
 
 class Group(NamedTuple):
@@ -51,11 +53,14 @@ class Group(NamedTuple):
 
 
 class Part(NamedTuple):
-  """Inputs of a first layer around every position, with their weights."""
+  """Inputs of a first layer around every position, with their weights.
 
-  border: np.ndarray  # f64[H + 4, W + 4, C], as `checkerboard.padded` returns it.
-  taps: tuple[tuple[int, int], ...]  # Offsets (row, column) of what is seen.
-  weight: np.ndarray  # f64[len(taps) * C, Cout]
+  The arrays are float32 if all sums of their products are exact in it, else float64.
+  """
+
+  border: np.ndarray  # [H + 4, W + 4, C], as `checkerboard.padded` returns it.
+  taps: Taps  # Offsets (row, column) of what is seen.
+  weight: np.ndarray  # [len(taps) * C, Cout]
 
 
 # Called with the mixtures of a step, its positions and its channels; returns the symbols
@@ -92,6 +97,8 @@ def check(coding: Coding) -> None:
   features = layers.ends(coding.hyper)[1]
   fits = hyper.channels(coding.prior) == layers.ends(coding.hyper)[0] and bool(coding.groups)
   fits &= coding.mixtures >= 1 and coding.views in (1, 2) and coding.layout in range(len(LAYOUTS))
+  fits &= 0 < coding.latent_limit <= export.WIDE.activation
+  fits &= coding.hyper[-1].limit < layers.EXACT32
   before = 0
   for network in coding.groups:
     known, outputs = layers.ends(network)
@@ -130,22 +137,23 @@ def walk(
     span = slice(group.start, group.stop)
     counts = inputs(features.shape[2], coding.views, group.start, 0)
     of_features, of_before, of_own = np.split(network[0].weight, np.cumsum(counts[:2]))
-    parts = [Part(features, _CENTRE, of_features)]
+    parts = _parts(features, _CENTRE, of_features)
     if group.start:
       before = border[..., : group.start]
-      parts.append(_part(before, checkerboard.WINDOW, of_before, coding.views))
+      parts.extend(_parts(before, checkerboard.WINDOW, of_before, coding.views))
     everywhere = np.arange(height * width)
     passes = checkerboard.passes(height, width) if group.two_passes else (everywhere,)
     for second, positions in enumerate(passes):
       if second:
-        parts.append(_part(border[..., span], checkerboard.ANCHORS, of_own, coding.views))
+        parts.extend(_parts(border[..., span], checkerboard.ANCHORS, of_own, coding.views))
       for at in _steps(positions):
         predicted = rates.mixture_at(
           predict(network, parts, at), coding.mixtures, group.rates, level
         )
         q[at, span] = code(predicted, at, span)
-        fixed = rates.fixed_point(q[at, span], group.rates, level, coding.latent_bits)
-        held[(*np.divmod(at, width), span)] = fixed
+        held[(*np.divmod(at, width), span)] = rates.fixed_point(
+          q[at, span], group.rates, level, coding.latent_bits, coding.latent_limit
+        )
   return q.reshape(height, width, channels)
 
 
@@ -155,13 +163,46 @@ def _steps(positions: np.ndarray) -> Iterator[np.ndarray]:
     yield positions[first : first + RUN]
 
 
-def _part(
-  latents: np.ndarray, taps: tuple[tuple[int, int], ...], weight: np.ndarray, views: int
-) -> Part:
-  """Returns the part of latents f64[H + 4, W + 4, C], without channels that are all zero."""
+def _parts(latents: np.ndarray, taps: Taps, weight: np.ndarray, views: int = 1) -> list[Part]:
+  """Returns the parts of f64[H + 4, W + 4, C], without channels that are all zero.
+
+  Small weights are divided into as few parts as make the sums of each exact in float32.
+  """
   used = np.flatnonzero(latents.any((0, 1)))
   rows = np.arange(len(weight)).reshape(-1, latents.shape[2])[:, used]
-  return Part(seen(latents.take(used, 2), views), taps, weight.take(rows.ravel(), 0))
+  weight = weight.take(rows.ravel(), 0)
+  border = seen(latents.take(used, 2).astype(weight.dtype, copy=False), views)
+  if weight.dtype == np.float64:
+    return [Part(border, taps, weight)]
+  of_taps = np.split(weight, len(taps))
+  bounds = _largest_sums(border, np.stack([layers.peaks(some) for some in of_taps], 1))
+  parts = []
+  for first, last in _runs(bounds):
+    kind = np.float32 if bounds[first:last].sum() < layers.EXACT32 else np.float64
+    some = np.concatenate(of_taps[first:last]).astype(kind)
+    parts.append(Part(border.astype(kind, copy=False), taps[first:last], some))
+  return parts
+
+
+def _largest_sums(border: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+  """Returns the largest values f64[T] of |border| * peaks over all positions.
+
+  Args:
+    border: [H + 4, W + 4, C].
+    peaks: f64[C, T].
+  """
+  rows = max(1, RUN // border.shape[1])
+  bands = (border[top : top + rows] for top in range(0, len(border), rows))
+  return np.max([(np.abs(band) @ peaks).max((0, 1)) for band in bands], 0)
+
+
+def _runs(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
+  """Yields the ends of runs of f64[n] that add up to less than 2^24, or of a single number."""
+  first = 0
+  for last in range(1, len(bounds) + 1):
+    if last == len(bounds) or bounds[first : last + 1].sum() >= layers.EXACT32:
+      yield first, last
+      first = last
 
 
 def predict(network: layers.Network, parts: Sequence[Part], at: np.ndarray) -> np.ndarray:

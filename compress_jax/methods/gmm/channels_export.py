@@ -7,7 +7,7 @@ import numpy as np
 
 from compress_jax.codec import Params
 from compress_jax.exact import checkerboard, floats, hyper, layers, rates, thaw
-from compress_jax.exact.export import FloatLayer, float_run, fraction
+from compress_jax.exact.export import NARROW, FloatLayer, float_run, fraction
 from compress_jax.methods.gmm import channels_coding, export, geometry, serial_coding
 from compress_jax.methods.gmm.channels import ANCHORS
 
@@ -41,13 +41,14 @@ def make(
   Raises:
     CodecError: weights are not finite, or so large that sums would not be exact.
   """
-  hyper_net, bits, zs = export.hyper_network(networks.hyper, prior, [z for _, z in calibration])
-  latent_bits = fraction([y for y, _ in calibration])
+  hyper_latents = [z for _, z in calibration]
+  hyper_net, bits, zs = export.hyper_network(networks.hyper, prior, hyper_latents, NARROW)
+  latent_bits = fraction([y for y, _ in calibration], NARROW)
   features = [
     float_run(networks.hyper, z)[-1][: y.shape[0], : y.shape[1]]
     for (y, _), z in zip(calibration, zs, strict=True)
   ]
-  fixed = [export.finest(y, table, latent_bits) for y, _ in calibration]
+  fixed = [export.finest(y, table, latent_bits, NARROW.activation) for y, _ in calibration]
   count = networks.hyper[-1].bias.size // (4 if networks.hyper[-1].shuffle else 1)
   made = []
   for start, stop, network in _spans(networks.groups, mixtures):
@@ -58,10 +59,11 @@ def make(
       _inputs(feature, y, start, stop if own else start, views)
       for feature, y in zip(features, fixed, strict=True)
     ]
-    made.append(export.parameters(network, seen, bits, shifts, mixtures))
+    made.append(export.parameters(network, seen, bits, shifts, mixtures, NARROW))
   return channels_coding.Coding(
     *(mixtures, views, latent_bits, table, prior, hyper_net, tuple(made)),
     layout=channels_coding.NEWEST,
+    latent_limit=NARROW.activation,
   )
 
 

@@ -156,7 +156,7 @@ def codec(
   if slices is not None and (min(slices, default=0) < 1 or sum(slices) != depth):
     raise CodecError(f'slices={slices} must be positive and sum up to the {depth} latents')
   if two_passes is not None and (
-    context != 'channels' or not 0 <= two_passes <= len(slices or (depth,))
+    context != 'channels' or two_passes not in range(len(slices or (depth,)) + 1)
   ):
     raise CodecError(
       f"two_passes={two_passes} needs context='channels' and that many slices, or more"

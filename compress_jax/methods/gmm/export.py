@@ -6,7 +6,7 @@ import numpy as np
 
 from compress_jax.codec import Params
 from compress_jax.exact import floats, hyper, layers, rates, thaw
-from compress_jax.exact.export import ACTIVATION, FloatLayer, quantise
+from compress_jax.exact.export import WIDE, FloatLayer, Precision, quantise
 from compress_jax.methods.gmm import geometry
 
 # Fraction bits of the networks' outputs: 16 for scales; differences from that for each part.
@@ -16,7 +16,10 @@ _PARTS = (0, rates.MEAN_BITS - _OUT_BITS, rates.LOGIT_BITS - _OUT_BITS)
 
 
 def hyper_network(
-  network: Sequence[FloatLayer], prior: hyper.Prior, hyper_latents: Sequence[np.ndarray]
+  network: Sequence[FloatLayer],
+  prior: hyper.Prior,
+  hyper_latents: Sequence[np.ndarray],
+  precision: Precision = WIDE,
 ) -> tuple[layers.Network, int, list[np.ndarray]]:
   """Returns the integer hyper-synthesis, the fraction bits of its features, and its inputs.
 
@@ -24,9 +27,10 @@ def hyper_network(
     network: the trained layers.
     prior: the tables of the hyper-latents.
     hyper_latents: f32[h', w', H] of a few images, on which the ranges are measured.
+    precision: the largest magnitudes of integers.
   """
   zs = [hyper.dequantise(hyper.quantise(z, prior), prior) for z in hyper_latents]
-  made, bits = quantise(network, zs, in_bits=hyper.BITS, in_limit=hyper.LIMIT)
+  made, bits = quantise(network, zs, in_bits=hyper.BITS, in_limit=hyper.LIMIT, precision=precision)
   return made, bits, zs
 
 
@@ -36,6 +40,7 @@ def parameters(
   bits: int,
   shifts: np.ndarray,
   mixtures: int,
+  precision: Precision = WIDE,
 ) -> layers.Network:
   """Returns the integer entropy parameters.
 
@@ -47,6 +52,7 @@ def parameters(
     bits: fraction bits of the first input.
     shifts: i64[Cin], the additional fraction bits of each input.
     mixtures: K.
+    precision: the largest magnitudes of integers, inputs among them.
 
   Raises:
     CodecError: weights are not finite, or so large that sums would not be exact.
@@ -57,9 +63,10 @@ def parameters(
     [first, *hidden, _times(last, _factors(last, mixtures))],
     [x * 2.0**shifts for x in inputs],
     in_bits=bits,
-    in_limit=ACTIVATION,
+    in_limit=precision.activation,
     out_bits=_OUT_BITS,
     out_limit=_OUT_LIMIT,
+    precision=precision,
   )[0]
 
 
@@ -77,10 +84,13 @@ def float_parameters(
   return [*hidden, _times(last, 1 / _factors(last, mixtures))]
 
 
-def finest(y: np.ndarray, table: rates.Rates, bits: int) -> np.ndarray:
+def finest(
+  y: np.ndarray, table: rates.Rates, bits: int, limit: int = WIDE.activation
+) -> np.ndarray:
   """Returns latents f64[h, w, C] as the networks see them at the finest level."""
   level = len(table.gain) - 1
-  return rates.fixed_point(rates.quantise(y, table, level), table, level, bits) * 2.0**-bits
+  q = rates.quantise(y, table, level)
+  return rates.fixed_point(q, table, level, bits, limit) * 2.0**-bits
 
 
 def _factors(last: FloatLayer, mixtures: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from compress_jax.codec import Params
 from compress_jax.exact import floats, hyper, layers, rates, thaw, wavefront
-from compress_jax.exact.export import ACTIVATION, FloatLayer, float_run, fraction, quantise
+from compress_jax.exact.export import WIDE, FloatLayer, float_run, fraction, quantise
 from compress_jax.methods.gmm import export, geometry, serial_coding
 from compress_jax.methods.gmm.serial import slice_name
 
@@ -46,7 +46,7 @@ def make(
   latent_bits = fraction([y for y, _ in calibration])
   found = [_neighbourhoods(y, table, latent_bits, views) for y, _ in calibration]
   context_net, context_bits = quantise(
-    [context], [near for near, _ in found], in_bits=latent_bits, in_limit=ACTIVATION
+    [context], [near for near, _ in found], in_bits=latent_bits, in_limit=WIDE.activation
   )
   made: list[layers.Network] = []
   start = 0

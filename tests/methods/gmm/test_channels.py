@@ -1,6 +1,7 @@
 """The channel context of gmm: what sees what, and that floats and integers agree."""
 
 import contextlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 
 from compress_jax import codec as levels
-from compress_jax.codec import CodecError
+from compress_jax import coder
+from compress_jax.codec import CodecError, Latents
 from compress_jax.exact import checkerboard, floats
 from compress_jax.methods.gmm import channels as networks
 from compress_jax.methods.gmm import channels_coding as coding
 from compress_jax.methods.gmm import channels_export, serial_coding
 from compress_jax.methods.gmm import codec as gmm
 from tests.helpers import small_models
+from tests.helpers.codings import tiny
 
 GROUPS = (2, 1, 3)
 
@@ -150,11 +153,49 @@ def test_channels_that_are_zero_everywhere_are_left_out_without_effect(views):
   checkerboard.inner(border)[..., [1, 2, 5]] = rng.integers(-9, 9, (4, 5, 3))
   weight = rng.integers(-99, 99, (len(checkerboard.WINDOW) * views * 6, 7)).astype(np.float64)
   at = np.arange(20)
-  part = coding._part(border, checkerboard.WINDOW, weight, views)
+  (part,) = coding._parts(border, checkerboard.WINDOW, weight, views)
   assert part.border.shape[2] == views * 3
   whole = checkerboard.gather(serial_coding.seen(border, views), at, checkerboard.WINDOW)
   near = checkerboard.gather(part.border, at, checkerboard.WINDOW)
   np.testing.assert_array_equal(near @ part.weight, whole @ weight)
+
+
+@pytest.mark.parametrize(
+  'largest,kinds',
+  [(9, ['f4']), (1000, ['f4'] * 2), (2000, ['f4'] * 5), (2**19, ['f8'] * 9)],
+)
+def test_inputs_of_small_weights_are_divided_into_parts_that_are_exact_in_float32(largest, kinds):
+  rng = np.random.default_rng(0)
+  border = checkerboard.padded(4, 5, 6)
+  checkerboard.inner(border)[:] = largest
+  weight = rng.choice([-511, 511], (len(checkerboard.WINDOW) * 6, 7)).astype(np.float32)
+  parts = coding._parts(border, checkerboard.WINDOW, weight)
+  assert [part.border.dtype.str[1:] for part in parts] == kinds
+  assert sum((part.taps for part in parts), ()) == checkerboard.WINDOW
+  assert all(part.weight.dtype == part.border.dtype for part in parts)
+  at = np.arange(20)
+  products = [checkerboard.gather(part.border, at, part.taps) @ part.weight for part in parts]
+  whole = checkerboard.gather(border, at, checkerboard.WINDOW) @ weight.astype(np.float64)
+  np.testing.assert_array_equal(sum(part.astype(np.float64) for part in products), whole)
+
+
+@pytest.mark.parametrize('symbols', [0, 30, 30000])
+def test_files_do_not_depend_on_the_type_of_products(symbols):
+  held, _ = tiny('gmm by channels')
+  wide = lambda network: tuple(x._replace(weight=x.weight.astype(float)) for x in network)  # noqa: E731
+  slow = held._replace(hyper=wide(held.hyper), groups=tuple(map(wide, held.groups)))
+  assert all(
+    layer.weight.dtype == np.float32 for layer in itertools.chain(*held.groups, held.hyper)
+  )
+  rng = np.random.default_rng(symbols)
+  grids = (9, 11, 4), (3, 3, 3)
+  latents = Latents(*(rng.integers(-symbols, symbols + 1, grid) for grid in grids))
+  files = []
+  for one in (held, slow):
+    writer = coder.Writer()
+    coding.write(one, writer, latents, 200)
+    files.append(writer.finish())
+  assert files[0] == files[1]
 
 
 def test_steps_are_of_2048_positions_at_most():
@@ -192,6 +233,9 @@ def test_a_change_of_any_part_is_noticed(model, part):
     lambda held: held._replace(groups=held.groups[::-1]),
     lambda held: held._replace(views=1),
     lambda held: held._replace(layout=2),
+    lambda held: held._replace(latent_limit=0),
+    lambda held: held._replace(latent_limit=2**19),
+    lambda held: held._replace(hyper=(*held.hyper[:-1], held.hyper[-1]._replace(limit=2**24))),
     lambda held: held._replace(hyper=held.hyper[:-1]),
   ],
 )
