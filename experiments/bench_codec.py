@@ -217,7 +217,7 @@ def alone(values: Any, image: Image) -> None:
     codec, released = _model(method, values.preset, getattr(values, 'lambda'))
     own = measure(codec, released, image, values.repeats)
     ratio = own.decode.whole / own.decode.transform
-    label = method.partition('=')[0]
+    label = bench_growth.named(method)[0]
     print(f'{label:5}encode  {_columns(own.encode)}   {own.bpp:.3f} bpp')
     print(f'{label:5}decode  {_columns(own.decode)}{ratio:18.2f}', flush=True)
 
@@ -225,8 +225,8 @@ def alone(values: Any, image: Image) -> None:
 @functools.cache
 def _model(method: str, preset: str | None, lmbda: float) -> tuple[Codec, Released]:
   if preset is None:
-    method, _, model = method.rpartition('=')[2].partition(':')
-    return pretrained(method, lmbda=lmbda, model=model or None)
+    _, method, model = bench_growth.named(method)
+    return pretrained(method, lmbda=lmbda, model=model)
   found = methods.method(method)
   codec = found.codec(**{**found.preset(preset).options, 'linear': True}, lmbda=lmbda)
   params = jax.tree.map(np.asarray, jax.jit(codec.init)(jax.random.key(0)))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compress_jax.codec import Image
+from compress_jax.codec import CodecError, Image
 from compress_jax.images import sets
 from compress_jax.model_zoo import pretrained
 from compress_jax.runtime import allocation
@@ -22,21 +22,35 @@ SIZES = ((256, 256), (768, 512), (1024, 1024), (2048, 2048), (4096, 4096), (6000
 
 
 def table(methods: Sequence[str], lmbda: float) -> None:
-  """Prints a line per method and size. Memory is the peak of the whole process."""
+  """Prints a line per method and size. Memory is the peak of the whole process.
+
+  Raises:
+    CodecError: a method could not be measured.
+  """
   titles = ('image', 'bpp', 'encode s', 'decode s', 'us/pixel', 'peak MiB')
   print(f'{"":6}' + ''.join(f'{title:>12}' for title in titles))
   for method in methods:
+    label = named(method)[0]
     for width, height in SIZES:
       arguments = [method, str(width), str(height), str(lmbda)]
       command = [sys.executable, '-m', 'experiments.bench_growth', *arguments]
-      done = subprocess.run(command, capture_output=True, text=True, check=True)
+      done = subprocess.run(command, capture_output=True, text=True)
+      if done.returncode:
+        raise CodecError(f'{label} at {width}x{height}: {done.stderr.strip().splitlines()[-1]}')
       row = json.loads(done.stdout.strip().splitlines()[-1])
       each = 1e6 * (row['encode'] + row['decode']) / (width * height)
       print(
-        f'{method:6}{f"{width}x{height}":>12}{row["bpp"]:12.3f}{row["encode"]:12.2f}'
+        f'{label:6}{f"{width}x{height}":>12}{row["bpp"]:12.3f}{row["encode"]:12.2f}'
         f'{row["decode"]:12.2f}{each:12.2f}{row["peak"]:12.0f}',
         flush=True,
       )
+
+
+def named(codec: str) -> tuple[str, str, str | None]:
+  """Returns the label, the method and the model file of METHOD or LABEL=METHOD:MODEL."""
+  label, _, which = codec.rpartition('=')
+  method, _, model = which.partition(':')
+  return label or method, method, model or None
 
 
 def photograph(width: int, height: int, path: str | None = None) -> Image:
@@ -48,12 +62,13 @@ def photograph(width: int, height: int, path: str | None = None) -> Image:
   return np.ascontiguousarray(np.pad(image, [*around, (0, 0)], 'symmetric')[:height, :width])
 
 
-def main(method: str, width: int, height: int, lmbda: float) -> None:
+def main(codec_name: str, width: int, height: int, lmbda: float) -> None:
   """Codes one image and prints a line of JSON; the second run of small images is timed."""
   allocation.keep_freed_memory()
   enable_cache()
   image = photograph(width, height)
-  codec, released = pretrained(method, lmbda=lmbda)
+  _, method, model = named(codec_name)
+  codec, released = pretrained(method, lmbda=lmbda, model=model)
   if width * height < 2**21:
     codec.decode(released, codec.encode(released, image))
   start = time.perf_counter()

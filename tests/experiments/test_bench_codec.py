@@ -28,6 +28,15 @@ def test_a_model_of_ones_own_has_its_label(capsys):
   assert bench_codec._model(own, None, 0.013)[1].coding.layout == 1
 
 
+def test_growth_is_measured_of_models_of_ones_own(monkeypatch, capsys):
+  monkeypatch.setattr(bench_codec.bench_growth, 'SIZES', ((32, 32),))
+  named = f'mine=gmm:{small_models.path(small_models.PASSES)}'
+  assert bench_codec.main(['bench', '--growth', f'--methods={named}']) == 0
+  assert 'mine         32x32' in capsys.readouterr().out
+  assert bench_codec.main(['bench', '--growth', '--methods=mine=gmm:nothing.safetensors']) == 1
+  assert 'mine at 32x32: ' in capsys.readouterr().err
+
+
 def test_growth_is_measured_of_the_methods_that_are_named(monkeypatch):
   seen = []
   monkeypatch.setattr(bench_codec.bench_growth, 'table', lambda *given: seen.append(given))
