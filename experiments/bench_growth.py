@@ -36,7 +36,8 @@ def table(methods: Sequence[str], lmbda: float) -> None:
       command = [sys.executable, '-m', 'experiments.bench_growth', *arguments]
       done = subprocess.run(command, capture_output=True, text=True)
       if done.returncode:
-        raise CodecError(f'{label} at {width}x{height}: {done.stderr.strip().splitlines()[-1]}')
+        reasons = done.stderr.strip().splitlines() or [f'ended with status {done.returncode}']
+        raise CodecError(f'{label} at {width}x{height}: {reasons[-1]}')
       row = json.loads(done.stdout.strip().splitlines()[-1])
       each = 1e6 * (row['encode'] + row['decode']) / (width * height)
       print(
@@ -48,8 +49,8 @@ def table(methods: Sequence[str], lmbda: float) -> None:
 
 def named(codec: str) -> tuple[str, str, str | None]:
   """Returns the label, the method and the model file of METHOD or LABEL=METHOD:MODEL."""
-  label, _, which = codec.rpartition('=')
-  method, _, model = which.partition(':')
+  head, _, model = codec.partition(':')
+  label, _, method = head.rpartition('=')
   return label or method, method, model or None
 
 

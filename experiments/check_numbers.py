@@ -9,8 +9,9 @@ a rule for each kind of table, and `check_sentences` does the same for sentences
 codecs. The tables that programs write have to stand as these would write them now. Prints one line
 per wrong figure and ends with 1 if there is any. Times are not checked: they are a machine's.
 
-With --write, wrong figures in tables are replaced first, as after a new model was measured. What is
-wrong in sentences is left to their author.
+With --write, wrong figures in tables are replaced first, as after a new model was measured. Files
+and tables that programs write are written anew. Sentences are left to their author, and so are
+cells in which the rows would put another count of numbers; they are still reported.
 """
 
 import json
@@ -32,7 +33,7 @@ from experiments import (
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('experiments') / 'results'
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
-# Documents with tables that programs write, that of realism among them, and other text.
+# Documents that hold other text beside tables that programs write.
 MIXED = RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md'
 
 

@@ -27,7 +27,7 @@ class Precision(NamedTuple):
 # Activations of 20 bits: their sums fit float64, and the error is a tenth of that of 16 bits.
 WIDE = Precision(2**15 - 1, 2**19 - 1)
 # Most sums stay below 2^24, where float32 is exact, which halves the time of a network. Files of
-# gmm grow by 0.05 % (six images of a validation set, lambda 0.0018 to 0.1).
+# gmm grow by less than 0.1 % (docs/speed.md).
 NARROW = Precision(2**9 - 1, 2**14 - 1)
 
 
@@ -76,7 +76,8 @@ def quantise(
     in_limit: the largest magnitude of integer inputs.
     out_bits: fraction bits of outputs; None chooses.
     out_limit: the largest magnitude of integer outputs, if `out_bits` is given.
-    precision: the largest weight, and the largest activation of the other layers.
+    precision: the largest weight, and the largest activation of layers whose range is not given by
+      `out_bits`.
 
   Returns:
     The network and the fraction bits of its output.

@@ -2,9 +2,9 @@
 
 Integers are stored as float64, which represents them exactly below 2^53. BLAS may then add in any
 order, on any number of threads, with or without fused operations. `export.prove` rejects networks
-that could leave that range. Where all sums of a product provably stay below 2^24, float32 gives the
-same integers in half of the time. With `xp=jax.numpy`, inside `jax.enable_x64(True)`, the same code
-runs on a device.
+that could leave that range. Where all sums of a product provably stay below 2^24, NumPy multiplies
+in float32, which gives the same integers in half of the time. With `xp=jax.numpy`, inside
+`jax.enable_x64(True)`, the same code runs on a device, in float64.
 """
 
 import itertools
@@ -19,13 +19,14 @@ Array = Any  # np.ndarray, or jax.Array where xp is jax.numpy.
 LINEAR = 65536  # The slope of a layer without activation.
 _BAND = 4096  # Positions whose neighbourhoods are in memory at a time.
 EXACT32 = 2.0**24  # float32 represents all integers below this one.
-_NARROW = 2**10  # Weights below this magnitude are stored as float32.
+_SMALL = 2**10  # Weights below this magnitude are stored as float32.
 
 
 class Layer(NamedTuple):
   """An integer convolution: clip(leaky((x * weight + bias) >> shift)), then a pixel shuffle."""
 
-  weight: Array  # As `stored` returns f64[k * k * Cin, Cout]; rows in order of (ky, kx, channel).
+  # f32 or f64[k * k * Cin, Cout], as `stored` returns it; rows in order of (ky, kx, channel).
+  weight: Array
   bias: Array  # f64[Cout], integers at the scale of the sums, with the half that rounds.
   shift: Any  # i64[Cout] of NumPy; a negative one multiplies by a power of two.
   slope: int  # Factor of negative values times 65536: 0 is ReLU, 655 leaky, 65536 linear.
@@ -39,11 +40,12 @@ Networks = tuple[Network, ...]
 
 
 def stored(weight: np.ndarray) -> np.ndarray:
-  """Returns integer weights as float32 if they are so small that `product` may use it.
+  """Returns integer weights as float32 if they are so small that `product` may multiply in it.
 
   Others are float64.
   """
-  return weight.astype(np.float32 if np.abs(weight).max(initial=0) < _NARROW else np.float64)
+  wide = weight.astype(np.float64)
+  return wide.astype(np.float32) if np.abs(wide).max(initial=0) < _SMALL else wide
 
 
 def dense(x: Array, layer: Layer, xp: Any = np) -> Array:
@@ -54,12 +56,12 @@ def dense(x: Array, layer: Layer, xp: Any = np) -> Array:
 def product(x: Array, weight: Array, xp: Any = np) -> Array:
   """Returns x * weight [N, Cout], exactly, of integers f64[N, K] and `stored` weights.
 
-  It is float32 where that is exact, else float64.
+  The result is float32 where that is exact, else float64; with jax.numpy it is float64.
   """
   narrow = xp is np and weight.dtype == np.float32
   if narrow and (np.abs(x) @ peaks(weight)).max(initial=0) < EXACT32:
     return x.astype(np.float32) @ weight
-  return x @ weight.astype(np.float64)
+  return x @ (weight.astype(np.float64) if weight.dtype == np.float32 else weight)
 
 
 def peaks(weight: np.ndarray) -> np.ndarray:
@@ -178,8 +180,9 @@ def _layer(arrays: Mapping[str, np.ndarray], name: str) -> Layer:
   rows, channels = weight.shape if weight.ndim == 2 else (0, 0)
   sound = (
     rows > 0
+    and channels > 0
     and bias.shape == shift.shape == (channels,)
-    and (np.abs(shift) < 64).all()
+    and ((shift > -64) & (shift < 64)).all()
     and 0 <= slope <= LINEAR
     and limit > 0
     and kernel in (1, 3, 5)

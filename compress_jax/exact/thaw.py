@@ -7,7 +7,9 @@ import numpy as np
 from compress_jax.exact.export import FloatLayer
 from compress_jax.exact.layers import LINEAR, Layer, Network
 
-_NATURAL = 12  # Fraction bits at which the peaks of 2^16 that `export` gives equal 16.
+# `export` leaves room above the peaks of activations: they are an eighth of the limit. With so many
+# fraction bits less than the limit has bits, peaks equal 16.
+_NATURAL = 7
 
 
 def float_layers(
@@ -33,19 +35,22 @@ def float_layers(
     of_row = np.tile(np.broadcast_to(in_bits, inputs), layer.kernel**2)[:, None]
     weight = layer.weight * np.ldexp(1.0, of_row - layer.shift)
     last = i == len(network) - 1
-    in_bits = out_bits if last and out_bits is not None else _usual(weight)
+    natural = layer.limit.bit_length() - _NATURAL
+    in_bits = out_bits if last and out_bits is not None else _usual(weight, natural)
     float_ones.append(_float_layer(layer, weight, in_bits))
   return float_ones, int(in_bits)
 
 
-def _usual(weight: np.ndarray) -> int:
-  """Returns fraction bits at which activations peak at 16, or fewer if the kernel needs that.
+def _usual(weight: np.ndarray, natural: int) -> int:
+  """Returns the `natural` fraction bits, at which activations peak at 16, or fewer.
+
+  There are fewer if the kernel needs that.
 
   The kernel of the float layer is then no smaller than an initial one.
   """
   size = float(np.sqrt(np.mean(weight**2)))
   initial = round(math.log2(max(size, 1e-9) * math.sqrt(3 * len(weight))))
-  return min(initial, _NATURAL)
+  return min(initial, natural)
 
 
 def _float_layer(layer: Layer, weight: np.ndarray, out_bits: int) -> FloatLayer:

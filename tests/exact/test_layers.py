@@ -291,6 +291,8 @@ def test_weights_are_stored_in_16_bits_where_they_fit():
     ('0.weight', lambda a: a[0]),
     ('0.bias', lambda a: a[1:]),
     ('1.shift', lambda a: a - 90),
+    ('1.shift', lambda a: np.full_like(a, np.iinfo(a.dtype).min)),
+    ('1.bias', lambda a: a[:0]),
     ('1.shift', lambda a: a + 64),
     ('2.settings', lambda a: a[:3]),
     ('2.settings', lambda a: a * [2, 1, 1, 1]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress_jax.exact import packed, selftest
-from compress_jax.exact.layers import LINEAR, Layer
+from compress_jax.exact.layers import LINEAR, Layer, stored
 from tests.helpers.integer_layers import SLOPES, integer_dense, integers
 
 
@@ -33,6 +33,15 @@ def test_packed_layers_give_the_integers_of_int64(widths, n, slope):
   for layer in network:
     expected = integer_dense(expected, layer)
   np.testing.assert_array_equal(packed.run(packed.pack(network), x), expected)
+
+
+def test_small_weights_and_negative_shifts_give_them_too():
+  rng = np.random.default_rng(0)
+  weight = stored(integers(rng, (70, 40), 9))
+  layer = Layer(weight, integers(rng, (40,), 20), np.full(40, -3), LINEAR, 2**40)
+  x = integers(rng, (20, 70), 14)
+  expected = (x.astype(int) @ weight.astype(int) + layer.bias.astype(int)) * 8
+  np.testing.assert_array_equal(packed.run(packed.pack((layer,)), x), expected)
 
 
 def test_sums_up_to_2_53_are_exact():

@@ -143,6 +143,22 @@ def test_running_large_networks_gives_the_same_on_both(monkeypatch, accelerator)
   assert jnp.zeros(1).dtype == jnp.float32  # The rest of the program keeps its types.
 
 
+def test_small_weights_and_negative_shifts_give_the_same_on_both(monkeypatch):
+  layer = selftest.chain()[1]
+  weight = layers.stored(selftest.integers(layer.weight.shape, 511, 5))
+  network = (layer._replace(weight=weight, shift=layer.shift - 17, limit=2**40),)
+  assert weight.dtype == np.float32 and network[0].shift.min() < 0
+  x = selftest.integers((11, 9, 8), 2**14 - 1, 6)
+  expected = integer_run((network[0]._replace(shift=0, limit=2**50),), x)
+  found = []
+  for module in (np, jnp):
+    monkeypatch.setattr(selftest, 'backend', lambda module=module: module)
+    found.append(selftest.run(network, x))
+  np.testing.assert_array_equal(*found)
+  exact = np.floor(expected * np.ldexp(1.0, -network[0].shift))
+  np.testing.assert_array_equal(found[0], exact)
+
+
 def test_many_sizes_run_on_a_device_with_few_programs(monkeypatch):
   monkeypatch.setattr(selftest, 'backend', lambda: jnp)
   network = selftest.chain()[:2]

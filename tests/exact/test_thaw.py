@@ -39,6 +39,16 @@ def test_thawed_layers_compute_what_the_float_ones_did(seed, out_bits):
     assert rms(layer.kernel) / usual > 0.7
 
 
+@pytest.mark.parametrize('precision', [export.WIDE, export.NARROW])
+def test_activations_of_thawed_layers_are_of_one_size_at_any_precision(precision):
+  rng = np.random.default_rng(1)
+  network, x = hyper_like(rng), latents(rng)
+  exact, _ = export.quantise(network, [x], in_bits=10, in_limit=2**23, precision=precision)
+  found, _ = thaw.float_layers(exact, 10)
+  for output in export.float_run(found, x):
+    assert 7.5 < np.abs(output).max() < 17
+
+
 def test_inputs_may_have_fraction_bits_of_their_own():
   rng = np.random.default_rng(0)
   network, x = hyper_like(rng), latents(rng)

@@ -40,7 +40,8 @@ class Coding(NamedTuple):
   # latents of the same group at the 12 anchors of a 5x5 window unless it is coded in one pass.
   groups: layers.Networks
   layout: int = 0  # The index of the tables' layout in LAYOUTS.
-  latent_limit: int = export.WIDE.activation  # The largest latent that the networks see.
+  # The largest magnitude of latents, as integers, that the networks see.
+  latent_limit: int = export.WIDE.activation
 
 
 class Group(NamedTuple):
@@ -55,7 +56,8 @@ class Group(NamedTuple):
 class Part(NamedTuple):
   """Inputs of a first layer around every position, with their weights.
 
-  The arrays are float32 if all sums of their products are exact in it, else float64.
+  The arrays are float32 if the weights are small and all sums of products are exact in it, else
+  float64.
   """
 
   border: np.ndarray  # [H + 4, W + 4, C], as `checkerboard.padded` returns it.
@@ -166,22 +168,29 @@ def _steps(positions: np.ndarray) -> Iterator[np.ndarray]:
 def _parts(latents: np.ndarray, taps: Taps, weight: np.ndarray, views: int = 1) -> list[Part]:
   """Returns the parts of f64[H + 4, W + 4, C], without channels that are all zero.
 
-  Small weights are divided into as few parts as make the sums of each exact in float32.
+  Taps of small weights are grouped into parts whose sums are exact in float32. Taps that alone
+  exceed that form one part in float64.
   """
   used = np.flatnonzero(latents.any((0, 1)))
   rows = np.arange(len(weight)).reshape(-1, latents.shape[2])[:, used]
   weight = weight.take(rows.ravel(), 0)
+  # The conversion is exact: `check` demands that features and latents are below 2^24.
   border = seen(latents.take(used, 2).astype(weight.dtype, copy=False), views)
   if weight.dtype == np.float64:
     return [Part(border, taps, weight)]
   of_taps = np.split(weight, len(taps))
   bounds = _largest_sums(border, np.stack([layers.peaks(some) for some in of_taps], 1))
-  parts = []
-  for first, last in _runs(bounds):
-    kind = np.float32 if bounds[first:last].sum() < layers.EXACT32 else np.float64
-    some = np.concatenate(of_taps[first:last]).astype(kind)
-    parts.append(Part(border.astype(kind, copy=False), taps[first:last], some))
-  return parts
+  large = np.flatnonzero(bounds >= layers.EXACT32)
+  chosen: list[tuple[list[int], type]] = [(run, np.float32) for run in _runs(bounds)]
+  chosen += [(large.tolist(), np.float64)] if large.size else []
+  return [
+    Part(
+      border.astype(kind, copy=False),
+      tuple(taps[i] for i in run),
+      np.concatenate([of_taps[i] for i in run]).astype(kind, copy=False),
+    )
+    for run, kind in chosen
+  ]
 
 
 def _largest_sums(border: np.ndarray, peaks: np.ndarray) -> np.ndarray:
@@ -196,13 +205,16 @@ def _largest_sums(border: np.ndarray, peaks: np.ndarray) -> np.ndarray:
   return np.max([(np.abs(band) @ peaks).max((0, 1)) for band in bands], 0)
 
 
-def _runs(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
-  """Yields the ends of runs of f64[n] that add up to less than 2^24, or of a single number."""
-  first = 0
-  for last in range(1, len(bounds) + 1):
-    if last == len(bounds) or bounds[first : last + 1].sum() >= layers.EXACT32:
-      yield first, last
-      first = last
+def _runs(bounds: np.ndarray) -> Iterator[list[int]]:
+  """Yields the indices of numbers below 2^24, in runs that add up to less than 2^24."""
+  run: list[int] = []
+  for i in np.flatnonzero(bounds < layers.EXACT32).tolist():
+    if bounds[[*run, i]].sum() >= layers.EXACT32:
+      yield run
+      run = []
+    run.append(i)
+  if run:
+    yield run
 
 
 def predict(network: layers.Network, parts: Sequence[Part], at: np.ndarray) -> np.ndarray:

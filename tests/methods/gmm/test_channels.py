@@ -162,7 +162,7 @@ def test_channels_that_are_zero_everywhere_are_left_out_without_effect(views):
 
 @pytest.mark.parametrize(
   'largest,kinds',
-  [(9, ['f4']), (1000, ['f4'] * 2), (2000, ['f4'] * 5), (2**19, ['f8'] * 9)],
+  [(9, ['f4']), (1000, ['f4'] * 2), (2000, ['f4'] * 5), (2**19, ['f8'])],
 )
 def test_inputs_of_small_weights_are_divided_into_parts_that_are_exact_in_float32(largest, kinds):
   rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_inputs_of_small_weights_are_divided_into_parts_that_are_exact_in_float3
   weight = rng.choice([-511, 511], (len(checkerboard.WINDOW) * 6, 7)).astype(np.float32)
   parts = coding._parts(border, checkerboard.WINDOW, weight)
   assert [part.border.dtype.str[1:] for part in parts] == kinds
-  assert sum((part.taps for part in parts), ()) == checkerboard.WINDOW
+  assert sum((part.taps for part in parts), ()) == checkerboard.WINDOW  # Their bounds are equal.
   assert all(part.weight.dtype == part.border.dtype for part in parts)
   at = np.arange(20)
   products = [checkerboard.gather(part.border, at, part.taps) @ part.weight for part in parts]
