@@ -91,7 +91,7 @@ class Wrong(NamedTuple):
 
   line: int
   column: int
-  numbers: Numbers  # Those that the cell should have; empty if that is not known.
+  numbers: Numbers  # The right numbers of the cell; empty if they are not known.
   text: str
 
 
