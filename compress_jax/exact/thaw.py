@@ -7,8 +7,8 @@ import numpy as np
 from compress_jax.exact.export import FloatLayer
 from compress_jax.exact.layers import LINEAR, Layer, Network
 
-# `export` leaves room above the peaks of activations: they are an eighth of the limit. With so many
-# fraction bits less than the limit has bits, peaks equal 16.
+# `export` puts the peaks of activations at an eighth of their limit. If the limit has n bits, they
+# equal 16 at n - 7 fraction bits.
 _NATURAL = 7
 
 
