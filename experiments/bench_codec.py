@@ -225,8 +225,8 @@ def alone(values: Any, image: Image) -> None:
 @functools.cache
 def _model(method: str, preset: str | None, lmbda: float) -> tuple[Codec, Released]:
   if preset is None:
-    _, method, model = bench_growth.named(method)
-    return pretrained(method, lmbda=lmbda, model=model)
+    _, method, options = bench_growth.named(method)
+    return pretrained(method, lmbda=lmbda, **options)
   found = methods.method(method)
   codec = found.codec(**{**found.preset(preset).options, 'linear': True}, lmbda=lmbda)
   params = jax.tree.map(np.asarray, jax.jit(codec.init)(jax.random.key(0)))

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from compress_jax.cli import comparison
 from compress_jax.codec import CodecError, Image
 from compress_jax.images import sets
 from compress_jax.model_zoo import pretrained
@@ -47,11 +49,17 @@ def table(methods: Sequence[str], lmbda: float) -> None:
       )
 
 
-def named(codec: str) -> tuple[str, str, str | None]:
-  """Returns the label, the method and the model file of METHOD or LABEL=METHOD:MODEL."""
-  head, _, model = codec.partition(':')
-  label, _, method = head.rpartition('=')
-  return label or method, method, model or None
+def named(codec: str) -> tuple[str, str, dict[str, Any]]:
+  """Returns the label, the method and the options of a codec, such as LABEL=METHOD:MODEL.
+
+  Raises:
+    CodecError: there is no such codec, or the name is that of several.
+  """
+  found = comparison.variants(codec)
+  if len(found) > 1:
+    raise CodecError(f'{codec} has several codecs; name one of {", ".join(found)}')
+  [(label, (method, options))] = found.items()
+  return label, method, options
 
 
 def photograph(width: int, height: int, path: str | None = None) -> Image:
@@ -68,8 +76,8 @@ def main(codec_name: str, width: int, height: int, lmbda: float) -> None:
   allocation.keep_freed_memory()
   enable_cache()
   image = photograph(width, height)
-  _, method, model = named(codec_name)
-  codec, released = pretrained(method, lmbda=lmbda, model=model)
+  _, method, options = named(codec_name)
+  codec, released = pretrained(method, lmbda=lmbda, **options)
   if width * height < 2**21:
     codec.decode(released, codec.encode(released, image))
   start = time.perf_counter()

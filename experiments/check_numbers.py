@@ -18,7 +18,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from absl import flags
+
+from compress_jax.cli.command import guarded, parse
 from compress_jax.report import tables
 from compress_jax.report.published import read_published
 from experiments import (
@@ -35,6 +39,15 @@ RESULTS = Path('experiments') / 'results'
 EQUAL_RATES = 0.15, 0.3, 0.45  # Bits per pixel of the second table of realism.
 # Documents that hold other text beside tables that programs write.
 MIXED = RESULTS / 'README.md', Path('compress_jax') / 'zoo' / 'gan.md'
+
+
+def define_flags() -> flags.FlagValues:
+  """The flags, in a registry of their own."""
+  values = flags.FlagValues()
+  here: dict[str, Any] = {'flag_values': values}
+  flags.DEFINE_bool('write', False, 'Replace wrong figures in tables first.', **here)
+  flags.DEFINE_bool('help', False, 'Show this.', short_name='h', **here)
+  return values
 
 
 def main(root: Path = ROOT, *, write: bool = False) -> int:
@@ -139,6 +152,4 @@ def _missing(root: Path, source: check_tables.Source) -> Iterator[str]:
 
 
 if __name__ == '__main__':
-  if sys.argv[1:] not in ([], ['--write']):
-    sys.exit(__doc__)
-  sys.exit(main(write=bool(sys.argv[1:])))
+  sys.exit(guarded('check_numbers', lambda: main(write=parse(define_flags(), __doc__).write)))

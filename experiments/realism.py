@@ -83,12 +83,12 @@ def entry(text: str, lambdas: Sequence[float]) -> Entry:
   Raises:
     CodecError: there is no such codec, or no such model.
   """
-  label, _, named = text.rpartition('=')
-  if named in baselines.CODECS:
-    kind = baselines.CODECS[named]
+  named, _, model = text.partition(':')  # The path of the model may have more of both signs.
+  label, _, method = named.rpartition('=')
+  if method in baselines.CODECS and not model:
+    kind = baselines.CODECS[method]
     make = lambda point: (kind.factory(quality=point), ())  # noqa: E731
-    return Entry(label or named, tuple(kind.qualities), make, None)
-  method, _, model = named.partition(':')
+    return Entry(label or method, tuple(kind.qualities), make, None)
   options = {'model': expanded(model)} if model else {}
   make = lambda point: pretrained(method, lmbda=point, **options)  # noqa: E731
   _, released = make(lambdas[0])  # Complains before any work.

@@ -207,8 +207,8 @@ def variants(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: REFINED[name]}
   if name in METHODS:
     return {name: (name, {})}
-  label, _, named = name.rpartition('=')
-  method, _, model = named.partition(':')
+  named, _, model = name.partition(':')  # The path of the model may have more of both signs.
+  label, _, method = named.rpartition('=')
   if model and method in METHODS:
     return {label or method: (method, {'model': expanded(model)})}
   known = ', '.join([*METHODS, *every, *REFINED, *baselines.CODECS])

@@ -144,8 +144,8 @@ def fraction(arrays: Sequence[np.ndarray], precision: Precision = WIDE) -> int:
 
 
 def _fraction(peak: float, precision: Precision) -> int:
-  largest = precision.activation / (_MARGIN * max(peak, 1e-9))
-  return min(_MAX_FRACTION, math.floor(math.log2(largest)))
+  scale = precision.activation / (_MARGIN * max(peak, 1e-9))
+  return min(_MAX_FRACTION, math.floor(math.log2(scale)))
 
 
 def _quantise_layer(

@@ -99,6 +99,7 @@ def test_each_model_file_has_a_label_of_its_own():
   assert comparison.variants('mine=cae:a.safetensors') == {
     'mine': ('cae', {'model': 'a.safetensors'})
   }
+  assert comparison.variants('gmm:/lr=1e-4/a:b') == {'gmm': ('gmm', {'model': '/lr=1e-4/a:b'})}
   assert list(comparison.variants('kmeans')) == ['kmeans-paper', 'kmeans-image', 'kmeans-universal']
   with pytest.raises(CodecError, match="no codec 'mine=png:a'"):
     comparison.variants('mine=png:a')

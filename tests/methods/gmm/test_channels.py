@@ -179,8 +179,8 @@ def test_inputs_of_small_weights_are_divided_into_parts_that_are_exact_in_float3
   np.testing.assert_array_equal(sum(part.astype(np.float64) for part in products), whole)
 
 
-@pytest.mark.parametrize('symbols', [0, 30, 30000])
-def test_files_do_not_depend_on_the_type_of_products(symbols):
+@pytest.mark.parametrize('symbols,kinds', [(0, {'f4'}), (30, {'f4'}), (30000, {'f4', 'f8'})])
+def test_files_do_not_depend_on_the_type_of_products(symbols, kinds, monkeypatch):
   held, _ = tiny('gmm by channels')
   wide = lambda network: tuple(x._replace(weight=x.weight.astype(float)) for x in network)  # noqa: E731
   slow = held._replace(hyper=wide(held.hyper), groups=tuple(map(wide, held.groups)))
@@ -190,11 +190,14 @@ def test_files_do_not_depend_on_the_type_of_products(symbols):
   rng = np.random.default_rng(symbols)
   grids = (9, 11, 4), (3, 3, 3)
   latents = Latents(*(rng.integers(-symbols, symbols + 1, grid) for grid in grids))
-  files = []
-  for one in (held, slow):
+  parts, make, files = [], coding._parts, []
+  monkeypatch.setattr(coding, '_parts', lambda *given: [parts.append(make(*given)), parts[-1]][1])
+  for one in (slow, held):
+    parts.clear()
     writer = coder.Writer()
     coding.write(one, writer, latents, 200)
     files.append(writer.finish())
+  assert {part.weight.dtype.str[1:] for part in itertools.chain(*parts)} == kinds
   assert files[0] == files[1]
 
 
