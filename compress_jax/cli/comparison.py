@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
   },
 }
 # Only where they are named: fifteen passes of gradients per file.
-REFINED = {f'{method}-refined': (method, {'refine': 15}) for method in ('cae', 'gan', 'gmm')}
+REFINED = {f'{method}-refined': (method, {'refine': 10}) for method in ('cae', 'gan', 'gmm')}
 
 
 def run(values: flags.FlagValues) -> int:

@@ -4,7 +4,7 @@ A row holds the cost and the quality of the file of a codec at an operating poin
 
     method, codec, lambda | quality, image, protocol, width, height, bytes,
     bpp, psnr, ms_ssim (either may be None, see `measure.scores`), encode_s,
-    decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file,
+    decode_s, sha256_file, sha256_pixels, split (bytes by purpose), file, processor,
     and, where they are chosen, ssimulacra2, lpips and wasserstein (None where there is none)
 
 Rows are written to `rows.jsonl` in the output folder as they are finished, and
@@ -28,7 +28,7 @@ from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Job, Make, Measured, Recipe, measured, pixel_hash
 from compress_jax.files.atomic import write_atomically
 from compress_jax.images import sets
-from compress_jax.runtime import jax_settings
+from compress_jax.runtime import jax_settings, workers
 
 ROWS = 'rows.jsonl'
 SCHEMA = 1  # Version of the rows' fields; rows of older versions are measured again.
@@ -194,6 +194,7 @@ def _keep(job: Job, result: Measured, protocol: str, output: Path) -> Row:
     'sha256_pixels': result.sha256_pixels,
     'split': result.split,
     'file': file.as_posix(),
+    'processor': workers.processor(),
   }
 
 

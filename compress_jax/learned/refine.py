@@ -7,8 +7,12 @@ are. Their method needs thousands of steps: most symbols are zeros, whose noise 
 predictions that networks make from them. After a hundred steps it is still worse than rounding by
 `rdoq`.
 
-A pass tries many steps of +1 and -1 at a time, those that lower the cost by a model of second
-order. It reverts them in the cells around which the cost rose.
+A pass evaluates the cost of changed symbols and its gradients. First it tries many steps of +1 and
+-1 at a time, those that lower the cost by a model of second order. Many of them do not help beside
+the others. The mean of the slopes before and after all steps says what each one contributed, which
+would be exact if the cost were quadratic. The next pass tries only those that lowered the cost. If
+the cost is still not lower, further passes thin them out in the same way, and revert them in the
+cells around which the cost rose.
 """
 
 import functools
@@ -30,9 +34,8 @@ Synthesis = Callable[[Params, Array], Array]  # y_hat f32[1, h, w, C] to x_hat f
 # likelihoods. The difference is 0.2 % or less for the models that ship.
 Rate = Callable[[Any, Array, Array], Price]
 LARGEST = 2**22  # Largest number of pixels: gradients need all activations of the image.
-_SHARE = 0.5  # Initial share of a cell's promising steps that a pass tries.
-_GROWTH, _DECAY = 1.2, 0.5  # Factors of that share after a pass that lowered or raised the cost.
-_LEAST = 0.02  # Least value of that share.
+_SHARE, _LEAST = 0.2, 0.02  # Initial and least share of a cell's promising steps that are tried.
+_ROUNDS = 3  # How often the steps of a trial are thinned out.
 _PROBES = 1024  # Least number of cells over which the curvature of a channel is averaged.
 
 
@@ -55,12 +58,24 @@ class Given(NamedTuple):
   lmbda: Array  # Minimise bits per pixel + lmbda * MSE, on the 0..255 scale.
 
 
-class _State(NamedTuple):
+class _Point(NamedTuple):
+  """Symbols, and how the cost in bits per pixel + lambda * MSE depends on them."""
+
   q: Array  # f32[h, w, C], integers.
-  costs: Array  # f32[h, w], the share of each cell in bits per pixel + lambda * MSE.
-  up: Array  # f32[h, w, C], the change of the cost by +1.
-  down: Array  # f32[h, w, C], the change of the cost by -1.
-  share: Array  # f32[h, w], the share of promising steps that the next pass tries.
+  costs: Array  # f32[h, w], the share of each cell.
+  more: Array  # f32[h, w, C], the change of the bits of a symbol by +1.
+  less: Array  # f32[h, w, C], the change of the bits of a symbol by -1.
+  slopes: Array  # f32[h, w, C], the derivative of all else by a symbol, at equal magnitude.
+  by_size: Array  # f32[h, w, C], the derivative of all else by its magnitude.
+
+
+class _State(NamedTuple):
+  point: _Point  # The symbols of the least cost so far.
+  steps: Array  # f32[h, w, C], the steps of -1, 0 and 1 that the next pass tries.
+  begun: Array  # f32[h, w], the number of steps of the trial at its start.
+  left: Array  # f32[h, w], the number of them that have not been given up.
+  round: Array  # i32[], how often the trial was thinned out.
+  share: Array  # f32[h, w], the share of promising steps that a trial takes up.
 
 
 def refine(
@@ -78,7 +93,7 @@ def refine(
     synthesise: the decoder's network.
     given: the image and its context.
     q: i64[h, w, C], the symbols to start from.
-    passes: the number of passes; each considers all symbols.
+    passes: the number of passes; most trials take two.
     progress: is called after each pass with the number of passes that are done and of all passes.
 
   Raises:
@@ -90,49 +105,74 @@ def refine(
   key = jax.random.key(0)
   start = jnp.asarray(q, jnp.float32)
   bend = curvature(synthesise, given, start, key)
-  costs, up, down = _slopes(rate, synthesise, given, bend, start)
-  state = _State(start, costs, up, down, jnp.full(costs.shape, _SHARE))
+  point = _evaluated(rate, synthesise, given, start)
+  share = jnp.full(point.costs.shape, _SHARE)
+  state = _trial(_State(point, start, share, share, jnp.int32(0), share), bend, key)
   for i in range(passes):
-    state = _pass(rate, synthesise, given, bend, state, jax.random.fold_in(key, i))
+    after = _evaluated(rate, synthesise, given, state.point.q + state.steps)
+    state = _judged(state, after, bend, jax.random.fold_in(key, i + 1))
     if progress:
       jax.block_until_ready(state)
       progress(i + 1, passes)
-  return np.asarray(state.q).astype(np.int64)
+  return np.asarray(state.point.q).astype(np.int64)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _pass(
-  rate: Rate, synthesise: Synthesis, given: Given, bend: Array, state: _State, key: Key
-) -> _State:
-  """Performs one pass; returns the same symbols if it lowers no cost."""
-  q = state.q
-  gain = jnp.minimum(state.up, state.down)
-  gain *= jax.random.uniform(key, q.shape, minval=0.5)  # So that passes try different steps.
-  count = jnp.ceil(state.share * (gain < 0).sum(-1, dtype=jnp.float32)).astype(jnp.int32)[..., None]
+@jax.jit
+def _judged(state: _State, after: _Point, bend: Array, key: Key) -> _State:
+  """Returns the next state, with the symbols after the steps of the state if they cost less."""
+  before, steps = state.point, state.steps
+  lower = after.costs.sum() < before.costs.sum()
+  point = jax.tree.map(lambda old, new: jnp.where(lower, new, old), before, after)
+  first = state.round == 0
+  good = _contributions(before, after, steps) < 0
+  good &= first | (_around(after.costs - before.costs) < 0)[..., None]
+  # From the new symbols, a trial goes on by reverting what did not help.
+  remaining = jnp.where(good, steps, 0.0) - jnp.where(lower, steps, 0.0)
+  left = jnp.where(first, good.sum(-1), state.left)
+  thinner = state._replace(point=point, steps=remaining, left=left, round=state.round + 1)
+  grown = jnp.where(lower, 0.5 + left / jnp.maximum(state.begun, 1), 0.5)
+  share = jnp.where(state.begun > 0, jnp.clip(state.share * grown, _LEAST, 1), state.share)
+  fresh = _trial(thinner._replace(share=share), bend, key)
+  over = (lower & ~first) | (state.round >= _ROUNDS) | ~remaining.any()
+  return jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, thinner)
+
+
+def _trial(state: _State, bend: Array, key: Key) -> _State:
+  """Returns the state with the steps of a new trial."""
+  point = state.point
+  up, down = _foreseen(point, 1) + bend, _foreseen(point, -1) + bend
+  up = jnp.where(point.q < escapes.LIMIT, up, jnp.inf)
+  down = jnp.where(point.q > -escapes.LIMIT, down, jnp.inf)
+  gain = jnp.minimum(up, down)
+  promising = gain < 0
+  gain *= jax.random.uniform(key, gain.shape, minval=0.5)  # So that trials differ.
+  count = jnp.ceil(state.share * promising.sum(-1)).astype(jnp.int32)[..., None]
   bar = jnp.take_along_axis(jnp.sort(gain, -1), jnp.maximum(count - 1, 0), -1)
-  chosen = (gain < 0) & (gain <= bar)
-  tried = q + jnp.where(chosen, jnp.where(state.up < state.down, 1.0, -1.0), 0.0)
-  tried = jnp.clip(tried, -escapes.LIMIT, escapes.LIMIT)
-  worse = _around(_costs(rate, synthesise, given, tried) - state.costs) >= 0
-  share = state.share * jnp.where(worse, _DECAY, _GROWTH)
-  share = jnp.where(chosen.any(-1), jnp.clip(share, _LEAST, 1), state.share)
-  merged = jnp.where(worse[..., None], q, tried)
-  costs, up, down = _slopes(rate, synthesise, given, bend, merged)
-  new_state = _State(merged, costs, up, down, share)
-  better = new_state.costs.sum() < state.costs.sum()
-  kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), new_state, state)
-  return kept._replace(share=share)
+  steps = jnp.where(promising & (gain <= bar), jnp.where(up < down, 1.0, -1.0), 0.0)
+  begun = jnp.abs(steps).sum(-1)
+  return state._replace(steps=steps, begun=begun, left=begun, round=jnp.int32(0))
+
+
+def _foreseen(point: _Point, step: int) -> Array:
+  """Returns the change f32[h, w, C] of the cost by a step of one symbol, without the curvature."""
+  return (point.more if step > 0 else point.less) + _of_others(point, point.q, step)
+
+
+def _of_others(point: _Point, q: Array, step: Array | int) -> Array:
+  """Returns the change f32[h, w, C] of all but the bits of a symbol by its step, of first order."""
+  return step * point.slopes + (jnp.abs(q + step) - jnp.abs(q)) * point.by_size
+
+
+def _contributions(before: _Point, after: _Point, steps: Array) -> Array:
+  """Returns the share f32[h, w, C] of each step in the change of the cost by all of them."""
+  own = jnp.where(steps > 0, before.more - after.less, before.less - after.more)
+  twice = own + _of_others(before, before.q, steps) + _of_others(after, before.q, steps)
+  return jnp.where(steps == 0, 0, twice / 2)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _slopes(
-  rate: Rate, synthesise: Synthesis, given: Given, bend: Array, q: Array
-) -> tuple[Array, Array, Array]:
-  """Returns the costs f32[h, w] of cells, and the changes f32[h, w, C] of their sum by +1 and -1.
-
-  The changes are exact in the bits of the changed symbol, of first order in the bits of others, and
-  of second order in the errors.
-  """
+def _evaluated(rate: Rate, synthesise: Synthesis, given: Given, q: Array) -> _Point:
+  """Returns the costs of symbols and their derivatives."""
   pixels = _pixels(given)
 
   def bits(q_seen: Array, magnitudes: Array) -> tuple[Array, list[Array]]:
@@ -143,18 +183,8 @@ def _slopes(
   by, (now, more, less) = jax.grad(bits, (0, 1), has_aux=True)(q, jnp.abs(q))
   errors, pull = jax.vjp(lambda q: _errors(synthesise, given, q), q)
   (slope,) = pull(jnp.ones_like(errors))
-
-  def added(changed: Array, step: int) -> Array:
-    others = step * by[0] + (jnp.abs(q + step) - jnp.abs(q)) * by[1]
-    return (changed + others) / pixels + step * slope + bend
-
-  return now.sum(-1) / pixels + errors, added(more, 1), added(less, -1)
-
-
-def _costs(rate: Rate, synthesise: Synthesis, given: Given, q: Array) -> Array:
-  """Returns the share f32[h, w] of each cell in bits per pixel + lambda * MSE."""
-  bits = rate(given.seen, q, jnp.abs(q))(q)
-  return bits.sum(-1) / _pixels(given) + _errors(synthesise, given, q)
+  costs = now.sum(-1) / pixels + errors
+  return _Point(q, costs, more / pixels, less / pixels, by[0] / pixels + slope, by[1] / pixels)
 
 
 def _errors(synthesise: Synthesis, given: Given, q: Array) -> Array:
@@ -176,22 +206,24 @@ def _picture(synthesise: Synthesis, given: Given, q: Array) -> Array:
   return 255 * jnp.clip(x_hat, 0, 1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def curvature(synthesise: Synthesis, given: Given, q: Array, key: Key) -> Array:
   """Returns the second-order change f32[C] of lambda * MSE by a step of 1 in each channel.
 
   It is the diagonal of J^T J, averaged over cells, estimated by the squares of J^T v for random
   signs v (after M. F. Hutchinson, Communications in Statistics 18(3), 1989).
   """
-  picture, pull = jax.vjp(lambda q: _picture(synthesise, given, q), q)
-
-  def probe(key: Key) -> Array:
-    (pulled,) = pull(jax.random.rademacher(key, picture.shape, picture.dtype))
-    return (pulled**2).mean((0, 1))
-
   count = -(-_PROBES // (q.shape[0] * q.shape[1]))
-  diagonal = jax.lax.map(probe, jax.random.split(key, count)).mean(0)
-  return diagonal * (given.lmbda / (3 * _pixels(given)))
+  # A loop of Python: on CPUs, convolutions in a loop of XLA take three times as long.
+  probes = [_probe(synthesise, given, q, key) for key in jax.random.split(key, count)]
+  return sum(probes[1:], probes[0]) * (given.lmbda / (3 * _pixels(given) * count))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probe(synthesise: Synthesis, given: Given, q: Array, key: Key) -> Array:
+  """Returns the mean f32[C] over cells of the squares of J^T v for random signs v."""
+  picture, pull = jax.vjp(lambda q: _picture(synthesise, given, q), q)
+  (pulled,) = pull(jax.random.rademacher(key, picture.shape, picture.dtype))
+  return (pulled**2).mean((0, 1))
 
 
 def _around(values: Array) -> Array:

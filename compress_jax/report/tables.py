@@ -6,6 +6,7 @@ A row is a mapping, one per coded file:
     bpp, psnr (dB; None where the pixels are equal), ms_ssim (None on small
     images), encode_s, decode_s, sha256_file, sha256_pixels,
     split (bytes by purpose), file (stored bitstream; may be absent),
+    processor (its name and the number of cores; absent in older rows),
     ssimulacra2, lpips (absent where they were not asked for; None without weights, and on
     images that are too small), and in the same way wasserstein, a column only where a row has it
 """
@@ -19,7 +20,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compress_jax.codec import CodecError
 from compress_jax.evaluation.metrics import BDRate
@@ -34,10 +35,10 @@ Meta = Mapping[str, Any]
 FIELDS = (
   *('method', 'codec', 'lambda', 'quality', 'image', 'protocol', 'width', 'height'),
   *('bytes', 'bpp', 'psnr', 'ms_ssim', 'ssimulacra2', 'lpips', 'encode_s', 'decode_s'),
-  *('sha256_file', 'sha256_pixels', 'split', 'file'),
+  *('sha256_file', 'sha256_pixels', 'split', 'file', 'processor'),
 )
 ON_REQUEST = ('wasserstein',)
-OPTIONAL = frozenset({'lambda', 'quality', 'file', 'ssimulacra2', 'lpips'})
+OPTIONAL = frozenset({'lambda', 'quality', 'file', 'processor', 'ssimulacra2', 'lpips'})
 # Targets of the win counts; wide enough for crops and full images.
 PSNR_TARGETS = (24.0, 26.0, 28.0, 30.0, 32.0)
 BPP_TARGETS = (0.2, 0.4, 0.8)
@@ -247,20 +248,40 @@ def wins_table(wins: Wins, unit: str) -> str:
   return _table(head, [*lines, ['of images', *map(str, wins.images)]])
 
 
-def times(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:
-  """Returns {codec: (median seconds to encode, to decode, median megapixels per image)}."""
+class Times(NamedTuple):
+  """Medians over the rows of a codec."""
+
+  encode: float  # Seconds.
+  decode: float  # Seconds.
+  megapixels: float
+  processor: str  # Where they were measured; empty if all codecs were measured on the same one.
+
+
+def times(rows: Iterable[Row]) -> dict[str, Times]:
+  """Returns the times of each codec."""
   rows, out = list(rows), {}
   for _, codec in curves.codecs(rows):
     group = [row for row in rows if row['codec'] == codec]
     encode, decode = (statistics.median(r[k] for r in group) for k in ('encode_s', 'decode_s'))
-    out[codec] = encode, decode, statistics.median(r['width'] * r['height'] for r in group) / 1e6
+    megapixels = statistics.median(r['width'] * r['height'] for r in group) / 1e6
+    processors = sorted({row.get('processor', 'not recorded') for row in group})
+    out[codec] = Times(encode, decode, megapixels, '; '.join(processors))
+  if len({each.processor for each in out.values()}) == 1:
+    out = {codec: each._replace(processor='') for codec, each in out.items()}
   return out
 
 
 def times_table(rows: Iterable[Row]) -> str:
-  """Returns median times as a Markdown table."""
-  lines = [[name, f'{e:.3g}', f'{d:.3g}'] for name, (e, d, _) in times(rows).items()]
-  return _table(['', 'encode', 'decode'], lines)
+  """Returns median times as a Markdown table; it names processors if the codecs differ in them."""
+  found = times(rows)
+  head, lines = ['', 'encode', 'decode'], []
+  for name, each in found.items():
+    lines.append([name, f'{each.encode:.3g}', f'{each.decode:.3g}'])
+    if each.processor:
+      lines[-1].append(each.processor)
+  if any(each.processor for each in found.values()):
+    head.append('processor')
+  return _table(head, lines)
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -6,14 +6,18 @@ codecs are closures and cannot be sent.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
+import platform
+import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from compress_jax.codec import CodecError
@@ -38,6 +42,17 @@ def cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+@functools.cache
+def processor() -> str:
+  """Returns the name of the processor and the number of its cores that this process may use."""
+  try:
+    found = re.search(r'^model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text(), re.MULTILINE)
+  except OSError:
+    found = None
+  name = found.group(1).strip() if found else platform.machine()
+  return f'{name}, {cores()} cores'
 
 
 def default_processes() -> int:

@@ -9,6 +9,7 @@ import pytest
 from compress_jax.codec import Codec, CodecError
 from compress_jax.evaluation import chosen_metrics, evaluate, journal, measure
 from compress_jax.images.sets import NamedImage
+from compress_jax.runtime import workers
 
 STEP = 8
 
@@ -99,6 +100,7 @@ def test_a_row_says_what_the_file_costs_and_gives(run):
   assert (row['width'], row['height'], row['lambda'], row['protocol']) == (3, 2, 0.5, 'crop')
   assert row['sha256_pixels'] == measure.pixel_hash(pixels(16))
   assert row['encode_s'] > 0 and row['decode_s'] > 0
+  assert row['processor'] == workers.processor()
   assert result.rows[0]['psnr'] is None  # 0 stays 0: infinite.
 
 

@@ -173,9 +173,10 @@ def test_slopes_are_what_single_steps_add():
   q = jnp.asarray(np.random.default_rng(0).integers(-1, 2, (2, 3, 4)), jnp.float32)
   given = given_of(q, 0.01)
   bend = 0.01 * (255 * SIZES / 2) ** 2 * 16 / given.image[..., 0].size
-  costs, up, down = refine._slopes(linear, plain, given, bend, q)
+  point = refine._evaluated(linear, plain, given, q)
+  up, down = (refine._foreseen(point, step) + bend for step in (1, -1))
   now = total(linear, given, q)
-  assert float(costs.sum()) == pytest.approx(now, rel=1e-5)
+  assert float(point.costs.sum()) == pytest.approx(now, rel=1e-5)
   for place in np.ndindex(*q.shape):
     assert total(linear, given, q.at[place].add(1)) - now == pytest.approx(
       float(up[place]), abs=1e-4
@@ -183,6 +184,21 @@ def test_slopes_are_what_single_steps_add():
     assert total(linear, given, q.at[place].add(-1)) - now == pytest.approx(
       float(down[place]), abs=1e-4
     )
+
+
+def test_contributions_of_steps_add_up_to_the_change_of_the_cost():
+  rng = np.random.default_rng(0)
+  q = jnp.asarray(rng.integers(-1, 2, (4, 5, 4)), jnp.float32)
+  steps = jnp.asarray(rng.integers(-1, 2, q.shape), jnp.float32)
+  # Bits that are linear but for magnitudes, whose sign no step changes.
+  steps = jnp.where(q == 0, jnp.abs(steps), jnp.where(jnp.abs(q + steps) > 0, steps, 0))
+  given = given_of(q, 0.01)
+  before, after = (refine._evaluated(linear, plain, given, x) for x in (q, q + steps))
+  found = refine._contributions(before, after, steps)
+  change = float(after.costs.sum() - before.costs.sum())
+  assert (found[steps == 0] == 0).all()
+  assert abs(change) > 0.1
+  assert float(found.sum()) == pytest.approx(change, rel=0.02)
 
 
 def test_errors_are_those_of_the_pixels_that_the_image_has():
@@ -220,7 +236,7 @@ def test_the_flag_is_an_option_of_learned_methods():
 def test_refined_methods_are_compared_when_they_are_named():
   (recipe,) = comparison.compared(['gmm-refined'], [LAMBDA], {}, 0)
   assert (recipe.method, recipe.codec) == ('gmm', 'gmm-refined')
-  assert dict(recipe.options) == {'refine': 15}
+  assert dict(recipe.options) == {'refine': 10}
 
 
 @pytest.mark.parametrize('passes', [-1, 2.5, True, '3', None])

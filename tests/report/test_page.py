@@ -45,8 +45,8 @@ def decode(found):
   return (picture(found['image']) // step * step).astype(np.uint8)
 
 
-def write(folder, protocol='crop', **options):
-  rows = make_rows(protocol)
+def write(folder, protocol='crop', rows=None, **options):
+  rows = rows or make_rows(protocol)
   published = read_published(PUBLISHED)
   meta = {'title': 'Test <report>', 'machine': {'cores': 2}, 'seed': 0}
   return page.write_page(
@@ -99,6 +99,15 @@ def test_page_names_no_resource_to_load(report_path):
   own = re.sub(r'<script>.*?</script>', '', html, flags=re.DOTALL)  # Plotly's text has addresses.
   assert not re.search(r'(src|href|srcset|url\()\s*=?\s*["\']?\s*(https?:)?//', own)
   assert "default-src 'none'" in html
+
+
+def test_times_of_several_processors_are_told_apart(tmp_path, report_path):
+  told = 'Not all were measured on the same processor'
+  assert told not in report_path.read_text()
+  made = make_rows('crop')
+  mixed = [{**row, 'processor': 'a fast one'} if row['codec'] == 'jpeg' else row for row in made]
+  html = write(tmp_path, rows=mixed).read_text()
+  assert told in html and '<td>a fast one</td>' in html and '<td>not recorded</td>' in html
 
 
 def test_page_escapes_names(report_path):

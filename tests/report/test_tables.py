@@ -54,6 +54,19 @@ def test_results_csv_holds_every_field_exactly(tmp_path, rows):
       assert got[key] == ('' if want[key] is None else str(want[key]))
 
 
+def test_times_name_their_processors_where_codecs_differ_in_them(rows):
+  here = [{**row, 'processor': 'fast, 2 cores'} for row in rows]
+  assert tables.times_table(here) == tables.times_table(rows)
+  assert 'processor' not in tables.times_table(rows)
+  mixed = [row if row['codec'] == 'png' else here[i] for i, row in enumerate(rows)]
+  found = tables.times_table(mixed).splitlines()
+  assert found[0] == '|  | encode | decode | processor |'
+  assert '| jpeg | 0.5 | 0.25 | fast, 2 cores |' in found
+  assert '| png | 0.5 | 0.25 | not recorded |' in found
+  later = [{**here[0], 'processor': 'slow, 1 cores'}, *here[1:]]
+  assert tables.times(later)[here[0]['codec']].processor == 'fast, 2 cores; slow, 1 cores'
+
+
 def test_a_metric_that_is_rarely_asked_for_has_a_column_where_a_row_has_it(tmp_path, rows):
   tables.write_results(tmp_path, {}, [{**rows[0], 'wasserstein': 1.5}, *rows[1:]])
   with open(tmp_path / 'results.csv', newline='') as file:
