@@ -36,7 +36,7 @@ NO_ROWS = (
 )
 NAMES = check_sentences.CLASSICAL | {
   'JPEG with default tables': 'jpeg-default',
-  '`gmm` with `--refine=15`': 'gmm-refined',
+  '`gmm` with `--refine=10`': 'gmm-refined',
 }
 # A hyphen between two numbers is a range.
 _NUMBER = re.compile(r'(?:(?<!\d)[-+−])?\d+(?:\.\d+)?')
@@ -284,7 +284,7 @@ _JPEG = 'optimised JPEG at that rate'
 CHECKERS: dict[tuple[str, ...], Callable[[Table, list[str], Source], Expected]] = {
   ('codec', 'BD-rate against JPEG', 'at lambda 0.0035', 'parameters', 'encode, decode'): _whole,
   (*('codec', 'BD-rate against JPEG', 'bpp and PSNR at lambda 0.0035', 'encode, decode'),): _crops,
-  ('`--refine=15` against 0', 'BD-rate, 24 Kodak images', 'seconds to encode an image'): _refined,
+  ('`--refine=10` against 0', 'BD-rate, 24 Kodak images', 'seconds to encode an image'): _refined,
   ('study', 'curve', 'what it is', 'BD-rate', 'single seeds', 'images won'): _study,
   tuple(_cells(training_curve.head('avif'))): _training,
   (*_RATE, _JPEG): _card,

@@ -82,7 +82,7 @@ def copy(tmp_path):
   [
     ('README.md', 'at lambda 0.0035', 1),
     ('README.md', 'at lambda 0.0035', 2),
-    ('docs/compressing.md', '`--refine=15` against 0', 1),
+    ('docs/compressing.md', '`--refine=10` against 0', 1),
     ('docs/methods/kmeans.md', 'bpp and PSNR at lambda 0.0035', 2),
     ('experiments/results/README.md', 'study', 3),
     ('experiments/results/README.md', 'realism distance', 4),
