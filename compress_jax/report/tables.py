@@ -254,7 +254,7 @@ class Times(NamedTuple):
   encode: float  # Seconds.
   decode: float  # Seconds.
   megapixels: float
-  processor: str  # Where they were measured; empty if all codecs were measured on the same one.
+  processor: str  # Empty if all codecs were measured on the same one.
 
 
 def times(rows: Iterable[Row]) -> dict[str, Times]:
