@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     'kmeans-universal': {'codebook': 'universal'},
   },
 }
-# Only where they are named: fifteen passes of gradients per file.
+# Only where they are named: ten passes of gradients per file.
 REFINED = {f'{method}-refined': (method, {'refine': 10}) for method in ('cae', 'gan', 'gmm')}
 
 

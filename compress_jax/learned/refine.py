@@ -7,12 +7,12 @@ are. Their method needs thousands of steps: most symbols are zeros, whose noise 
 predictions that networks make from them. After a hundred steps it is still worse than rounding by
 `rdoq`.
 
-A pass evaluates the cost of changed symbols and its gradients. First it tries many steps of +1 and
--1 at a time, those that lower the cost by a model of second order. Many of them do not help beside
-the others. The mean of the slopes before and after all steps says what each one contributed, which
-would be exact if the cost were quadratic. The next pass tries only those that lowered the cost. If
-the cost is still not lower, further passes thin them out in the same way, and revert them in the
-cells around which the cost rose.
+A pass changes symbols, and evaluates the cost and its gradients. The first pass of a trial takes
+many steps of +1 and -1 at a time, those that lower the cost by a model of second order. Many of
+them do not help beside the others. The mean of the slopes before and after all steps says what each
+one contributed (the trapezoidal rule, exact if the cost is quadratic). The second pass takes only
+those that lowered the cost. If the cost is still not lower, further passes thin them out in the
+same way, and drop all in the cells around which the cost rose.
 """
 
 import functools

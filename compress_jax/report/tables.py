@@ -274,14 +274,12 @@ def times(rows: Iterable[Row]) -> dict[str, Times]:
 def times_table(rows: Iterable[Row]) -> str:
   """Returns median times as a Markdown table; it names processors if the codecs differ in them."""
   found = times(rows)
-  head, lines = ['', 'encode', 'decode'], []
-  for name, each in found.items():
-    lines.append([name, f'{each.encode:.3g}', f'{each.decode:.3g}'])
-    if each.processor:
-      lines[-1].append(each.processor)
-  if any(each.processor for each in found.values()):
-    head.append('processor')
-  return _table(head, lines)
+  several = any(each.processor for each in found.values())
+  lines = [
+    [name, f'{each.encode:.3g}', f'{each.decode:.3g}', *[each.processor] * several]
+    for name, each in found.items()
+  ]
+  return _table(['', 'encode', 'decode', *['processor'] * several], lines)
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -52,7 +52,7 @@ def processor() -> str:
   except OSError:
     found = None
   name = found.group(1).strip() if found else platform.machine()
-  return f'{name}, {cores()} cores'
+  return f'{name}, {cores()} {"core" if cores() == 1 else "cores"}'
 
 
 def default_processes() -> int:

@@ -63,8 +63,8 @@ def test_times_name_their_processors_where_codecs_differ_in_them(rows):
   assert found[0] == '|  | encode | decode | processor |'
   assert '| jpeg | 0.5 | 0.25 | fast, 2 cores |' in found
   assert '| png | 0.5 | 0.25 | not recorded |' in found
-  later = [{**here[0], 'processor': 'slow, 1 cores'}, *here[1:]]
-  assert tables.times(later)[here[0]['codec']].processor == 'fast, 2 cores; slow, 1 cores'
+  later = [{**here[0], 'processor': 'slow, 1 core'}, *here[1:]]
+  assert tables.times(later)[here[0]['codec']].processor == 'fast, 2 cores; slow, 1 core'
 
 
 def test_a_metric_that_is_rarely_asked_for_has_a_column_where_a_row_has_it(tmp_path, rows):
