@@ -128,7 +128,7 @@ def _judged(state: _State, after: _Point, bend: Array, key: Key) -> _State:
   good &= first | (_around(after.costs - before.costs) < 0)[..., None]
   # From the new symbols, a trial goes on by reverting what did not help.
   remaining = jnp.where(good, steps, 0.0) - jnp.where(lower, steps, 0.0)
-  left = jnp.where(first, good.sum(-1), state.left)
+  left = jnp.where(first, good.sum(-1, dtype=jnp.float32), state.left)
   thinner = state._replace(point=point, steps=remaining, left=left, round=state.round + 1)
   grown = jnp.where(lower, 0.5 + left / jnp.maximum(state.begun, 1), 0.5)
   share = jnp.where(state.begun > 0, jnp.clip(state.share * grown, _LEAST, 1), state.share)
@@ -146,8 +146,9 @@ def _trial(state: _State, bend: Array, key: Key) -> _State:
   gain = jnp.minimum(up, down)
   promising = gain < 0
   gain *= jax.random.uniform(key, gain.shape, minval=0.5)  # So that trials differ.
-  count = jnp.ceil(state.share * promising.sum(-1)).astype(jnp.int32)[..., None]
-  bar = jnp.take_along_axis(jnp.sort(gain, -1), jnp.maximum(count - 1, 0), -1)
+  count = jnp.ceil(state.share * promising.sum(-1, dtype=jnp.float32))
+  last = jnp.maximum(count.astype(jnp.int32) - 1, 0)[..., None]
+  bar = jnp.take_along_axis(jnp.sort(gain, -1), last, -1)
   steps = jnp.where(promising & (gain <= bar), jnp.where(up < down, 1.0, -1.0), 0.0)
   begun = jnp.abs(steps).sum(-1)
   return state._replace(steps=steps, begun=begun, left=begun, round=jnp.int32(0))
