@@ -25,7 +25,8 @@ def shown(what: str) -> Iterator[Progress]:
   Nothing is shown for work that is quick, or where standard error is not a terminal.
 
   Args:
-    what: the name of the work, such as that of a file.
+    what: the name of the work, such as that of a file. Of a name that takes more than half a line
+      its end is shown.
 
   Yields:
     A function that the work calls to report its progress.
@@ -54,7 +55,9 @@ def _show(
   """Draws the progress in `latest` until the work ends."""
   if ended.wait(QUIET):
     return
-  size = {'ncols': _columns(stream), 'nrows': 2}
+  columns = _columns(stream)
+  what = _end_of(what, columns // 2)
+  size = {'ncols': columns, 'nrows': 2}
   with tqdm(desc=what, leave=False, file=stream, bar_format=UNCOUNTED, **size) as bar:
     bar.start_t -= QUIET
     while not ended.wait(PERIOD):
@@ -62,6 +65,11 @@ def _show(
       bar.total, bar.bar_format = total or None, COUNTED if total > 1 else UNCOUNTED
       bar.set_description_str(f'{what}: {stage}' if stage else what, refresh=False)
       bar.refresh()
+
+
+def _end_of(name: str, length: int) -> str:
+  """Returns a name of at most `length` characters, without the beginning of a longer one."""
+  return name if len(name) <= length else f'...{name[3 - length :]}'
 
 
 def _columns(stream: Any) -> int:

@@ -52,6 +52,12 @@ def test_a_terminal_shows_the_work_its_stage_and_the_time(columns):
   assert shown.index('photo.png: refinement: 3/7 |') > first
 
 
+def test_of_a_long_name_the_end_is_shown():
+  name = '/folder' * 20 + '/photo.png'
+  _, shown = on_a_terminal(SLOW.replace('photo.png', name), columns=80)
+  assert f'\r...{name[-37:]}: refinement: 3/7 |' in shown
+
+
 def test_nothing_is_left_when_the_work_ends():
   _, shown = on_a_terminal(SLOW)
   *_, last, after = shown.split('\r')
