@@ -3,9 +3,9 @@
   python -m experiments.merge --into=experiments/results/kodak-crop --new=runs/kodak-crop --page
 
 The rows of each codec in --new, an output of `experiments.kodak`, take the place of those of the
-same codec in --into; codecs that are not in --into follow the others. Images and protocol must be
-the same. results.json then names the command and the date of each codec. Tables and figures are
-drawn from all rows.
+same codec in --into; codecs that are not in --into follow the others. The images, the operating
+points and the metrics of a codec must be those of before. results.json then names the command and
+the date of each codec. Tables and figures are drawn from all rows.
 
 --page writes the page too. Its pictures are decoded from the files in both folders. A file that is
 in neither is encoded anew, and its SHA-256 must be that of its row.
@@ -13,6 +13,7 @@ in neither is encoded anew, and its SHA-256 must be that of its row.
 
 import functools
 import hashlib
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from compress_jax.evaluation.journal import Row
 from compress_jax.evaluation.measure import Recipe
 from compress_jax.images import sets
 from compress_jax.recipes import make
-from compress_jax.report import curves, figures, page, tables
+from compress_jax.report import curves, figures, page, qualities, tables
 from compress_jax.report.published import read_published
 from compress_jax.runtime.compilation_cache import enable_cache
 from experiments.kodak import PUBLISHED
@@ -49,19 +50,21 @@ def merged(
     new_rows: their rows. They replace all rows of the same codecs.
 
   Raises:
-    CodecError: they are not of the same protocol and images, or a codec was measured at other
-      operating points than before.
+    CodecError: they are of different protocols, or a codec has not the same images, operating
+      points and metrics as before. A codec that is new must have all images.
   """
-  for name, of in (('protocols', 'protocol'), ('images', 'image')):
-    before, after = ({str(row[of]) for row in each} for each in (rows, new_rows))
-    if before != after:
-      differing = ', '.join(sorted(before ^ after)[:3])
-      raise CodecError(f'the two comparisons have different {name}: {differing}')
+  if curves.one_protocol(rows) != curves.one_protocol(new_rows):
+    raise CodecError(f'{new_rows[0]["protocol"]} and {rows[0]["protocol"]} are not comparable')
   by_codec = _by_codec(rows)
   for codec, found in _by_codec(new_rows).items():
-    points = [_points(each) for each in (by_codec.get(codec, found), found)]
-    if points[0] != points[1]:
-      raise CodecError(f'{codec} was measured at {points[0]}, and now at {points[1]}')
+    points = {curves.operating_point(row) for row in found}
+    every = set(itertools.product(points, curves.images(rows)))
+    wanted = _measured(by_codec[codec]) if codec in by_codec else every
+    if differing := sorted(wanted ^ _measured(found)):
+      point, image = differing[0]
+      raise CodecError(f'{codec} at {point:g} on {image} is not in both comparisons')
+    if lost := _metrics(by_codec.get(codec, [])) - _metrics(found):
+      raise CodecError(f'the new rows of {codec} lack {", ".join(sorted(lost))}')
     by_codec[codec] = found
   replaced = ', '.join(_by_codec(new_rows))
   command = f'{meta["command"]}; {new_meta["command"]} ({replaced}, {new_meta["date"]})'
@@ -144,8 +147,14 @@ def _by_codec(rows: Sequence[Row]) -> dict[str, list[Row]]:
   return found
 
 
-def _points(rows: Sequence[Row]) -> list[float]:
-  return sorted({curves.operating_point(row) for row in rows})
+def _measured(rows: Sequence[Row]) -> set[tuple[float, str]]:
+  """Returns the operating points and images of rows."""
+  return {(curves.operating_point(row), row['image']) for row in rows}
+
+
+def _metrics(rows: Sequence[Row]) -> set[str]:
+  """Returns the qualities that any of the rows has."""
+  return {each.key for each in qualities.ALL for row in rows if row.get(each.key) is not None}
 
 
 def define_flags() -> flags.FlagValues:

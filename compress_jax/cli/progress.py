@@ -56,7 +56,7 @@ def _show(
   if ended.wait(QUIET):
     return
   columns = _columns(stream)
-  what = _end_of(what, columns // 2)
+  what = _end_of(what, max(columns // 2, 8))
   size = {'ncols': columns, 'nrows': 2}
   with tqdm(desc=what, leave=False, file=stream, bar_format=UNCOUNTED, **size) as bar:
     bar.start_t -= QUIET
